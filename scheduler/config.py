@@ -1,0 +1,86 @@
+"""Where mmq keeps its state and what it is told by the environment. Reads; creates nothing but the home."""
+
+import hashlib
+import os
+import pwd
+import socket
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The environment's word, resolved once per process."""
+
+    home: Path
+    database_url: str  # "sqlite:///PATH" or any SQLAlchemy URL
+    broker_url: str | None  # None: the embedded broker
+    devices: str  # auto | cpu[:BYTES] | virtual:NxSIZE
+    user: str  # owner of the real uid; never taken from $USER
+    host: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        state = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+        home = Path(environment.get("MMQ_HOME") or Path(state) / "mmq").absolute()
+        return cls(
+            home=home,
+            database_url=environment.get("MMQ_DATABASE_URL") or f"sqlite:///{home / 'mmq.db'}",
+            broker_url=environment.get("MMQ_BROKER_URL") or None,
+            devices=environment.get("MMQ_DEVICES") or "auto",
+            user=_real_user(),
+            host=environment.get("MMQ_HOST") or socket.gethostname(),
+        )
+
+    def create_home(self) -> None:
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.home.chmod(0o700)
+
+    @property
+    def jobs_dir(self) -> Path:
+        return self.home / "jobs"
+
+    def run_dir(self, job_id: int) -> Path:
+        return self.jobs_dir / str(job_id)
+
+    @property
+    def broker_dir(self) -> Path:
+        return self.home / "broker"
+
+    @property
+    def sockets_dir(self) -> Path:
+        """The home; or, where a socket's path there would pass the kernel's 107 bytes, a short private one."""
+        if len(str(self.home)) <= 80:
+            return self.home
+        digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"mmq-{os.getuid()}-{digest}"
+
+    @property
+    def broker_socket(self) -> Path:
+        return self.sockets_dir / "valkey.sock"
+
+    @property
+    def doorbell_socket(self) -> Path:
+        return self.sockets_dir / "controller.sock"
+
+    @property
+    def service_lock(self) -> Path:
+        return self.home / "service.lock"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.home / "log"
+
+    @property
+    def ledger_dir(self) -> Path:
+        """One directory a virtual device: who holds how much of it."""
+        return self.home / "ledger"
+
+
+def _real_user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

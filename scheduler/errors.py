@@ -1,0 +1,62 @@
+"""Errors a person sees, and the exit code each one ends a command with.
+
+Owns the exit codes of `mmq`. Must not import anything of ours.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    OK = 0
+    FAILED = 1
+    USAGE = 2  # usage or bad file
+    NO_SUCH_JOB = 3
+    SCHEMA = 4  # schema out of date
+    UNREACHABLE = 5  # service or broker unreachable
+    NOT_PERMITTED = 6
+
+
+class MmqError(Exception):
+    """Something to tell the person: what happened, with numbers, and one command that helps."""
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(MmqError):
+    exit_code = ExitCode.USAGE
+
+
+class NoSuchJob(MmqError):
+    exit_code = ExitCode.NO_SUCH_JOB
+
+
+class SchemaMismatch(MmqError):
+    exit_code = ExitCode.SCHEMA
+
+
+class Unreachable(MmqError):
+    exit_code = ExitCode.UNREACHABLE
+
+
+class NotPermitted(MmqError):
+    exit_code = ExitCode.NOT_PERMITTED
+
+
+class FileError(UsageError):
+    """A file the person wrote is wrong: file, line, field, reason, remedy."""
+
+    def __init__(
+        self, reason: str, *, file: str, line: int | None = None, field: str | None = None, hint: str | None = None
+    ) -> None:
+        place = file if line is None else f"{file}:{line}"
+        subject = f"{place}: {field}" if field else place
+        super().__init__(f"{subject}: {reason}", hint=hint)
+        self.file = file
+        self.line = line
+        self.field = field
+        self.reason = reason
