@@ -1,0 +1,54 @@
+# Everything runs in the project's own .venv; `make demo` and `make test` need nothing set up first.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.complete
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help setup demo test test-gpu check format ci bench bench-cli pins clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
+
+setup: $(STAMP) ## make .venv with .venv/bin/mmq
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+	    f"mmq needs Python 3.11 or newer, and $(PYTHON) is {sys.version.split()[0]}; name one: make PYTHON=python3.11")'
+	@echo "Setting up .venv (torch is large: this can take some minutes)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    --config-settings editable_mode=compat --editable '.[dev]'
+	@touch $@
+
+demo: setup ## the whole of mmq at work on two virtual devices, on real text
+	$(BIN)/python -m examples.demo
+
+test: setup ## every test that needs no GPU
+	$(PYTEST) -m 'not gpu' -n 2 --dist worksteal
+
+test-gpu: setup ## the tests that need a CUDA device
+	$(PYTEST) -m gpu tests/gpu
+
+check: setup ## lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+ci: check test demo ## all that CI runs
+
+bench: bench-cli ## every benchmark
+
+bench-cli: setup ## latency of submit and status against a bare interpreter
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks.cli
+
+pins: setup ## write constraints.txt anew from what is installed
+	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | sort -f; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean: ## remove .venv and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo build *.egg-info
