@@ -1,0 +1,62 @@
+"""Who holds how much of a virtual device: a directory with one file a process, written by the trainers.
+
+`<ledger>/<pid>-<start time in ticks>` holds a decimal number of bytes. Entries of processes that are gone
+count nothing. Only reads: the trainer's side takes the lock and writes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_STATE, _START_TICKS = 0, 19  # fields 3 and 22 of /proc/PID/stat, counted after the command's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holdings:
+    """The live entries of a ledger, and the names of live entries that hold no number."""
+
+    processes: tuple[tuple[int, int], ...]
+    unreadable: tuple[str, ...]
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(held for _, held in self.processes)
+
+
+def read_ledger(directory: Path, *, proc: Path = Path("/proc")) -> Holdings:
+    """Read the entries of all live processes; a ledger that does not exist is empty."""
+    processes, unreadable = [], []
+    for path in sorted(directory.glob("*-*")):
+        pid, ticks = _owner(path.name)
+        if pid is None or start_ticks(pid, proc=proc) != ticks:
+            continue
+        held = _held_bytes(path)
+        if held is None and start_ticks(pid, proc=proc) == ticks:
+            unreadable.append(path.name)
+        elif held is not None:
+            processes.append((pid, held))
+    return Holdings(processes=tuple(processes), unreadable=tuple(unreadable))
+
+
+def start_ticks(pid: int, *, proc: Path = Path("/proc")) -> int | None:
+    """Tell when a process started, in kernel ticks since boot; None if it is gone or a zombie."""
+    try:
+        stat = (proc / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[_STATE] in "ZX" else int(fields[_START_TICKS])
+
+
+def _owner(name: str) -> tuple[int, int] | tuple[None, None]:
+    pid, _, ticks = name.partition("-")
+    return (int(pid), int(ticks)) if pid.isdecimal() and ticks.isdecimal() else (None, None)
+
+
+def _held_bytes(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except FileNotFoundError:  # given back since the directory was listed
+        return 0
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isdecimal() else None

@@ -1,0 +1,10 @@
+"""What a process shows on a device beside its allocator: the CUDA context, or a virtual device's like of it.
+
+The one place for these figures. A first guess per kind; a machine's own readings correct it.
+"""
+
+MIB = 1024**2
+CUDA_CONTEXT_BYTES = 560 * MIB  # measured 270 to 560 MiB by GPU and driver with lazy loading; the high end
+VIRTUAL_CONTEXT_BYTES = 64 * MIB  # by definition: small, so that demonstrations fit, and never nothing
+
+CONTEXT_BYTES = {"cuda": CUDA_CONTEXT_BYTES, "virtual": VIRTUAL_CONTEXT_BYTES, "cpu": 0}
