@@ -51,7 +51,13 @@ class FileError(UsageError):
     """A file the person wrote is wrong: file, line, field, reason, remedy."""
 
     def __init__(
-        self, reason: str, *, file: str, line: int | None = None, field: str | None = None, hint: str | None = None
+        self,
+        reason: str,
+        *,
+        file: str,
+        line: int | None = None,
+        field: str | None = None,
+        hint: str | None = None,
     ) -> None:
         place = file if line is None else f"{file}:{line}"
         subject = f"{place}: {field}" if field else place

@@ -1,0 +1,40 @@
+"""The CPU as a device: counts against its budget and refuses beyond it."""
+
+import pytest
+import torch
+
+from trainer.memory.device import open_device, out_of_memory_numbers
+
+MIB = 1024**2
+
+
+def test_copies_are_new_memory_on_their_side() -> None:
+    device = open_device({"kind": "cpu", "limit_bytes": None})
+    with device.accounting():
+        with device.host():
+            batch = torch.ones(MIB, dtype=torch.uint8)
+        assert device.peaks().process_bytes == 0
+        there = device.to_device(batch)
+        assert device.peaks().allocated_bytes == MIB
+        back = device.to_host(there)
+        assert device.peaks().reserved_bytes == MIB
+        assert back.data_ptr() != there.data_ptr() != batch.data_ptr()
+
+
+def test_refuses_beyond_its_limit_and_says_the_numbers() -> None:
+    device = open_device({"kind": "cpu", "limit_bytes": 3 * MIB})
+    with device.accounting():
+        kept = torch.ones(2 * MIB, dtype=torch.uint8)
+        with pytest.raises(torch.OutOfMemoryError) as caught:
+            torch.ones(2 * MIB, dtype=torch.uint8)
+        assert out_of_memory_numbers(caught.value, device) == {
+            "requested_bytes": 2 * MIB,
+            "allocated_bytes": kept.nbytes,
+            "reserved_bytes": kept.nbytes,
+            "limit_bytes": 3 * MIB,
+        }
+
+
+def test_an_unknown_kind_is_named() -> None:
+    with pytest.raises(ValueError, match="'tpu'"):
+        open_device({"kind": "tpu"})

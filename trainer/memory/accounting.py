@@ -1,0 +1,131 @@
+"""Sees every storage that torch makes and loses, and tells an allocator.
+
+Owns the dispatch mode. Must not know devices, ledgers or what the allocator does with it. One mode watches
+real tensors on the CPU (a virtual device) and meta tensors (a trace): both see the same sequence of events.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainer.memory.allocation import Allocator
+
+Temporaries = Callable[[Any, tuple[Any, ...], Any], Iterable[int]]
+_MATMULS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
+_MATMULS |= {torch.ops.aten.baddbmm.default, torch.ops.aten._grouped_mm.default}
+_READ_SCALAR = torch.ops.aten._local_scalar_dense.default
+
+
+class _Watch(weakref.ref):  # type: ignore[type-arg]
+    """A weak reference to a storage that carries its block, so that its death can give the block back."""
+
+    __slots__ = ("block", "key")
+
+    block: Any
+    key: int
+
+
+class Accounting(TorchDispatchMode):
+    """Count each new storage until it dies.
+
+    `workspace_bytes` is cuBLAS's scratch memory: held for good by each thread that multiplies, the main one
+    and autograd's. `temporaries` gives the bytes that a kernel takes inside and gives back before it returns.
+    """
+
+    def __init__(
+        self, allocator: Allocator, *, workspace_bytes: int = 0, temporaries: Temporaries | None = None
+    ) -> None:
+        super().__init__()
+        self.allocator = allocator
+        self.workspace_bytes = workspace_bytes
+        self.temporaries = temporaries
+        self._watches: dict[int, _Watch] = {}
+        self._makes_storage: dict[Any, bool] = {}
+        self._workspaces: dict[bool, Any] = {}
+        self._on_host = 0
+
+    @contextmanager
+    def host(self) -> Iterator[None]:
+        """Storages made within are host memory: never counted."""
+        self._on_host += 1
+        try:
+            yield
+        finally:
+            self._on_host -= 1
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is _READ_SCALAR and args[0].is_meta:
+            return 1.0  # the stand-in answer of a tensor that has no value
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        if self._on_host:
+            return out
+        makes_storage = self._makes_storage.get(func)
+        if makes_storage is None:
+            makes_storage = self._makes_storage[func] = _makes_storage(func)
+        if makes_storage:
+            if self.workspace_bytes and func in _MATMULS:
+                self._hold_workspace()
+            if self.temporaries is not None:
+                self._pass_through(self.temporaries(func, args, out))
+            self._watch_all(out, args)
+        return out
+
+    def _watch_all(self, out: Any, args: tuple[Any, ...]) -> None:
+        if isinstance(out, torch.Tensor):
+            self._watch(out, args)
+        elif isinstance(out, tuple | list):
+            for item in out:
+                self._watch_all(item, args)
+
+    def _watch(self, tensor: torch.Tensor, args: tuple[Any, ...]) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._watches:
+            return
+        size_bytes = storage.nbytes()
+        if not size_bytes or _is_input(key, args):
+            return
+        watch = _Watch(storage, self._release)
+        watch.block = self.allocator.malloc(size_bytes)
+        watch.key = key
+        self._watches[key] = watch
+
+    def _release(self, watch: _Watch) -> None:
+        del self._watches[watch.key]
+        self.allocator.free(watch.block)
+
+    def _hold_workspace(self) -> None:
+        in_backward = torch._C._current_graph_task_id() != -1
+        if in_backward not in self._workspaces:
+            self._workspaces[in_backward] = self.allocator.malloc(self.workspace_bytes)
+
+    def _pass_through(self, sizes_bytes: Iterable[int]) -> None:
+        blocks: list[Any] = []
+        try:
+            blocks.extend(self.allocator.malloc(size) for size in sizes_bytes)
+        finally:
+            for block in blocks:
+                self.allocator.free(block)
+
+
+def _makes_storage(func: Any) -> bool:
+    """Say whether any result of this operator is new memory; its schema marks views and in-place results."""
+    returns = func._schema.returns
+    return any(item.alias_info is None for item in returns) or func is torch.ops.aten.resize_.default
+
+
+def _is_input(key: int, args: Iterable[Any]) -> bool:
+    """Say whether a storage that nobody watches came in as an argument: host memory, or older than us."""
+    for item in args:
+        if isinstance(item, torch.Tensor):
+            if item.untyped_storage()._cdata == key:
+                return True
+        elif isinstance(item, tuple | list) and _is_input(key, item):
+            return True
+    return False

@@ -1,0 +1,88 @@
+"""What an allocator is to the accounting: blocks taken, blocks given back, and the peaks of both counters.
+
+Owns the Protocol, the refusal that every allocator raises, and the allocator of a plain CPU device. Must not
+know tensors.
+"""
+
+from typing import Any, Protocol
+
+import torch
+
+_MIB = 1024**2
+
+
+class OutOfMemory(torch.OutOfMemoryError):
+    """A refusal with its numbers; `torch.OutOfMemoryError` is what CUDA raises, so one `except` sees both."""
+
+    def __init__(
+        self, *, requested_bytes: int, allocated_bytes: int, reserved_bytes: int, limit_bytes: int | None
+    ) -> None:
+        cap = "" if limit_bytes is None else f" The limit is {limit_bytes / _MIB:.2f} MiB."
+        super().__init__(
+            f"Out of device memory. Tried to allocate {requested_bytes / _MIB:.2f} MiB."
+            f" {allocated_bytes / _MIB:.2f} MiB is allocated,"
+            f" {reserved_bytes / _MIB:.2f} MiB is reserved.{cap}"
+        )
+        self.requested_bytes = requested_bytes
+        self.allocated_bytes = allocated_bytes
+        self.reserved_bytes = reserved_bytes
+        self.limit_bytes = limit_bytes
+
+
+class Allocator(Protocol):
+    """Counters are bytes; a block is whatever `malloc` gave and `free` wants back."""
+
+    @property
+    def allocated_bytes(self) -> int: ...
+
+    @property
+    def reserved_bytes(self) -> int: ...
+
+    @property
+    def allocated_peak_bytes(self) -> int: ...
+
+    @property
+    def reserved_peak_bytes(self) -> int: ...
+
+    def malloc(self, size_bytes: int) -> Any:
+        """Take a block; OutOfMemory leaves everything as it was."""
+
+    def free(self, block: Any) -> None: ...
+
+    def empty_cache(self) -> None: ...
+
+
+class DirectAllocator:
+    """Take and give back exactly what is asked, as a plain CPU does: allocated is reserved."""
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        self.limit_bytes = limit_bytes
+        self.allocated_bytes = 0
+        self.allocated_peak_bytes = 0
+
+    @property
+    def reserved_bytes(self) -> int:
+        return self.allocated_bytes
+
+    @property
+    def reserved_peak_bytes(self) -> int:
+        return self.allocated_peak_bytes
+
+    def malloc(self, size_bytes: int) -> int:
+        after = self.allocated_bytes + size_bytes
+        if self.limit_bytes is not None and after > self.limit_bytes:
+            raise OutOfMemory(
+                requested_bytes=size_bytes,
+                allocated_bytes=self.allocated_bytes,
+                reserved_bytes=self.reserved_bytes,
+                limit_bytes=self.limit_bytes,
+            )
+        self.allocated_bytes = after
+        self.allocated_peak_bytes = max(self.allocated_peak_bytes, after)
+        return size_bytes
+
+    def free(self, block: int) -> None:
+        self.allocated_bytes -= block
+
+    def empty_cache(self) -> None:
+        """Nothing is cached."""

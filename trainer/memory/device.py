@@ -1,0 +1,66 @@
+"""One face for every device that the training loop can run on: cuda, cpu and virtual.
+
+Owns the Protocol and the choice. Must not know the loop.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peaks:
+    """Allocated: rounded blocks. Reserved: segments held. Process: what the device shows: context too."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+    process_bytes: int
+
+
+class Device(Protocol):
+    """Where the tensors of a run live, and what they cost."""
+
+    kind: str
+    torch_device: torch.device
+    limit_bytes: int | None  # the most that this process may show on the device
+
+    def accounting(self) -> AbstractContextManager[None]:
+        """Stay within it from before the model is built to the end: only what is made within is counted."""
+
+    def host(self) -> AbstractContextManager[None]:
+        """What is made within is host memory: batches, checkpoints being read, offloaded optimizer state."""
+
+    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Copy a host tensor to the device: always new memory there."""
+
+    def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Copy a device tensor to the host: always new memory there, never counted."""
+
+    def peaks(self) -> Peaks: ...
+
+    def empty_cache(self) -> None: ...
+
+
+def open_device(config: Mapping[str, Any]) -> Device:
+    """Open the device that a configuration names; torch.OutOfMemoryError if not even the context fits."""
+    kind = config["kind"]
+    limit_bytes = config.get("limit_bytes")
+    if kind == "cpu":
+        from trainer.memory.cpu import CpuDevice
+
+        return CpuDevice(limit_bytes)
+    raise ValueError(f"no such kind of device: {kind!r}; there are cuda, cpu and virtual")
+
+
+def out_of_memory_numbers(error: torch.OutOfMemoryError, device: Device) -> dict[str, int | None]:
+    """Write a refusal as the fields of an `out_of_memory` event; what CUDA does not tell is null."""
+    peaks = device.peaks()
+    return {
+        "requested_bytes": getattr(error, "requested_bytes", None),
+        "allocated_bytes": getattr(error, "allocated_bytes", peaks.allocated_bytes),
+        "reserved_bytes": getattr(error, "reserved_bytes", peaks.reserved_bytes),
+        "limit_bytes": device.limit_bytes,
+    }
