@@ -63,9 +63,7 @@ def test_a_home_of_a_long_path_has_its_sockets_elsewhere(tmp_path: Path) -> None
     settings.sockets_dir.rmdir()
 
 
-def test_a_sockets_directory_of_another_user_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sockets_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings.from_environment({"MMQ_HOME": str(tmp_path / "home")})
     monkeypatch.setattr("os.getuid", lambda: 54321)
     with pytest.raises(NotPermitted):

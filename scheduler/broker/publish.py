@@ -1,0 +1,54 @@
+"""Ring a worker: publish a start or an adoption. Called after the store has committed, never before.
+
+Owns the time limit: a broker that is away, hung, full or read-only costs at most a few seconds and an `Unreachable`.
+What was not published is published again by the controller's reconcile pass.
+"""
+
+import functools
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from scheduler.broker.address import broker_address
+from scheduler.broker.app import ADOPT, START, TRANSPORT, make_app, queue_name
+from scheduler.broker.reach import reachable
+from scheduler.config import Settings
+from scheduler.errors import Unreachable
+
+_LIMITED = TRANSPORT | {"socket_timeout": 2, "socket_connect_timeout": 1, "max_retries": 0}
+
+
+def publish_start(settings: Settings, job_id: int, attempt_id: int, *, host: str | None = None) -> None:
+    """Ask the workers of a host (this one) to claim and start an attempt; Unreachable if the broker is away."""
+    _publish(settings, START, job_id, attempt_id, host or settings.host)
+
+
+def publish_adopt(settings: Settings, job_id: int, attempt_id: int, *, host: str | None = None) -> None:
+    """Ask the workers of a host (this one) to look after an attempt whose shim is gone; Unreachable likewise."""
+    _publish(settings, ADOPT, job_id, attempt_id, host or settings.host)
+
+
+def _publish(settings: Settings, task: str, job_id: int, attempt_id: int, host: str) -> None:
+    away = Unreachable(f"the broker at {broker_address(settings).shown} does not answer", hint="mmq doctor")
+    if not reachable(settings, limit_seconds=1.0):
+        raise away  # a hung broker is found out here, before the client's own retries begin
+    app = _app(settings)
+    try:
+        # A connection of its own each time: a pooled one may have died with the broker since.
+        with app.connection_for_write(transport_options=_LIMITED) as connection:
+            app.send_task(
+                task,
+                args=[job_id, attempt_id],
+                queue=queue_name(host),
+                connection=connection,
+                retry=False,
+                ignore_result=True,
+            )
+    except (OperationalError, RedisError, OSError) as error:
+        raise away from error
+
+
+@functools.lru_cache(maxsize=1)
+def _app(settings: Settings) -> Celery:
+    return make_app(settings)

@@ -1,0 +1,49 @@
+"""Whether the broker answers, asked without Redis's client and never for longer than the limit.
+
+Owns one question, for `mmq submit` and for whoever is about to publish. Standard library only.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+
+from scheduler.broker.address import Address, broker_address
+from scheduler.config import Settings
+
+
+def reachable(settings: Settings, *, limit_seconds: float = 0.3) -> bool:
+    """Send a PING; True if the broker says anything in time, be it that it wants a password."""
+    address = broker_address(settings)
+    if address.path is not None:
+        return _answers(address, limit_seconds)
+    # A name's look-up can't be limited, so the asking is left behind when it takes too long.
+    answers: list[bool] = []
+    asking = threading.Thread(target=lambda: answers.append(_answers(address, limit_seconds)), daemon=True)
+    asking.start()
+    asking.join(limit_seconds)
+    return any(answers)
+
+
+def _answers(address: Address, limit_seconds: float) -> bool:
+    deadline = time.monotonic() + limit_seconds
+    with contextlib.suppress(OSError), _connect(address, limit_seconds) as broker:
+        if address.url.startswith("rediss:"):
+            return True  # it accepts; a TLS handshake is more than we want to load for this
+        broker.settimeout(max(0.001, deadline - time.monotonic()))
+        broker.sendall(b"PING\r\n")
+        return broker.recv(1) in (b"+", b"-")
+    return False
+
+
+def _connect(address: Address, limit_seconds: float) -> socket.socket:
+    if address.path is None:
+        return socket.create_connection((address.host, address.port), timeout=limit_seconds)
+    broker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        broker.settimeout(limit_seconds)
+        broker.connect(address.path)
+    except OSError:
+        broker.close()
+        raise
+    return broker

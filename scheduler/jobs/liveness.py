@@ -1,0 +1,80 @@
+"""Who is alive: pids that can't be mistaken for another's, and locks that die with their holders.
+
+Owns reading /proc and probing flocks, for the controller's reconcile and for the shim's adoption alike. Signals
+nobody. Standard library only.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+def process_started(pid: int) -> int | None:
+    """Clock ticks from boot to the start of a process; None if there is none, or just a zombie."""
+    try:
+        status = (_PROC / str(pid) / "stat").read_text()
+    except (OSError, ValueError):
+        return None
+    fields = status[status.rindex(")") + 2 :].split()  # the name before it may hold anything
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def boot_id() -> str:
+    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def same_process(pid: int | None, started: int | None, boot: str | None) -> bool:
+    """Whether the very process that was recorded lives: not a zombie, not a reused pid, not from before a reboot."""
+    return pid is not None and started is not None and boot == boot_id() and process_started(pid) == started
+
+
+def lock_held(path: Path) -> bool:
+    """Whether somebody holds an exclusive flock on this file. Takes a shared one for a moment to find out."""
+    try:
+        probe = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(probe)
+    return False
+
+
+def holders(path: Path) -> list[int]:
+    """The processes of ours that have this file open: those that hold its lock, a child's inherited one included."""
+    try:
+        wanted = path.stat()
+    except FileNotFoundError:
+        return []
+    return sorted(pid for pid in _processes() if _has_open(pid, (wanted.st_dev, wanted.st_ino)))
+
+
+def group_members(group: int) -> list[int]:
+    """The living processes of a process group."""
+    members = []
+    for pid in _processes():
+        with contextlib.suppress(OSError):
+            if os.getpgid(pid) == group and process_started(pid) is not None:
+                members.append(pid)
+    return members
+
+
+def _processes() -> Iterator[int]:
+    return (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
+
+
+def _has_open(pid: int, wanted: tuple[int, int]) -> bool:
+    with contextlib.suppress(OSError):  # it ended, or it is another user's
+        for descriptor in (_PROC / str(pid) / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                found = descriptor.stat()
+                if (found.st_dev, found.st_ino) == wanted:
+                    return True
+    return False

@@ -1,0 +1,1 @@
+"""The service: what `mmq up` keeps running and `mmq down` stops. Knows no job; decides nothing."""

@@ -1,0 +1,67 @@
+"""Liveness of real processes."""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from scheduler.jobs.liveness import boot_id, group_members, holders, lock_held, process_started, same_process
+
+
+def test_a_living_process_has_a_start_and_a_dead_one_has_none() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    started = process_started(child.pid)
+    assert started is not None
+    assert same_process(child.pid, started, boot_id())
+    child.kill()
+    deadline = time.monotonic() + 10
+    while process_started(child.pid) is not None:  # nobody has waited for it: it is a zombie
+        assert time.monotonic() < deadline
+    assert Path(f"/proc/{child.pid}").exists()
+    child.wait()
+    assert process_started(child.pid) is None
+
+
+def test_a_reused_pid_and_another_boot_are_strangers() -> None:
+    started = process_started(os.getpid())
+    assert started is not None
+    assert not same_process(os.getpid(), started - 1, boot_id())
+    assert not same_process(os.getpid(), started, "another-boot")
+    assert not same_process(None, None, boot_id())
+
+
+def test_a_process_name_can_not_confuse() -> None:
+    code = "open('/proc/self/comm', 'w').write(') Z 1 (('); print('ready', flush=True); input()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    assert process_started(child.pid) is not None
+    child.communicate(b"\n")
+
+
+def test_a_lock_is_held_as_long_as_a_heir_of_it_lives(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not lock_held(path)
+    with path.open("w") as ours:
+        assert not lock_held(path)
+        fcntl.flock(ours, fcntl.LOCK_EX)
+        heir = subprocess.Popen(["sleep", "60"], pass_fds=[ours.fileno()])
+    assert lock_held(path)
+    assert holders(path) == [heir.pid]
+    heir.kill()
+    heir.wait()
+    assert not lock_held(path)
+    assert holders(path) == []
+
+
+def test_members_of_a_group_are_found() -> None:
+    leader = subprocess.Popen(["sh", "-c", "sleep 60 & sleep 60"], process_group=0)
+    deadline = time.monotonic() + 10
+    while len(group_members(leader.pid)) < 3:
+        assert time.monotonic() < deadline
+    os.killpg(leader.pid, 9)
+    leader.wait()
+    while group_members(leader.pid):
+        assert time.monotonic() < deadline
