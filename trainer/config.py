@@ -1,0 +1,170 @@
+"""CONFIG.json: what to train, how, and where. Strict: an unknown key or an impossible value is an error.
+
+Owns the fields and their defaults (minimind-3, and MiniMind's own for training); no I/O but reading that
+file. Only `kind` and `data.path` must be given.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from trainer.errors import BadConfiguration
+
+Count = Annotated[int, Meta(ge=1, le=1 << 40)]
+Amount = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+
+
+class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """MiniMind's own names; the defaults are minimind-3's."""
+
+    hidden_size: Count = 768
+    num_hidden_layers: Count = 8
+    num_attention_heads: Count = 8
+    num_key_value_heads: Count = 4
+    head_dim: Count | None = None  # None: hidden_size / num_attention_heads
+    intermediate_size: Count | None = None  # None: ceil(hidden_size * pi / 64) * 64
+    vocab_size: Annotated[int, Meta(ge=259)] = 6400  # 256 bytes and three specials are the least
+    rms_norm_eps: Positive = 1e-6
+    rope_theta: Positive = 1e6
+    max_position_embeddings: Count = 32768
+    qk_norm: bool = True
+    tie_word_embeddings: bool = True
+    use_moe: bool = False
+
+    @property
+    def head_width(self) -> int:
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def inner_width(self) -> int:
+        return self.intermediate_size or math.ceil(self.hidden_size * math.pi / 64) * 64
+
+
+class DataConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    path: str
+    tokenizer: str | None = None  # directory or tokenizer.json; None: init_from's, else trained from the data
+    max_seq_len: Annotated[int, Meta(ge=4, le=1 << 20)] | None = None  # None: MiniMind's for the kind
+    validation: Annotated[float, Meta(ge=0, lt=1)] | str = 0.0  # a share of the rows, or a file
+    cache: str | None = None  # where tokenised rows are kept; None: in the run directory
+
+
+class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    epochs: Count | None = None
+    max_steps: Count | None = None
+    batch_size: Count | None = None
+    accumulation_steps: Count | None = None
+    learning_rate: Positive | None = None
+    weight_decay: NotNegative = 0.01
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    grad_clip: NotNegative = 1.0  # 0: no clipping
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 42
+    log_interval: Count = 10
+    save_interval: Count = 500
+
+
+class PlanConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the effective batch is split and what is kept in memory: changes nothing in the result."""
+
+    micro_batch: Count | None = None  # None: batch_size
+    activation_checkpointing: bool = False
+    optimizer_offload: bool = False
+    chunked_loss: bool = True
+
+
+class DeviceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kind: Literal["auto", "cuda", "cpu", "virtual"] = "auto"
+    number: Amount = 0
+    limit_bytes: Count | None = None  # the most this process may show on the device, context included
+    ledger: str | None = None  # virtual only, as are the two below
+    total_bytes: Count | None = None
+    context_bytes: Amount = 0
+
+
+class SampleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The text generated from the result."""
+
+    prompt: str | None = None  # None: the beginning of the first validation (else training) row
+    max_new_tokens: Amount = 64  # 0: none
+    temperature: NotNegative = 0.0  # 0: greedy
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kind: Literal["pretrain", "sft"]
+    data: DataConfig
+    model: ModelConfig = msgspec.field(default_factory=ModelConfig)
+    init_from: str | None = None  # a run's final directory, a MiniMind .pth, or a .safetensors file
+    train: TrainConfig = msgspec.field(default_factory=TrainConfig)
+    plan: PlanConfig = msgspec.field(default_factory=PlanConfig)
+    device: DeviceConfig = msgspec.field(default_factory=DeviceConfig)
+    sample: SampleConfig = msgspec.field(default_factory=SampleConfig)
+    on_out_of_memory: Literal["halve", "exit"] = "halve"
+    attempt: Count = 1
+
+    @property
+    def max_seq_len(self) -> int:
+        return self.data.max_seq_len or (340 if self.kind == "pretrain" else 768)
+
+    @property
+    def learning_rate(self) -> float:
+        return self.train.learning_rate or (5e-4 if self.kind == "pretrain" else 1e-5)
+
+    @property
+    def batch_size(self) -> int:
+        return self.train.batch_size or (32 if self.kind == "pretrain" else 16)
+
+    @property
+    def effective_batch(self) -> int:
+        """Sequences in one optimizer step: kept whatever the split into micro-batches."""
+        return self.batch_size * (self.train.accumulation_steps or (8 if self.kind == "pretrain" else 1))
+
+    @property
+    def micro_batch(self) -> int:
+        return min(self.plan.micro_batch or self.batch_size, self.effective_batch)
+
+    @property
+    def epochs(self) -> int | None:
+        return self.train.epochs or (None if self.train.max_steps else 2)
+
+
+def read_config(path: Path) -> Config:
+    """Read and check CONFIG.json."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise BadConfiguration(f"{path}: {error.strerror}") from None
+    try:
+        return parse_config(msgspec.json.decode(text))
+    except (BadConfiguration, msgspec.DecodeError) as error:
+        raise BadConfiguration(f"{path}: {error}") from None
+
+
+def parse_config(value: Any) -> Config:
+    """Check a decoded CONFIG; the message of the error names the field."""
+    try:
+        config = msgspec.convert(value, Config)
+    except msgspec.ValidationError as error:
+        raise BadConfiguration(str(error)) from None
+    for wrong in _contradictions(config):
+        raise BadConfiguration(wrong)
+    return config
+
+
+def _contradictions(config: Config) -> list[str]:
+    model, device = config.model, config.device
+    checks = {
+        "model.use_moe: mixtures of experts are not supported yet": model.use_moe,
+        f"model.num_attention_heads: {model.num_attention_heads} is no multiple of num_key_value_heads "
+        f"{model.num_key_value_heads}": model.num_attention_heads % model.num_key_value_heads != 0,
+        f"model.head_dim: must be even for rotary positions, is {model.head_width}": model.head_width % 2
+        != 0,
+        f"data.max_seq_len: {config.max_seq_len} is more than model.max_position_embeddings "
+        f"{model.max_position_embeddings}": config.max_seq_len > model.max_position_embeddings,
+        "device: a virtual device needs ledger and total_bytes": device.kind == "virtual"
+        and not (device.ledger and device.total_bytes),
+    }
+    return [message for message, wrong in checks.items() if wrong]

@@ -1,0 +1,57 @@
+"""Cross-entropy of the head, SUMMED over the targets: in chunks that never hold all logits, or whole.
+
+The caller divides by the target tokens of the whole effective batch. Logits and loss are fp32; the products
+are in the dtype of the hidden states. Owns no state.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 (torch's own habit)
+
+# Logits held at once, in fp32: 16 MiB a copy. Wide enough to keep a GPU busy, small beside any activations.
+CHUNK_ELEMENTS = 1 << 22
+
+
+def cross_entropy_sum(
+    hidden: Tensor, head_weight: Tensor, positions: Tensor, labels: Tensor, *, chunked: bool
+) -> Tensor:
+    """Sum the loss at `positions` (flat indices into hidden's [batch, length]), followed by `labels`."""
+    rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)
+    if chunked:
+        return ChunkedCrossEntropy.apply(rows, head_weight, labels)
+    logits = F.linear(rows, head_weight.to(rows.dtype)).float()
+    return F.cross_entropy(logits, labels, reduction="sum")
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """The gradients are computed chunk by chunk along with the loss, so no chunk's logits outlive it."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, head_weight: Tensor, labels: Tensor) -> Tensor:
+        wanted = ctx.needs_input_grad[0]
+        weight = head_weight.to(rows.dtype)
+        loss = torch.zeros((), device=rows.device)
+        row_gradient = torch.empty_like(rows) if wanted else None
+        weight_gradient = torch.zeros_like(head_weight) if wanted else None
+        size = max(1, CHUNK_ELEMENTS // head_weight.shape[0])
+        for start in range(0, len(rows), size):
+            chunk, targets = rows[start : start + size], labels[start : start + size, None]
+            logits = F.linear(chunk, weight).float()
+            normaliser = logits.logsumexp(dim=1, keepdim=True)
+            loss += (normaliser - logits.gather(1, targets)).sum()
+            if row_gradient is not None and weight_gradient is not None:
+                # d loss / d logits = softmax - one-hot, made in place of the logits.
+                gradient = logits.sub_(normaliser).exp_()
+                gradient.scatter_add_(1, targets, gradient.new_full((), -1.0).expand(targets.shape))
+                gradient = gradient.to(rows.dtype)
+                torch.mm(gradient, weight, out=row_gradient[start : start + size])
+                weight_gradient += gradient.T @ chunk
+        ctx.save_for_backward(row_gradient, weight_gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None]:
+        row_gradient, weight_gradient = ctx.saved_tensors
+        return row_gradient.mul_(scale), weight_gradient.mul_(scale), None

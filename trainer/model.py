@@ -1,0 +1,212 @@
+"""MiniMind's dense decoder: minimind-3 and, with `qk_norm` off, the 2025 presets. Names are MiniMind's own.
+
+Mixed precision by explicit casts: weights, norms and the residual stream are fp32; matrix products and
+attention run in the compute dtype. What autocast would do, but visible, and the same on every device.
+Owns shapes and arithmetic; knows nothing of data, losses or devices.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (torch's own habit)
+
+from trainer.config import Config, ModelConfig
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Linear(nn.Module):
+    """A product without bias whose fp32 weight is cast to the dtype of its input."""
+
+    def __init__(self, inputs: int, outputs: int, device: torch.device) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Embedding(nn.Module):
+    def __init__(self, entries: int, width: int, device: torch.device) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(entries, width, device=device))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight)
+
+
+class RMSNorm(nn.Module):
+    """Normalise in fp32, and give the result in the compute dtype."""
+
+    def __init__(self, width: int, eps: float, compute: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, device=device))
+        self.eps = eps
+        self.compute = compute
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (self.weight * normed).to(self.compute)
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention. Rows are padded on the right, so causality alone hides the padding."""
+
+    def __init__(self, model: ModelConfig, compute: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        width = model.head_width
+        self.width = width
+        self.repeats = model.num_attention_heads // model.num_key_value_heads
+        self.q_proj = Linear(model.hidden_size, model.num_attention_heads * width, device)
+        self.k_proj = Linear(model.hidden_size, model.num_key_value_heads * width, device)
+        self.v_proj = Linear(model.hidden_size, model.num_key_value_heads * width, device)
+        self.o_proj = Linear(model.num_attention_heads * width, model.hidden_size, device)
+        if model.qk_norm:
+            self.q_norm = RMSNorm(width, model.rms_norm_eps, compute, device)
+            self.k_norm = RMSNorm(width, model.rms_norm_eps, compute, device)
+        self.qk_norm = model.qk_norm
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x [batch, length, hidden]; cos and sin [length, head width]."""
+        batch, length, _ = x.shape
+        q, k, v = (
+            projection(x).view(batch, length, -1, self.width)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        # Repeated by hand: the memory-efficient kernel, which fp32 gets on CUDA, takes no grouped heads.
+        k, v = (t.repeat_interleave(self.repeats, dim=2) if self.repeats > 1 else t for t in (k, v))
+        out = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
+        )
+        return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, model: ModelConfig, device: torch.device) -> None:
+        super().__init__()
+        self.gate_proj = Linear(model.hidden_size, model.inner_width, device)
+        self.up_proj = Linear(model.hidden_size, model.inner_width, device)
+        self.down_proj = Linear(model.inner_width, model.hidden_size, device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, model: ModelConfig, compute: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(model.hidden_size, model.rms_norm_eps, compute, device)
+        self.self_attn = Attention(model, compute, device)
+        self.post_attention_layernorm = RMSNorm(model.hidden_size, model.rms_norm_eps, compute, device)
+        self.mlp = FeedForward(model, device)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Recomputed(torch.autograd.Function):
+    """A block that keeps only its input and runs again in the backward pass (activation checkpointing).
+
+    Our own, since torch.utils.checkpoint imports all of torch._dynamo; there is no randomness to replay.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, block: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.block = block
+        ctx.save_for_backward(x, cos, sin)
+        return block(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None]:
+        x, cos, sin = ctx.saved_tensors
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            y = ctx.block(x, cos, sin)
+        torch.autograd.backward(y, gradient)
+        return None, x.grad, None, None
+
+
+class Decoder(nn.Module):
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        super().__init__()
+        model, compute = config.model, DTYPES[config.train.dtype]
+        self.checkpointing = config.plan.activation_checkpointing
+        self.embed_tokens = Embedding(model.vocab_size, model.hidden_size, device)
+        self.layers = nn.ModuleList(Block(model, compute, device) for _ in range(model.num_hidden_layers))
+        self.norm = RMSNorm(model.hidden_size, model.rms_norm_eps, compute, device)
+        cos, sin = rotations(config.max_seq_len, model.head_width, model.rope_theta, device)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed_tokens(ids)
+        cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
+        for block in self.layers:
+            recompute = self.checkpointing and torch.is_grad_enabled()
+            x = Recomputed.apply(block, x, cos, sin) if recompute else block(x, cos, sin)
+        return self.norm(x)
+
+
+class MiniMind(nn.Module):
+    """`model(ids)` gives the last hidden states [batch, length, hidden]; the loss applies `head_weight`."""
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        super().__init__()
+        self.model = Decoder(config, device)
+        self.lm_head = Linear(config.model.hidden_size, config.model.vocab_size, device)
+        if config.model.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.model(ids)
+
+    @property
+    def head_weight(self) -> Tensor:
+        return self.lm_head.weight
+
+
+def build_model(config: Config, device: torch.device) -> MiniMind:
+    """Make the model of CONFIG on a device, weights not yet set: see `initialise` and trainer.weights."""
+    return MiniMind(config, device)
+
+
+def initialise(
+    model: nn.Module, seed: int, host: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> None:
+    """Draw the first weights, on the host and one at a time: the same for every device, in no extra memory.
+
+    Products as torch's own linear layer does (uniform within 1/sqrt(inputs)), norms 1, as upstream.
+    """
+    with host(), torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in model.parameters():
+            drawn = torch.ones(parameter.shape)
+            if parameter.dim() > 1:
+                bound = parameter.shape[1] ** -0.5
+                drawn.uniform_(-bound, bound, generator=generator)
+            parameter.copy_(drawn)
+
+
+def rotations(length: int, width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give the cosines and sines [length, width] of the rotary positions, both halves alike."""
+    frequencies = theta ** (-torch.arange(0, width, 2, device=device).float() / width)
+    angles = torch.outer(torch.arange(length, device=device).float(), frequencies)
+    return torch.cat((angles.cos(), angles.cos()), dim=1), torch.cat((angles.sin(), angles.sin()), dim=1)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn x [batch, length, heads, width] by its positions: the half-split form, in fp32."""
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    return (x * cos[:, None] + turned * sin[:, None]).to(x.dtype)
