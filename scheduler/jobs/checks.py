@@ -1,0 +1,143 @@
+"""What can only be seen with several fields together, and whether the files a job names are there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scheduler.jobs.problems import Problems, likely
+from scheduler.jobs.spec import InitFrom, JobSpec
+
+
+def together(filled: dict[str, Any], given: dict[str, Any], problems: Problems) -> None:
+    """Check the sections whose fields are good alone. `given`: what the person wrote; `filled`: all of it."""
+    if not problems.touched(("model",)):
+        _model(filled["model"], given.get("model", {}), problems)
+    if not problems.touched(("train",)):
+        _length_of_training(filled["train"], given.get("train", {}), problems)
+    if not problems.touched(("data",), ("model",)):
+        _data(filled, problems)
+    if not problems.touched(("memory",), ("train",)):
+        _micro_batch(filled, problems)
+
+
+def _model(model: dict[str, Any], given: dict[str, Any], problems: Problems) -> None:
+    hidden, heads, kv = model["hidden_size"], model["num_attention_heads"], model["num_key_value_heads"]
+    if model["use_moe"]:
+        where = "use_moe" if "use_moe" in given else "preset"
+        problems.add(
+            ("model", where), "mixture-of-experts models are not yet supported", "use preset: minimind-3"
+        )
+    if "head_dim" not in given and hidden % heads:
+        reason = f"num_attention_heads ({heads}) must divide hidden_size ({hidden})"
+        problems.add(_first(given, "num_attention_heads", "hidden_size"), reason, "or set head_dim yourself")
+    elif model["head_dim"] % 2:
+        reason = f"head_dim must be even, got {model['head_dim']}: rotary positions come in pairs"
+        problems.add(_first(given, "head_dim", "num_attention_heads", "hidden_size"), reason)
+    if heads % kv:
+        source = "" if "num_key_value_heads" in given else ", from the preset,"
+        reason = f"num_key_value_heads ({kv}{source}) must divide num_attention_heads ({heads})"
+        divisor = next(n for n in range(min(kv, heads), 0, -1) if heads % n == 0)
+        field = _first(given, "num_key_value_heads", "num_attention_heads")
+        problems.add(field, reason, f"num_key_value_heads: {divisor}")
+
+
+def _first(given: dict[str, Any], *fields: str) -> tuple[str, ...]:
+    """The first of the fields that the person wrote, so that the error stands where it can be mended."""
+    return "model", next((field for field in fields if field in given), fields[0])
+
+
+def _length_of_training(train: dict[str, Any], given: dict[str, Any], problems: Problems) -> None:
+    if train["epochs"] is not None and train["max_steps"] is not None:
+        problems.add(
+            ("train", "max_steps"),
+            "stands beside epochs; only one can say when to stop",
+            "remove one (or -o train.epochs=null)",
+        )
+    elif train["epochs"] is None and train["max_steps"] is None:
+        where = "epochs" if "epochs" in given else "max_steps"
+        problems.add(("train", where), "neither epochs nor max_steps says when to stop", "epochs: 2")
+
+
+def _data(filled: dict[str, Any], problems: Problems) -> None:
+    length, positions = filled["data"]["max_seq_len"], filled["model"]["max_position_embeddings"]
+    if length > positions:
+        reason = f"{length} tokens are more than the model's max_position_embeddings ({positions})"
+        problems.add(("data", "max_seq_len"), reason)
+    share = filled["data"]["validation"]
+    if isinstance(share, float) and share >= 1:
+        problems.add(
+            ("data", "validation"),
+            f"a share of {share:g} leaves no rows to train on",
+            "write 0.01 for one row in 100",
+        )
+
+
+def _micro_batch(filled: dict[str, Any], problems: Problems) -> None:
+    micro, train = filled["memory"]["micro_batch"], filled["train"]
+    effective = train["batch_size"] * train["accumulation_steps"]
+    if isinstance(micro, int) and micro > effective:
+        reason = f"{micro} is more than the effective batch of {effective} (batch_size x accumulation_steps)"
+        problems.add(("memory", "micro_batch"), reason, "auto chooses one that fits")
+
+
+def name_from(stem: str) -> str:
+    """A job name from the job file's own."""
+    name = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:56]
+    return name if re.search(r"[^\W\d]", name) else f"job-{name}".rstrip("-")
+
+
+def resolve_paths(spec: JobSpec, base: Path) -> JobSpec:
+    """Make every path absolute, read from the job file's directory."""
+
+    def absolute(path: str) -> str:
+        return str((base / Path(path).expanduser()).absolute())
+
+    data = msgspec.structs.replace(
+        spec.data,
+        path=absolute(spec.data.path),
+        tokenizer=spec.data.tokenizer and absolute(spec.data.tokenizer),
+        validation=absolute(spec.data.validation)
+        if isinstance(spec.data.validation, str)
+        else spec.data.validation,
+    )
+    start = spec.init_from
+    if start is not None and start.path is not None:
+        start = InitFrom(path=absolute(start.path))
+    return msgspec.structs.replace(spec, data=data, init_from=start)
+
+
+def files(spec: JobSpec, problems: Problems) -> None:
+    """Check that the files named are there and can be opened; what is in the rows is `rows.py`'s."""
+    _readable(Path(spec.data.path), ("data", "path"), problems)
+    if isinstance(spec.data.validation, str):
+        _readable(Path(spec.data.validation), ("data", "validation"), problems)
+    if spec.data.tokenizer is not None:
+        where = Path(spec.data.tokenizer)
+        _readable(where / "tokenizer.json" if where.is_dir() else where, ("data", "tokenizer"), problems)
+    if spec.init_from is not None and spec.init_from.path is not None:
+        where = Path(spec.init_from.path)
+        if not where.is_dir():
+            _readable(where, ("init_from",), problems)
+
+
+def _readable(path: Path, field: tuple[str, ...], problems: Problems) -> None:
+    try:
+        if path.is_dir():
+            problems.add(field, f"{path} is a directory, not a file")
+            return
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        problems.add(field, f"there is no file {path}", _neighbour(path))
+    except (OSError, ValueError) as error:
+        problems.add(field, f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
+def _neighbour(path: Path) -> str | None:
+    """A hint naming the file beside it that was probably meant."""
+    try:
+        return likely(path.name, [entry.name for entry in path.parent.iterdir()][:1000])
+    except OSError:
+        return f"there is no directory {path.parent}"

@@ -1,0 +1,102 @@
+"""Each field of a job file on its own: known key, right type, possible value. No defaults, no I/O."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+
+from scheduler.jobs.document import Path
+from scheduler.jobs.problems import Problems, likely, shown
+from scheduler.jobs.spec import InitFrom, JobSpec
+from scheduler.units import parse_bytes, parse_duration
+
+# What a terminal would obey, what has no UTF-8, and what reverses the reading direction.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def read_struct(struct: type, given: dict[str, Any], path: Path, problems: Problems) -> dict[str, Any]:
+    """Check the keys of one section; returns the good values and reports the rest."""
+    types = field_types(struct)
+    good: dict[str, Any] = {}
+    for key, value in given.items():
+        here = (*path, key)
+        if key not in types:
+            problems.add(here, "unknown key", likely(key, types) or _elsewhere(key, path))
+        elif not isinstance(types[key], type):
+            _read_value(types[key], value, here, problems, good)
+        elif value is None or isinstance(value, dict):
+            good[key] = read_struct(types[key], value or {}, here, problems)
+        else:
+            keys = ", ".join(list(field_types(types[key]))[:3])
+            problems.add(here, f"must be a group of keys, got {shown(value)}", f"its keys are {keys}, ...")
+    return good
+
+
+def field_types(struct: type) -> dict[str, Any]:
+    """The keys as a job file spells them, with their types: a section is a class, a value never is."""
+    names: tuple[str, ...] = struct.__struct_encode_fields__  # type: ignore[attr-defined]
+    return dict(zip(names, struct.__annotations__.values(), strict=True))
+
+
+def _read_value(kind: Any, value: Any, path: Path, problems: Problems, good: dict[str, Any]) -> None:
+    if isinstance(value, str) and _CONTROL.search(value):
+        problems.add(path, f"has a control character in {shown(value)}", "remove it")
+        return
+    try:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("not finite")
+        parsed = value if value is None else _PARSERS.get(path, _same)(value)
+        good[str(path[-1])] = msgspec.convert(parsed, kind)
+    except (ValueError, OverflowError):  # msgspec.ValidationError is a ValueError
+        expected = next(_titles(kind), "another value")
+        problems.add(path, f"must be {expected}, got {shown(value)}", likely(value, _choices(kind)))
+
+
+def _titles(kind: Any) -> Iterator[str]:
+    """The phrase for a type, the outermost first."""
+    for meta in getattr(kind, "__metadata__", ()):
+        yield meta.title
+    for inner in get_args(kind):
+        yield from _titles(inner)
+
+
+def _choices(kind: Any) -> Iterator[str]:
+    """The words that a type allows."""
+    for inner in get_args(kind):
+        if get_origin(kind) is Literal:
+            yield inner
+        else:
+            yield from _choices(inner)
+
+
+def _elsewhere(key: str, path: Path) -> str | None:
+    """A hint for a known key in the wrong section."""
+    for section, kind in field_types(JobSpec).items():
+        if key == section and path:
+            return f"{key} belongs at the top level"
+        if isinstance(kind, type) and key in field_types(kind):
+            return f"it belongs under '{section}:'"
+    return None
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _init_from(value: Any) -> InitFrom:
+    """A job by id or name, or a path: what holds a slash, or ends like weights."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise ValueError("neither a job nor a path")
+    text = str(value)
+    if "/" in text or text.endswith((".pth", ".safetensors")):
+        return InitFrom(path=text)
+    return InitFrom(ref=text)
+
+
+_PARSERS: dict[Path, Callable[[Any], Any]] = {
+    ("init_from",): _init_from,
+    ("resources", "max_memory"): parse_bytes,
+    ("resources", "time_limit"): parse_duration,
+}

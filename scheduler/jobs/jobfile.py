@@ -1,0 +1,104 @@
+"""From a job file to a resolved job, or to all its errors, each with file, line, field, reason and remedy.
+
+Steps: strict YAML (`document`), overrides, each field alone (`fields`), defaults (`presets`), fields together
+and the files they name (`checks`). Reads the job file and looks at the files it names; writes nothing.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scheduler.errors import FileError, UsageError
+from scheduler.jobs import checks, document, presets
+from scheduler.jobs.fields import read_struct
+from scheduler.jobs.problems import Problems
+from scheduler.jobs.spec import JobSpec
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec, str]:
+    """Read and check a job file: the resolved job, and the text to store. FileError if it is wrong."""
+    shown, where = str(path), Path(path)
+    text = _read(where)
+    spec, problems = parse(text, file=shown, overrides=overrides, default_name=where.stem)
+    spec = checks.resolve_paths(spec, where.absolute().parent)
+    checks.files(spec, problems)
+    problems.raise_any()
+    given = "".join(f"# submitted with -o {override}\n" for override in overrides)
+    return spec, f"{text.rstrip()}\n{given}" if given else text
+
+
+def parse(
+    text: str, *, file: str, overrides: Sequence[str] = (), default_name: str = "job"
+) -> tuple[JobSpec, Problems]:
+    """Check a job file's text without touching any file; also returns where later checks put their errors."""
+    value, lines = document.parse(text, file=file)
+    if not isinstance(value, dict):
+        reason = "is empty" if value is None else "is no group of 'key: value' lines"
+        raise FileError(reason, file=file, hint="mmq init pretrain  # writes one to start from")
+    problems = Problems(file, lines, _override(value, overrides))
+    given = read_struct(JobSpec, value, (), problems)
+    _require(given, problems)
+    filled = _fill(given, default_name)
+    checks.together(filled, given, problems)
+    problems.raise_any()
+    return msgspec.convert(filled, JobSpec), problems
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(document.LIMIT_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FileError(f"cannot be read: {reason}", file=str(path)) from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise FileError("is not UTF-8 text", file=str(path), line=line, hint="save it as UTF-8") from None
+
+
+def _override(value: dict[str, Any], overrides: Sequence[str]) -> dict[document.Path, str]:
+    """Write `key.sub=value` into the document; returns which field came from which option."""
+    places: dict[document.Path, str] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        path = tuple(key.strip().split("."))
+        place = f"-o {key.strip()}"
+        if not equals or not all(path) or len(path) > document.DEPTH:
+            raise UsageError(f"-o {override}: is not of the form key.sub=value", hint="-o train.batch_size=8")
+        group = value
+        for part in path[:-1]:
+            if group.get(part) is None:
+                group[part] = {}
+            group = group[part]
+            if not isinstance(group, dict):
+                raise UsageError(f"{place}: {part} is a single value and has no keys under it")
+        group[path[-1]] = document.plain_scalar(text.strip())
+        places[path] = place
+    return places
+
+
+def _require(given: dict[str, Any], problems: Problems) -> None:
+    if "kind" not in given and not problems.touched(("kind",)):
+        problems.add(("kind",), "is missing", "add 'kind: pretrain' or 'kind: sft'")
+    if not given.get("data", {}).get("path") and not problems.touched(("data",)):
+        problems.add(
+            ("data", "path"), "is missing", "add the file with the training rows: 'path: data.jsonl'"
+        )
+
+
+def _fill(given: dict[str, Any], default_name: str) -> dict[str, Any]:
+    kind = given.get("kind", "pretrain")
+    data = {"path": "", "tokenizer": None, "max_seq_len": presets.MAX_SEQ_LEN[kind], "validation": 0.0}
+    return {
+        "kind": kind,
+        "name": given.get("name", checks.name_from(default_name)),
+        "model": presets.fill_model(given.get("model", {})),
+        "init_from": given.get("init_from"),
+        "data": data | given.get("data", {}),
+        "train": presets.fill_train(kind, given.get("train", {})),
+        "priority": given.get("priority", 0),
+    } | {section: defaults | given.get(section, {}) for section, defaults in presets.SECTIONS.items()}

@@ -1,0 +1,80 @@
+"""What a person left out of a job file: models by name, MiniMind's defaults for each kind. Pure values."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+DEFAULT_PRESET = "minimind-3"
+
+_MINIMIND_3 = {
+    "hidden_size": 768,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "vocab_size": 6400,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,
+    "max_position_embeddings": 32768,
+    "qk_norm": True,
+    "tie_word_embeddings": True,
+    "use_moe": False,
+}
+_MINIMIND_2 = _MINIMIND_3 | {"num_key_value_heads": 2, "rms_norm_eps": 1e-5, "qk_norm": False}
+
+MODELS: dict[str, dict[str, Any]] = {
+    "minimind-3": _MINIMIND_3,
+    "minimind-3-moe": _MINIMIND_3 | {"use_moe": True},
+    "minimind2-small": _MINIMIND_2 | {"hidden_size": 512},
+    "minimind2": _MINIMIND_2 | {"num_hidden_layers": 16},
+}
+
+_TRAIN = {
+    "max_steps": None,
+    "weight_decay": 0.01,  # torch's AdamW
+    "dtype": "bfloat16",
+    "grad_clip": 1.0,
+    "seed": 42,
+    "log_interval": 10,
+    "save_interval": 500,
+}
+TRAIN: dict[str, dict[str, Any]] = {
+    "pretrain": _TRAIN | {"epochs": 2, "batch_size": 32, "accumulation_steps": 8, "learning_rate": 5e-4},
+    "sft": _TRAIN | {"epochs": 2, "batch_size": 16, "accumulation_steps": 1, "learning_rate": 1e-5},
+}
+MAX_SEQ_LEN = {"pretrain": 340, "sft": 768}
+
+SECTIONS: dict[str, dict[str, Any]] = {
+    "memory": {
+        "micro_batch": "auto",
+        "chunked_loss": "auto",
+        "activation_checkpointing": "auto",
+        "optimizer_offload": "auto",
+    },
+    "resources": {"gpus": 1, "max_memory": None, "exclusive": False, "time_limit": None},
+    "retries": {"out_of_memory": 6, "crash": 2},
+}
+
+
+def fill_model(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what the preset says, then what follows from the widths; the given values win."""
+    preset = given.get("preset", DEFAULT_PRESET)
+    model = {"preset": preset} | MODELS.get(preset, _MINIMIND_3) | dict(given)
+    hidden, heads = model["hidden_size"], model["num_attention_heads"]
+    model.setdefault("head_dim", max(1, hidden // heads))
+    model.setdefault("intermediate_size", intermediate_size(preset, hidden))
+    return model
+
+
+def intermediate_size(preset: str, hidden: int) -> int:
+    """Round up to 64 as upstream does: hidden x pi since minimind-3, hidden x 8/3 before."""
+    if preset.startswith("minimind2"):
+        return 64 * math.ceil(int(8 * hidden / 3) / 64)
+    return 64 * math.ceil(hidden * math.pi / 64)
+
+
+def fill_train(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the kind's defaults; a job told its `max_steps` has no default `epochs`."""
+    defaults = TRAIN[kind]
+    if given.get("max_steps") is not None:
+        defaults = defaults | {"epochs": None}
+    return defaults | dict(given)

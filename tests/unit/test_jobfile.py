@@ -1,0 +1,249 @@
+"""Job files: what is accepted, what each mistake is told, and that nothing but MmqError ever comes out."""
+
+import contextlib
+import string
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.errors import FileError, MmqError, UsageError
+from scheduler.jobs import document, jobfile, parameters, presets, spec
+
+BASE = "kind: sft\ndata: {path: rows.jsonl}\n"
+
+
+def parse(text: str, *overrides: str) -> spec.JobSpec:
+    return jobfile.parse(text, file="job.yaml", overrides=overrides)[0]
+
+
+def refused(text: str, *overrides: str) -> list[tuple[str, str | None]]:
+    """Each error as (message, hint)."""
+    with pytest.raises(UsageError) as caught:
+        parse(text, *overrides)
+    return [(error.message, error.hint) for error in getattr(caught.value, "errors", (caught.value,))]
+
+
+def test_defaults_are_minimind_s_own() -> None:
+    job = parse(BASE)
+    assert (job.train.batch_size, job.train.accumulation_steps, job.train.learning_rate) == (16, 1, 1e-5)
+    assert (job.data.max_seq_len, job.train.epochs, job.name, job.effective_batch) == (768, 2, "job", 16)
+    job = parse("kind: pretrain\ndata: {path: x}\n")
+    assert (job.effective_batch, job.train.learning_rate, job.data.max_seq_len) == (256, 5e-4, 340)
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [("minimind-3", 63_912_192), ("minimind2-small", 25_829_888), ("minimind2", 104_030_976)],
+)
+def test_presets_have_the_published_parameter_counts(preset: str, expected: int) -> None:
+    model = parse(BASE + f"model: {{preset: {preset}}}\n").model
+    assert parameters.count(model) == expected
+
+
+def test_widths_follow_the_fields_given() -> None:
+    model = parse(BASE + "model: {hidden_size: 64, num_attention_heads: 4, num_key_value_heads: 2}\n").model
+    assert (model.head_dim, model.intermediate_size) == (16, 256)
+    assert parse(BASE + "model: {intermediate_size: 100}\n").model.intermediate_size == 100
+
+
+def test_resolved_job_survives_its_stored_form() -> None:
+    job = parse(BASE + "init_from: out/final\nresources: {max_memory: 20GiB, time_limit: 1h30m}\n")
+    assert (job.resources.max_memory_bytes, job.resources.time_limit_seconds) == (20 * 2**30, 5400.0)
+    assert spec.decode(spec.encode(job)) == job
+    stored = msgspec.json.decode(spec.encode(job))
+    assert stored["init_from"] == {"path": "out/final"}
+    assert stored["resources"] == {
+        "gpus": 1,
+        "max_memory": 20 * 2**30,
+        "exclusive": False,
+        "time_limit": 5400.0,
+    }
+
+
+def test_yaml_1_2_scalars() -> None:
+    job = parse(
+        BASE + "train: {learning_rate: 1e-4, seed: 010, grad_clip: .5}\nmemory: {chunked_loss: off}\n"
+    )
+    assert (job.train.learning_rate, job.train.seed, job.train.grad_clip) == (1e-4, 10, 0.5)
+    assert job.memory.chunked_loss == "off"
+    assert document.plain_scalar("no") == "no"
+    assert document.plain_scalar("0x1F") == 31
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("trian: {}", "job.yaml:3: trian: unknown key", "did you mean train?"),
+        ("batch_size: 3", "job.yaml:3: batch_size: unknown key", "it belongs under 'train:'"),
+        (
+            "train: {priority: 3}",
+            "job.yaml:3: train.priority: unknown key",
+            "priority belongs at the top level",
+        ),
+        (
+            "train: {dtype: bf16}",
+            "job.yaml:3: train.dtype: must be bfloat16, float16 or float32, got 'bf16'",
+            "did you mean bfloat16?",
+        ),
+        ("train: {grad_clip: -1}", "job.yaml:3: train.grad_clip: must be a number, 0 or above, got -1", None),
+        (
+            "train: {learning_rate: .nan}",
+            "job.yaml:3: train.learning_rate: must be a number above 0, got nan",
+            None,
+        ),
+        (
+            "train: {learning_rate: 1e999}",
+            "job.yaml:3: train.learning_rate: must be a number above 0, got inf",
+            None,
+        ),
+        (
+            "resources: {exclusive: yes}",
+            "job.yaml:3: resources.exclusive: must be true or false, got 'yes'",
+            None,
+        ),
+        (
+            "model: {num_attention_heads: 7, num_key_value_heads: 7}",
+            "job.yaml:3: model.num_attention_heads: num_attention_heads (7) must divide hidden_size (768)",
+            "or set head_dim yourself",
+        ),
+        (
+            "model: {num_key_value_heads: 3}",
+            "job.yaml:3: model.num_key_value_heads: num_key_value_heads (3) must divide num_attention_heads",
+            "num_key_value_heads: 2",
+        ),
+        (
+            "train: {epochs: 1, max_steps: 5}",
+            "job.yaml:3: train.max_steps: stands beside epochs; only one can say when to stop",
+            "remove one (or -o train.epochs=null)",
+        ),
+        (
+            "memory: {micro_batch: 17}",
+            "job.yaml:3: memory.micro_batch: 17 is more than the effective batch of 16 "
+            "(batch_size x accumulation_steps)",
+            "auto chooses one that fits",
+        ),
+        ("model: {preset: minimind-3-moe}", "mixture-of-experts models are not yet supported", "use preset"),
+        ("train: 3", "job.yaml:3: train: must be a group of keys, got 3", "its keys are epochs"),
+        ('name: "\\e[31mred"', "job.yaml:3: name: has a control character in '\\x1b[31mred'", "remove it"),
+        ("name: 3-9", "job.yaml:3: name: must be 1 to 64 characters", None),
+        ("kind: sft", "job.yaml:3: has the key 'kind' twice (first on line 1)", "keep one of them"),
+        ("name: &a x", "job.yaml:3: uses an anchor or alias (& or *)", "write the value out"),
+        ("name: !!python/name:os.system x", "job.yaml:3: uses a tag", "write the plain value"),
+        ("name: [", "job.yaml:4: is no YAML", None),
+        ("--- {}", "job.yaml:3: holds more than one document", "one job a file"),
+    ],
+)
+def test_each_mistake_is_named_with_its_remedy(line: str, message: str, hint: str | None) -> None:
+    ((told, remedy),) = refused(BASE + line + "\n")
+    assert message in told
+    assert remedy is None if hint is None else hint in str(remedy)
+
+
+@pytest.mark.parametrize("share", ["1", "1.5", "-0.1"])
+def test_a_validation_share_leaves_rows_to_train_on(share: str) -> None:
+    ((told, _),) = refused(f"kind: sft\ndata:\n  path: x\n  validation: {share}\n")
+    assert told.startswith("job.yaml:4: data.validation: ")
+
+
+def test_every_error_is_told_at_once_in_the_file_s_order() -> None:
+    told = refused("kind: sfft\nmodel: {hiden_size: 3}\ntrain:\n  batch_size: 0\n  seed: x\n")
+    assert [message.split(" ")[0] for message, _ in told] == [
+        "job.yaml:1:",
+        "job.yaml:1:",
+        "job.yaml:2:",
+        "job.yaml:4:",
+        "job.yaml:5:",
+    ]
+
+
+def test_overrides_pass_the_same_checks() -> None:
+    assert parse(BASE, "train.batch_size=4", "memory.micro_batch=2").train.batch_size == 4
+    assert refused(BASE, "train.batch_sise=4") == [
+        ("-o train.batch_sise: unknown key", "did you mean batch_size?")
+    ]
+    ((told, _),) = refused(BASE, "train.batch_size=-4")
+    assert told.startswith("-o train.batch_size: must be a whole number")
+    assert refused(BASE, "nothing")[0][0] == "-o nothing: is not of the form key.sub=value"
+
+
+def test_missing_files_are_named(tmp_path: Any) -> None:
+    (tmp_path / "sft.jsonl").write_text("{}\n")
+    job = tmp_path / "job.yaml"
+    job.write_text("kind: sft\ndata:\n  path: stf.jsonl\n  tokenizer: tok\ninit_from: a/b.pth\n")
+    with pytest.raises(FileError) as caught:
+        jobfile.load(job)
+    errors = [(error.line, error.field, error.hint) for error in getattr(caught.value, "errors", ())]
+    assert (3, "data.path", "did you mean sft.jsonl?") in errors
+    assert {field for _, field, _ in errors} == {"data.path", "data.tokenizer", "init_from"}
+
+
+def test_paths_are_read_from_the_job_file_s_directory(tmp_path: Any) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "my job.yaml").write_bytes(b"\xef\xbb\xbf" + BASE.encode())
+    job, source = jobfile.load(tmp_path / "my job.yaml", ["train.seed=7"])
+    assert job.data.path == str(tmp_path / "rows.jsonl")
+    assert job.name == "my-job"
+    assert source.endswith("# submitted with -o train.seed=7\n")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"", b"- 1\n", b"x" * 300_000, b"a: " + b"[" * 5000, b"\x00"]
+)
+def test_what_is_no_job_file_is_a_file_error(tmp_path: Any, content: bytes) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_bytes(content)
+    with pytest.raises(FileError):
+        jobfile.load(job)
+
+
+KEYS = st.sampled_from(
+    [
+        *spec.JobSpec.__struct_fields__,
+        *spec.Model.__struct_fields__,
+        *spec.Train.__struct_fields__,
+        "path",
+        "x",
+    ]
+)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(string.printable)
+    | st.sampled_from(["sft", "auto", *presets.MODELS, "1e400", "12h", "0x", "-", "~", "\ud800", "\x00"])
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(KEYS, VALUES, max_size=8), st.lists(st.text(max_size=12), max_size=2))
+def test_no_document_brings_out_anything_but_mmq_errors(value: dict[str, Any], overrides: list[str]) -> None:
+    text = msgspec.json.encode(value, enc_hook=str).decode() if _encodes(value) else repr(value)
+    try:
+        job = parse(text, *overrides)
+    except MmqError:
+        return
+    assert spec.decode(spec.encode(job)) == job
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.sampled_from("abk: -[]{}&*!|>'\"#\n\t,?@`%0.e~\\"), max_size=80))
+def test_no_text_brings_out_anything_but_mmq_errors(text: str) -> None:
+    with contextlib.suppress(MmqError):
+        parse(BASE + text)
+
+
+def _encodes(value: object) -> bool:
+    try:
+        msgspec.json.encode(value)
+    except (ValueError, OverflowError, UnicodeEncodeError):
+        return False
+    return True
