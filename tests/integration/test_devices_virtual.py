@@ -47,9 +47,7 @@ def test_each_device_shows_what_its_own_living_processes_hold(
     assert (second.used_bytes, second.processes, second.error) == (0, (), None)
 
 
-def test_a_dead_process_and_a_reused_pid_hold_nothing(
-    tmp_path: Path, other_process: subprocess.Popen[bytes]
-) -> None:
+def test_a_dead_process_and_a_reused_pid_hold_nothing(tmp_path: Path, other_process: subprocess.Popen[bytes]) -> None:
     ledger = tmp_path / "virtual-0"
     hold(ledger, other_process.pid, GIB)
     hold(ledger, os.getpid(), GIB, ticks=1)  # the pid lives, and is another process
