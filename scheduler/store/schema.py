@@ -5,7 +5,7 @@ SQL that SQLAlchemy's `text()` and the bare SQLite driver both take, because imp
 a whole `mmq status` may.
 """
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, MetaData, String, Text
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, MetaData, String, Text, desc, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAMES = {
@@ -14,6 +14,8 @@ NAMES = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+LIVE = "state <> 'ended'"
 
 
 class Table(DeclarativeBase):
@@ -26,8 +28,9 @@ class Job(Table):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        # The queue in the order the admission cycle reads it, and the newest jobs for `mmq status`.
-        Index("ix_jobs_queue", "state", "priority", "id"),
+        # The queue in the very order the admission cycle reads it; counts by state need no more than this index.
+        Index("ix_jobs_queue", "state", desc("priority"), "id"),
+        Index("ix_jobs_ended_at", "ended_at"),
         Index("ix_jobs_name", "name"),
         Index("ix_jobs_user_name_id", "user_name", "id"),
         {"sqlite_autoincrement": True},  # an id is never given twice
@@ -75,7 +78,10 @@ class Attempt(Table):
     __tablename__ = "attempts"
     __table_args__ = (
         Index("ix_attempts_job_id_number", "job_id", "number", unique=True),
-        Index("ix_attempts_state", "state"),
+        # At most one live attempt a job, whatever the code above does; and the way to find the live ones.
+        Index(
+            "ix_attempts_live", "job_id", unique=True, sqlite_where=text(LIVE), postgresql_where=text(LIVE)
+        ),
         {"sqlite_autoincrement": True},
     )
 

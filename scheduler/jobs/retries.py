@@ -1,0 +1,151 @@
+"""What becomes of a job when an attempt of it ends: one pure decision. No I/O, no clock.
+
+Every attempt after the first is paid for: by an out-of-memory retry, by a crash retry, by a person's (or the
+service's) asking for the stop, or by steps that no earlier attempt had reached. So their number is bounded.
+"""
+
+import msgspec
+
+from scheduler.jobs.states import EndReason, JobState
+
+CRASHES = frozenset(
+    {
+        EndReason.EXIT_CODE,
+        EndReason.KILLED,
+        EndReason.LOST,
+        EndReason.COULD_NOT_START,
+        EndReason.HOST_OUT_OF_MEMORY,
+        EndReason.DEVICE_LOST,
+        EndReason.NO_RESULT,
+    }
+)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended, as whoever watched it saw it."""
+
+    reason: EndReason
+    message: str | None = None
+    exit_code: int | None = None
+    exit_signal: int | None = None
+    micro_batch: int | None = None  # the last in use
+    accumulation_steps: int | None = None
+    measured_allocated_bytes: int | None = None
+    measured_reserved_bytes: int | None = None
+    measured_process_bytes: int | None = None
+
+
+class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the decision looks at of the job."""
+
+    out_of_memory_allowed: int
+    crash_allowed: int
+    out_of_memory_retries: int = 0  # used so far
+    crash_retries: int = 0  # used so far
+    micro_batch_limit: int | None = None
+    cancel_requested: bool = False
+    activation_checkpointing: str = "auto"  # auto | on | off: what the job file says
+    optimizer_offload: str = "auto"
+
+
+class AttemptFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the decision looks at of the attempt."""
+
+    micro_batch: int
+    activation_checkpointing: bool = False  # as it was planned
+    optimizer_offload: bool = False
+    stop_requested: bool = False
+    progressed: bool = False  # it reached a step that no earlier attempt had
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """The job's next state, and its counters from now on."""
+
+    state: JobState
+    micro_batch_limit: int | None
+    out_of_memory_retries: int
+    crash_retries: int
+    message: str
+
+
+def verdict(job: JobFacts, attempt: AttemptFacts, outcome: Outcome) -> Verdict:
+    """Decide in this order: done stays done; a cancel wins over any retry; then each reason's own rule."""
+    reason = outcome.reason
+    told = outcome.message or f"ended: {reason.replace('_', ' ')}"
+    if reason is EndReason.DONE:
+        return _verdict(job, JobState.SUCCEEDED, told)
+    if reason is EndReason.CANCELLED or job.cancel_requested:
+        return _verdict(job, JobState.CANCELLED, told)
+    if reason is EndReason.OUT_OF_MEMORY:
+        return _after_out_of_memory(job, attempt, told)
+    if reason is EndReason.STOPPED and (attempt.stop_requested or attempt.progressed):
+        return _verdict(job, JobState.QUEUED, told)
+    if reason in CRASHES or reason is EndReason.STOPPED:
+        return _after_crash(job, told)
+    return _verdict(job, JobState.FAILED, told)
+
+
+def means_left(job: JobFacts, attempt: AttemptFacts) -> tuple[str, ...]:
+    """The means against memory that the job allows and the attempt did not use, in the order they are tried."""
+    offered = (
+        ("activation checkpointing", job.activation_checkpointing, attempt.activation_checkpointing),
+        ("optimizer offload", job.optimizer_offload, attempt.optimizer_offload),
+    )
+    return tuple(name for name, wish, used in offered if wish == "auto" and not used)
+
+
+def _after_out_of_memory(job: JobFacts, attempt: AttemptFacts, told: str) -> Verdict:
+    used, allowed = job.out_of_memory_retries, job.out_of_memory_allowed
+    left = means_left(job, attempt)
+    tried = f"{told}; out of memory at micro-batch {attempt.micro_batch}"
+    if used >= allowed:
+        return _verdict(
+            job, JobState.FAILED, f"{tried}, and all {allowed} retries for out of memory are used up"
+        )
+    if attempt.micro_batch <= 1 and not left:
+        return _verdict(
+            job, JobState.FAILED, f"{tried}, with nothing left to try: {_means_tried(job, attempt)}"
+        )
+    halved = max(1, attempt.micro_batch // 2)
+    limit = halved if job.micro_batch_limit is None else min(halved, job.micro_batch_limit)
+    how = f"micro-batch {limit} at most" if attempt.micro_batch > 1 else left[0]
+    return Verdict(
+        state=JobState.QUEUED,
+        micro_batch_limit=limit,
+        out_of_memory_retries=used + 1,
+        crash_retries=job.crash_retries,
+        message=f"{tried}; retry {used + 1} of {allowed}, with {how}",
+    )
+
+
+def _means_tried(job: JobFacts, attempt: AttemptFacts) -> str:
+    said = []
+    for name, wish, used in (
+        ("activation checkpointing", job.activation_checkpointing, attempt.activation_checkpointing),
+        ("optimizer offload", job.optimizer_offload, attempt.optimizer_offload),
+    ):
+        said.append(f"{name} was on" if used else f"{name} is {wish} in the job file")
+    return ", ".join(said)
+
+
+def _after_crash(job: JobFacts, told: str) -> Verdict:
+    used, allowed = job.crash_retries, job.crash_allowed
+    if used >= allowed:
+        return _verdict(job, JobState.FAILED, f"{told}; all {allowed} retries for crashes are used up")
+    return Verdict(
+        state=JobState.QUEUED,
+        micro_batch_limit=job.micro_batch_limit,
+        out_of_memory_retries=job.out_of_memory_retries,
+        crash_retries=used + 1,
+        message=f"{told}; retry {used + 1} of {allowed}",
+    )
+
+
+def _verdict(job: JobFacts, state: JobState, message: str) -> Verdict:
+    return Verdict(
+        state=state,
+        micro_batch_limit=job.micro_batch_limit,
+        out_of_memory_retries=job.out_of_memory_retries,
+        crash_retries=job.crash_retries,
+        message=message,
+    )

@@ -1,0 +1,216 @@
+"""Jobs: taken in, found, cancelled, held, released, retried. Every change of state goes through the gate."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from scheduler.errors import MmqError, NoSuchJob, UsageError
+from scheduler.jobs.states import EndReason, JobState
+from scheduler.store import references
+from scheduler.store.database import Database, Reader, Transaction, placeholders
+from scheduler.store.records import Job, NewJob
+from scheduler.store.transitions import NEW, enter, move, record
+
+CHUNK = 500  # values in one IN list
+
+
+def submit(db: Database, job: NewJob, *, at: float) -> Job:
+    """Store a job; the same submit_key again answers the job it gave the first time.
+
+    Raises NoSuchJob for a dependency that isn't there, UsageError for one that can't succeed any more.
+    """
+    with db.transaction() as tx:
+        if job.submit_key is not None:
+            rows = tx.query("SELECT * FROM jobs WHERE submit_key = :key", key=job.submit_key)
+            if rows:
+                return Job.from_row(rows[0])
+        depends_on = tuple(dict.fromkeys(job.depends_on))
+        _check_dependencies(tx, depends_on)
+        job_id = _insert(tx, job, at)
+        for parent in depends_on:
+            tx.execute(
+                "INSERT INTO dependencies (job_id, depends_on) VALUES (:job_id, :parent)",
+                job_id=job_id,
+                parent=parent,
+            )
+        enter(tx, job_id, JobState.HELD if job.hold else JobState.QUEUED, at=at)
+        return get(tx, job_id)
+
+
+def _check_dependencies(tx: Transaction, depends_on: Sequence[int]) -> None:
+    for parent in depends_on:
+        state = get(tx, parent).state
+        if state in (JobState.FAILED, JobState.CANCELLED):
+            raise UsageError(
+                f"a job can't come after job {parent}, which is {state}", hint=f"mmq retry {parent}"
+            )
+
+
+def _insert(tx: Transaction, job: NewJob, at: float) -> int:
+    state = JobState.HELD if job.hold else JobState.QUEUED
+    rows = tx.query(
+        "INSERT INTO jobs (submit_key, name, kind, user_name, state, waiting_code, waiting, priority, spec, source,"
+        " source_path, code_version, effective_batch, gpus, out_of_memory_retries, crash_retries, submitted_at)"
+        " VALUES (:submit_key, :name, :kind, :user_name, :state, :waiting_code, :waiting, :priority, :spec, :source,"
+        " :source_path, :code_version, :effective_batch, :gpus, 0, 0, :at) RETURNING id",
+        submit_key=job.submit_key,
+        name=job.name,
+        kind=job.kind,
+        user_name=job.user_name,
+        state=state.value,
+        waiting_code="held" if job.hold else "new",
+        waiting="held; `mmq release` lets it go" if job.hold else NEW,
+        priority=job.priority,
+        spec=job.spec,
+        source=job.source,
+        source_path=job.source_path,
+        code_version=job.code_version,
+        effective_batch=job.effective_batch,
+        gpus=job.gpus,
+        at=at,
+    )
+    return int(rows[0]["id"])
+
+
+def get(db: Reader, job_id: int) -> Job:
+    """The job of an id; NoSuchJob."""
+    rows = db.query("SELECT * FROM jobs WHERE id = :job_id", job_id=job_id)
+    if not rows:
+        raise NoSuchJob(f"there is no job {job_id}", hint="mmq status --all")
+    return Job.from_row(rows[0])
+
+
+def resolve(db: Reader, refs: Sequence[str]) -> list[int]:
+    """Ids, in the order named and each once, of references as people type them (see `references`)."""
+    return references.resolve(db, refs)
+
+
+def queue(db: Reader) -> list[Job]:
+    """All queued jobs, the next one first."""
+    rows = db.query("SELECT * FROM jobs WHERE state = 'queued' ORDER BY priority DESC, id ASC")
+    return [Job.from_row(row) for row in rows]
+
+
+def dependencies(db: Reader, job_ids: Iterable[int]) -> dict[int, list[tuple[int, JobState]]]:
+    """For each job that has any: what it comes after, and in which state that is."""
+    wanted = list(job_ids)
+    found: dict[int, list[tuple[int, JobState]]] = {}
+    for start in range(0, len(wanted), CHUNK):
+        names, parameters = placeholders("job", wanted[start : start + CHUNK])
+        rows = db.query(
+            "SELECT dependencies.job_id, dependencies.depends_on, jobs.state FROM dependencies"
+            f" JOIN jobs ON jobs.id = dependencies.depends_on WHERE dependencies.job_id IN ({names})"
+            " ORDER BY dependencies.job_id, dependencies.depends_on",
+            **parameters,
+        )
+        for row in rows:
+            found.setdefault(row["job_id"], []).append((row["depends_on"], JobState(row["state"])))
+    return found
+
+
+def request_cancel(db: Database, job_id: int, *, by: str, at: float) -> Job:
+    """Cancel a job. Once this returns, nothing of the job is started any more.
+
+    What no worker has claimed is cancelled at once; of what has been claimed the request is written down, and the
+    shim, which reads it, ends the attempt. A job that has ended stays as it is.
+    """
+    with db.transaction() as tx:
+        job = get(tx, job_id)
+        if job.state.ended or job.cancel_requested_at is not None:
+            return job
+        tx.execute(
+            "UPDATE jobs SET cancel_requested_at = :at, cancel_requested_by = :by WHERE id = :job_id",
+            at=at,
+            by=by,
+            job_id=job_id,
+        )
+        record(tx, job_id, "cancel_requested", at=at, attempt_id=job.attempt_id, detail={"by": by})
+        if job.state in (JobState.QUEUED, JobState.HELD) or _end_unclaimed(tx, job_id, by, at):
+            move(
+                tx,
+                job_id,
+                JobState.CANCELLED,
+                at=at,
+                reason=EndReason.CANCELLED,
+                message=f"cancelled by {by} before it ran",
+            )
+        return get(tx, job_id)
+
+
+def _end_unclaimed(tx: Transaction, job_id: int, by: str, at: float) -> bool:
+    """End an admitted attempt that no worker has claimed, and give back its memory; False if there is none."""
+    ended = tx.query(
+        "UPDATE attempts SET state = 'ended', ended_at = :at, reason = 'cancelled', message = :message"
+        " WHERE job_id = :job_id AND state = 'admitted' RETURNING id",
+        at=at,
+        job_id=job_id,
+        message=f"cancelled by {by} before a worker claimed it",
+    )
+    for row in ended:
+        tx.execute("DELETE FROM reservations WHERE attempt_id = :attempt_id", attempt_id=row["id"])
+    return bool(ended)
+
+
+def hold(db: Database, job_id: int, *, at: float) -> Job:
+    """Keep a queued job from being considered; MmqError if it isn't queued any more."""
+    with db.transaction() as tx:
+        job = get(tx, job_id)
+        if job.state is JobState.HELD:
+            return job
+        _require(job, "hold", JobState.QUEUED)
+        move(tx, job_id, JobState.HELD, at=at)
+        return get(tx, job_id)
+
+
+def release(db: Database, job_id: int, *, at: float) -> Job:
+    """Let a held job be considered again; MmqError if it isn't held."""
+    with db.transaction() as tx:
+        job = get(tx, job_id)
+        if job.state is JobState.QUEUED:
+            return job
+        _require(job, "release", JobState.HELD)
+        move(tx, job_id, JobState.QUEUED, at=at)
+        return get(tx, job_id)
+
+
+def retry(db: Database, job_id: int, *, at: float) -> Job:
+    """Queue a failed or cancelled job again, as if it had used no retry yet; its checkpoints stay."""
+    with db.transaction() as tx:
+        job = get(tx, job_id)
+        _require(job, "retry", JobState.FAILED, JobState.CANCELLED)
+        for parent, state in dependencies(tx, [job_id]).get(job_id, []):
+            if state in (JobState.FAILED, JobState.CANCELLED):
+                raise MmqError(
+                    f"job {job_id} comes after job {parent}, which is {state}", hint=f"mmq retry {parent}"
+                )
+        tx.execute(
+            "UPDATE jobs SET out_of_memory_retries = 0, crash_retries = 0, micro_batch_limit = NULL,"
+            " cancel_requested_at = NULL, cancel_requested_by = NULL WHERE id = :job_id",
+            job_id=job_id,
+        )
+        move(tx, job_id, JobState.QUEUED, at=at, detail={"retry": True})
+        return get(tx, job_id)
+
+
+def _require(job: Job, verb: str, *states: JobState) -> None:
+    if job.state not in states:
+        wanted = " or ".join(states)
+        raise MmqError(
+            f"can't {verb} job {job.id}: it is {job.state}, not {wanted}", hint=f"mmq status {job.id}"
+        )
+
+
+def explain_waiting(db: Database, reasons: Mapping[int, tuple[str, str]]) -> None:
+    """Write why each queued job waits; what has not changed is not written."""
+    rows = db.query("SELECT id, waiting_code, waiting FROM jobs WHERE state = 'queued'")
+    known = {row["id"]: (row["waiting_code"], row["waiting"]) for row in rows}
+    changed = [(job_id, why) for job_id, why in reasons.items() if job_id in known and known[job_id] != why]
+    if not changed:
+        return
+    with db.transaction() as tx:
+        for job_id, (code, sentence) in changed:
+            tx.execute(
+                "UPDATE jobs SET waiting_code = :code, waiting = :sentence"
+                " WHERE id = :job_id AND state = 'queued'",
+                code=code,
+                sentence=sentence,
+                job_id=job_id,
+            )

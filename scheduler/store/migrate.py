@@ -1,0 +1,63 @@
+"""Alembic, configured in code: runs `migrations/` over one connection, in one transaction."""
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event, text
+
+import migrations
+from scheduler.errors import MmqError
+from scheduler.store import engine as engines
+from scheduler.store.database import HEAD, REVISIONS, check_revision
+
+
+def configuration(connection: Connection | None = None) -> Config:
+    """Alembic's settings, which need no file beside the installed package."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def migrate(url: str, to: str = HEAD) -> None:
+    """Bring a database to a revision, all or nothing; a no-op where it is there already."""
+    engine = engines.create(url)
+    if engine.dialect.name == "sqlite":
+        # Batch mode copies tables and drops the old ones: with foreign keys on, that deletes the rows that refer to them.
+        event.listen(engine, "connect", _foreign_keys_off)
+    try:
+        with engine.connect() as plain:
+            connection = plain.execution_options(mmq_write=True)
+            with connection.begin():
+                if engine.dialect.name == "postgresql":
+                    connection.execute(
+                        text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": engines.WRITER_LOCK}
+                    )
+                _refuse_newer(connection, url)
+                command.upgrade(configuration(connection), to)
+                _check_foreign_keys(connection)
+    finally:
+        engine.dispose()
+
+
+def _foreign_keys_off(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA foreign_keys = OFF")
+
+
+def _refuse_newer(connection: Connection, url: str) -> None:
+    from alembic.runtime.migration import MigrationContext
+
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is not None and revision not in REVISIONS:
+        check_revision(revision, url)
+
+
+def _check_foreign_keys(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+        if broken:
+            raise MmqError(
+                f"the upgrade would leave {len(broken)} rows that refer to none; nothing was changed"
+            )

@@ -1,0 +1,148 @@
+"""SQLite: which library, how each connection is set up, what its errors mean, and the lean driver.
+
+Imports nothing heavy: the command line and the shim come through here.
+"""
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from scheduler.errors import MmqError, NotPermitted
+
+Row = dict[str, Any]
+
+WAL_RESET_FIXED = (
+    3,
+    51,
+    3,
+)  # before it, connections that write and checkpoint at once can corrupt a WAL database
+BUSY_SECONDS = 30.0
+
+
+@cache
+def library() -> ModuleType:
+    """The one SQLite of this process: pysqlite3's newer one where it is installed, else Python's."""
+    try:
+        return importlib.import_module("pysqlite3.dbapi2")
+    except ImportError:
+        return importlib.import_module("sqlite3.dbapi2")
+
+
+def journal_mode() -> str:
+    return "WAL" if library().sqlite_version_info >= WAL_RESET_FIXED else "TRUNCATE"
+
+
+def set_up(connection: Any) -> None:
+    """Make a fresh connection one of ours; transactions are begun by hand, so that they can be IMMEDIATE."""
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA journal_mode = {journal_mode()}").fetchone()
+
+
+def create_file(path: Path) -> None:
+    """Make an empty file that only its owner reads; SQLite gives its side files the same mode."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise NotPermitted(f"can't create {path}: {error.strerror}") from error
+
+
+MEANINGS = (
+    (
+        "is locked",
+        f"the database stayed locked for {BUSY_SECONDS:.0f} s: another process holds it",
+        "mmq doctor",
+    ),
+    ("disk is full", "no space is left for the database", "df -h {folder}"),
+    ("not a database", "the file is no database, or is damaged", "ls {folder}/backups"),
+    ("malformed", "the database is damaged", "ls {folder}/backups"),
+    ("readonly", "the database may not be written by this user", "ls -l {path}"),
+    ("unable to open", "the database can't be opened", "ls -l {path}"),
+    ("disk I/O error", "the disk failed under the database", "df -h {folder}"),
+)
+
+
+def explain(error: Exception, path: Path) -> MmqError:
+    """Put an error of SQLite in words: what happened to which file, and a command that helps."""
+    for sign, meaning, hint in MEANINGS:
+        if sign in str(error):
+            return MmqError(f"{meaning} ({path}: {error})", hint=hint.format(path=path, folder=path.parent))
+    return MmqError(f"the database refused ({path}: {error})", hint="mmq doctor")
+
+
+def is_ours_to_explain(error: Exception) -> bool:
+    """Whether an error tells of the world, and not of a mistake in our own statements."""
+    module = library()
+    return isinstance(error, module.DatabaseError) and not isinstance(
+        error, module.IntegrityError | module.ProgrammingError
+    )
+
+
+class SqliteDatabase:
+    """The lean driver: one connection, for the thread that made it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._explained():
+            self._connection = library().connect(path, timeout=BUSY_SECONDS)
+        try:
+            with self._explained():
+                set_up(self._connection)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def execute(self, sql: str, **parameters: object) -> int:
+        with self._explained():
+            return int(self._connection.execute(sql, parameters).rowcount)
+
+    def query(self, sql: str, **parameters: object) -> list[Row]:
+        with self._explained():
+            cursor = self._connection.execute(sql, parameters)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, values, strict=True)) for values in cursor]
+
+    @contextmanager
+    def transaction(self) -> Iterator["SqliteDatabase"]:
+        with self._begun("BEGIN IMMEDIATE"):
+            yield self
+
+    @contextmanager
+    def snapshot(self) -> Iterator["SqliteDatabase"]:
+        with self._begun("BEGIN"):
+            yield self
+
+    def revision(self) -> str | None:
+        if not self.query("SELECT name FROM sqlite_master WHERE name = 'alembic_version'"):
+            return None
+        rows = self.query("SELECT version_num FROM alembic_version")
+        return str(rows[0]["version_num"]) if rows else None
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _begun(self, begin: str) -> Iterator[None]:
+        self.execute(begin)
+        try:
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # SQLite ends it by itself on a full disk
+                self._connection.rollback()
+            raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if is_ours_to_explain(error):
+                raise explain(error, self._path) from error
+            raise

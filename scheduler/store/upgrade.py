@@ -1,0 +1,143 @@
+"""Making and changing the schema: one at a time, all or nothing, with a copy of the old file first.
+
+Alembic is imported only where something is to be done. A process killed in the middle leaves the old schema: SQLite
+and PostgreSQL both take the whole upgrade as one transaction.
+"""
+
+import fcntl
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from scheduler.config import Settings
+from scheduler.errors import MmqError, SchemaMismatch, UsageError
+from scheduler.store import sqlite
+from scheduler.store.database import HEAD, check_revision, connect, sqlite_path
+from scheduler.store.filesystem import refuse_network_file_system
+
+
+def upgrade(settings: Settings) -> Path | None:
+    """Bring the schema to HEAD; answers where the copy of the old database lies, if there was anything to copy.
+
+    Raises SchemaMismatch for a database that a newer mmq wrote, MmqError for one that isn't mmq's.
+    """
+    path = sqlite_path(settings.database_url)
+    if path is None:
+        _migrate_if_needed(settings.database_url)
+        return None
+    refuse_network_file_system(path)
+    _create_folder(settings, path.parent)
+    with _alone(path):
+        revision = _revision(path)
+        if revision == HEAD:
+            return None
+        copy = _back_up_before(path, revision) if revision else None
+        sqlite.create_file(path)
+        _migrate_if_needed(settings.database_url)
+        return copy
+
+
+def create_missing(settings: Settings) -> None:
+    """Make the schema where there is none at all; leave any other as it is, for `mmq db upgrade`."""
+    path = sqlite_path(settings.database_url)
+    if path is not None and not path.exists():
+        upgrade(settings)
+        return
+    with closing(connect(settings.database_url, lean=True)) as database:
+        missing = database.revision() is None
+    if missing:
+        upgrade(settings)
+
+
+def backup(settings: Settings, target: Path) -> None:
+    """Copy the store, as it is at one moment, while others go on using it."""
+    path = sqlite_path(settings.database_url)
+    if path is None:
+        raise UsageError("a PostgreSQL store is backed up by its own tools", hint="pg_dump --help")
+    if not path.exists():
+        raise SchemaMismatch(f"there is no database at {path} yet", hint="mmq up")
+    _copy(path, target)
+
+
+def _create_folder(settings: Settings, folder: Path) -> None:
+    try:
+        if folder == settings.home:
+            settings.create_home()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MmqError(
+            f"can't create {folder}: {error.strerror}", hint="export MMQ_HOME=/another/folder"
+        ) from error
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the file lock that only one upgrade has; the others wait, and then find nothing to do."""
+    lock = os.open(path.with_name(path.name + ".upgrade-lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _revision(path: Path) -> str | None:
+    """The file's revision, None for a missing or empty one; raises for a newer one, or a stranger's."""
+    if not path.exists():
+        return None
+    with closing(sqlite.SqliteDatabase(path)) as database:
+        revision = database.revision()
+        tables = database.query("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 1")
+    if revision is None and tables:
+        raise MmqError(
+            f"{path} is no database of mmq: it has a table {tables[0]['name']!r}", hint="mmq doctor"
+        )
+    if revision is not None:
+        _refuse_newer(revision, str(path))
+    return revision
+
+
+def _refuse_newer(revision: str, place: str) -> None:
+    from scheduler.store.database import REVISIONS
+
+    if revision not in REVISIONS:
+        check_revision(revision, place)
+
+
+def _back_up_before(path: Path, revision: str) -> Path:
+    folder = path.parent / "backups"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for number in itertools.count(1):
+        target = folder / f"{path.stem}-{revision}-{number}.db"
+        if not target.exists():
+            break
+    _copy(path, target)
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy by SQLite's own backup into a new file, complete or absent."""
+    partial = target.with_name(target.name + ".partial")
+    module = sqlite.library()
+    try:
+        partial.unlink(missing_ok=True)
+        sqlite.create_file(partial)
+        with (
+            closing(module.connect(source, timeout=sqlite.BUSY_SECONDS)) as old,
+            closing(module.connect(partial)) as new,
+        ):
+            old.backup(new)
+        os.rename(partial, target)
+    except module.Error as error:
+        partial.unlink(missing_ok=True)
+        raise sqlite.explain(error, source) from error
+    except OSError as error:
+        raise MmqError(f"can't write {target}: {error.strerror}", hint=f"df -h {target.parent}") from error
+
+
+def _migrate_if_needed(url: str) -> None:
+    from scheduler.store.migrate import migrate
+
+    migrate(url)
