@@ -14,10 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.memory.allocation import Allocator
 
-Temporaries = Callable[[Any, tuple[Any, ...], Any], Iterable[int]]
-_MATMULS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
-_MATMULS |= {torch.ops.aten.baddbmm.default, torch.ops.aten._grouped_mm.default}
+Temporaries = Callable[[Any, tuple[Any, ...]], Iterable[int]]
 _READ_SCALAR = torch.ops.aten._local_scalar_dense.default
+_MATMULS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
 
 
 class _Watch(weakref.ref):  # type: ignore[type-arg]
@@ -44,7 +43,7 @@ class Accounting(TorchDispatchMode):
         self.workspace_bytes = workspace_bytes
         self.temporaries = temporaries
         self._watches: dict[int, _Watch] = {}
-        self._makes_storage: dict[Any, bool] = {}
+        self._traits: dict[Any, _Traits] = {}
         self._workspaces: dict[bool, Any] = {}
         self._on_host = 0
 
@@ -65,15 +64,15 @@ class Accounting(TorchDispatchMode):
         out = func(*args, **kwargs) if kwargs else func(*args)
         if self._on_host:
             return out
-        makes_storage = self._makes_storage.get(func)
-        if makes_storage is None:
-            makes_storage = self._makes_storage[func] = _makes_storage(func)
-        if makes_storage:
-            if self.workspace_bytes and func in _MATMULS:
-                self._hold_workspace()
-            if self.temporaries is not None:
-                self._pass_through(self.temporaries(func, args, out))
+        traits = self._traits.get(func)
+        if traits is None:
+            traits = self._traits[func] = _Traits(func)
+        if traits.multiplies and self.workspace_bytes:
+            self._hold_workspace()
+        if traits.makes_storage:
             self._watch_all(out, args)
+            if self.temporaries is not None:
+                self._pass_through(self.temporaries(func, args))
         return out
 
     def _watch_all(self, out: Any, args: tuple[Any, ...]) -> None:
@@ -114,10 +113,14 @@ class Accounting(TorchDispatchMode):
                 self.allocator.free(block)
 
 
-def _makes_storage(func: Any) -> bool:
-    """Say whether any result of this operator is new memory; its schema marks views and in-place results."""
-    returns = func._schema.returns
-    return any(item.alias_info is None for item in returns) or func is torch.ops.aten.resize_.default
+class _Traits:
+    """What an operator does to memory: its schema marks views and in-place results."""
+
+    __slots__ = ("makes_storage", "multiplies")
+
+    def __init__(self, func: Any) -> None:
+        self.makes_storage = any(item.alias_info is None for item in func._schema.returns)
+        self.multiplies = func.overloadpacket in _MATMULS
 
 
 def _is_input(key: int, args: Iterable[Any]) -> bool:

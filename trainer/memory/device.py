@@ -6,6 +6,7 @@ Owns the Protocol and the choice. Must not know the loop.
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -46,12 +47,24 @@ class Device(Protocol):
 
 def open_device(config: Mapping[str, Any]) -> Device:
     """Open the device that a configuration names; torch.OutOfMemoryError if not even the context fits."""
-    kind = config["kind"]
-    limit_bytes = config.get("limit_bytes")
+    kind, limit_bytes = config["kind"], config.get("limit_bytes")
+    if kind == "cuda":
+        from trainer.memory.cuda import CudaDevice
+
+        return CudaDevice(config.get("number", 0), limit_bytes)
     if kind == "cpu":
         from trainer.memory.cpu import CpuDevice
 
         return CpuDevice(limit_bytes)
+    if kind == "virtual":
+        from trainer.memory.virtual import VirtualDevice
+
+        return VirtualDevice(
+            Path(config["ledger"]),
+            total_bytes=config["total_bytes"],
+            context_bytes=config["context_bytes"],
+            limit_bytes=limit_bytes,
+        )
     raise ValueError(f"no such kind of device: {kind!r}; there are cuda, cpu and virtual")
 
 

@@ -1,0 +1,60 @@
+"""A real CUDA device: torch counts, and torch caps the process at its limit.
+
+Owns the translation only. CUDA_VISIBLE_DEVICES decides which GPU number 0 is.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from trainer.memory.allocation import OutOfMemory
+from trainer.memory.device import Peaks
+
+CONTEXT_BYTES = 560 * 1024**2  # what a process with lazily loaded kernels shows beside torch's segments
+
+
+class CudaDevice:
+    kind = "cuda"
+
+    def __init__(self, number: int, limit_bytes: int | None, *, context_bytes: int = CONTEXT_BYTES) -> None:
+        self.torch_device = torch.device("cuda", number)
+        self.limit_bytes = limit_bytes
+        self._context_bytes = context_bytes
+        torch.cuda.set_device(self.torch_device)
+        if limit_bytes is not None:
+            self._cap(limit_bytes - context_bytes)
+
+    def accounting(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def host(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.torch_device, non_blocking=True)
+
+    def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.detach().to("cpu")
+
+    def peaks(self) -> Peaks:
+        reserved_bytes = torch.cuda.max_memory_reserved(self.torch_device)
+        return Peaks(
+            allocated_bytes=torch.cuda.max_memory_allocated(self.torch_device),
+            reserved_bytes=reserved_bytes,
+            process_bytes=reserved_bytes + self._context_bytes,
+        )
+
+    def empty_cache(self) -> None:
+        torch.cuda.empty_cache()
+
+    def _cap(self, segments_bytes: int) -> None:
+        """Cap torch's segments, so that an error hurts this process and not its neighbours."""
+        if segments_bytes <= 0:
+            raise OutOfMemory(
+                requested_bytes=self._context_bytes,
+                allocated_bytes=0,
+                reserved_bytes=0,
+                limit_bytes=self.limit_bytes,
+            )
+        total_bytes = torch.cuda.get_device_properties(self.torch_device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, segments_bytes / total_bytes), self.torch_device)

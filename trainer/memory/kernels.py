@@ -1,0 +1,90 @@
+"""What CUDA's kernels do to memory that a CPU or a meta tensor would not show by itself.
+
+Owns the choice of the attention kernel, the scratch memory inside kernels and cuBLAS's workspace. Each figure names
+its source. Must not count anything: the accounting does.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+WORKSPACE_BYTES = 8_519_680  # cuBLAS's default, `:4096:2:16:8` (aten/src/ATen/cuda/CublasHandlePool.cpp)
+HOPPER_WORKSPACE_BYTES = 32 * 1024**2  # on compute capability 9, 10 and 12
+_HOPPER_AND_LATER = {"9", "10", "12"}
+
+_aten = torch.ops.aten
+_traces_cuda: ContextVar[bool] = ContextVar("traces_cuda", default=False)
+
+
+def workspace_bytes(capability: str | None) -> int:
+    """Say how much cuBLAS takes for each thread that multiplies, on a GPU of this compute capability (`8.9`)."""
+    major = (capability or "").partition(".")[0]
+    return HOPPER_WORKSPACE_BYTES if major in _HOPPER_AND_LATER else WORKSPACE_BYTES
+
+
+@contextmanager
+def cuda_kernels() -> Iterator[None]:
+    """Within it, attention on meta tensors is what CUDA would run; outside, what the CPU would."""
+    token = _traces_cuda.set(True)
+    try:
+        yield
+    finally:
+        _traces_cuda.reset(token)
+
+
+def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Attend causally; all three of shape (batch, heads, length, head size), with as many heads each.
+
+    On meta tensors torch would choose the path that keeps all scores, so the kernel of the target is called by name.
+    """
+    if not query.is_meta:
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    if not _traces_cuda.get():
+        return _aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, True)[0]
+    if query.dtype is torch.float32:
+        return _aten._scaled_dot_product_efficient_attention(query, key, value, None, True, 0.0, True)[0]
+    return _aten._scaled_dot_product_flash_attention(query, key, value, 0.0, True)[0]
+
+
+def temporaries_bytes(func: Any, args: tuple[Any, ...]) -> tuple[int, ...]:
+    """List what the CUDA kernel of this operator takes inside, and gives back before it returns."""
+    rule = _TEMPORARIES.get(func)
+    return () if rule is None else rule(args)
+
+
+def _flash_backward(args: tuple[Any, ...]) -> tuple[int, ...]:
+    """The fp32 accumulator of the query's gradient, and the row sums, padded to whole tiles."""
+    batch, heads, length, size = args[1].shape
+    padded = _up(length, 128)
+    return (4 * batch * padded * heads * _up(size, 32), 4 * batch * heads * padded)
+
+
+def _efficient_backward(args: tuple[Any, ...]) -> tuple[int, ...]:
+    batch, heads, length, _ = args[1].shape
+    return (4 * batch * heads * length,)
+
+
+def _attention_backward_on_cpu(args: tuple[Any, ...]) -> tuple[int, ...]:
+    """A virtual device runs the CPU's kernel in place of the one that CUDA has for this type."""
+    return _efficient_backward(args) if args[1].dtype is torch.float32 else _flash_backward(args)
+
+
+def _embedding_backward(args: tuple[Any, ...]) -> tuple[int, ...]:
+    """Three arrays of int64 to sort the tokens by."""
+    return (8 * args[1].numel(),) * 3
+
+
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+_TEMPORARIES: dict[Any, Callable[[tuple[Any, ...]], tuple[int, ...]]] = {
+    _aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
+    _aten._scaled_dot_product_efficient_attention_backward.default: _efficient_backward,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: _attention_backward_on_cpu,
+    _aten.embedding_dense_backward.default: _embedding_backward,
+}
