@@ -1,0 +1,1 @@
+"""Which job starts where, and with which plan: pure functions of values, no I/O."""

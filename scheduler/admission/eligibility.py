@@ -1,0 +1,55 @@
+"""What settles a job before memory is looked at: held, cancelled, dependencies, no device, no such device. Pure."""
+
+from collections.abc import Sequence
+
+from scheduler.admission.decisions import Decision, Refuse, Wait, WaitCode
+from scheduler.admission.facts import DeviceView, QueuedJob
+from scheduler.jobs.states import EndReason, JobState
+
+
+def gate(job: QueuedJob, devices: Sequence[DeviceView]) -> Decision | None:
+    """Return why this job can't be considered now, or None where only memory may be in its way."""
+    if job.cancel_requested:
+        return Wait(job_id=job.job_id, code=WaitCode.CANCELLING, sentence="is being cancelled")
+    if job.held:
+        return Wait(job_id=job.job_id, code=WaitCode.HELD, sentence=f"is held until `mmq release {job.job_id}`")
+    return _dependencies(job) or _devices(job, devices)
+
+
+def _dependencies(job: QueuedJob) -> Decision | None:
+    for dependency in job.dependencies:
+        if dependency.state in (JobState.FAILED, JobState.CANCELLED):
+            return Refuse(
+                job_id=job.job_id,
+                reason=EndReason.DEPENDENCY_FAILED,
+                sentence=f"comes after job {dependency.job_id}, which has {_ended(dependency.state)}",
+            )
+    waits = [one for one in job.dependencies if one.state is not JobState.SUCCEEDED]
+    if not waits:
+        return None
+    named = ", ".join(f"job {one.job_id} ({one.state})" for one in waits[:4])
+    more = f" and {len(waits) - 4} more" if len(waits) > 4 else ""
+    return Wait(job_id=job.job_id, code=WaitCode.DEPENDENCY, sentence=f"comes after {named}{more}")
+
+
+def _ended(state: JobState) -> str:
+    return "failed" if state is JobState.FAILED else "been cancelled"
+
+
+def _devices(job: QueuedJob, devices: Sequence[DeviceView]) -> Decision | None:
+    if not devices:
+        return Wait(job_id=job.job_id, code=WaitCode.NO_DEVICE, sentence="there is no device; `mmq doctor` says why")
+    if job.gpus > len(devices):
+        have = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
+        return Refuse(
+            job_id=job.job_id,
+            reason=EndReason.DOES_NOT_FIT,
+            sentence=f"asks for {job.gpus} GPUs; there is no more than {have} here",
+        )
+    if job.gpus > 1:
+        return Refuse(
+            job_id=job.job_id,
+            reason=EndReason.DOES_NOT_FIT,
+            sentence=f"asks for {job.gpus} GPUs; one job over several is not supported, set resources.gpus to 1",
+        )
+    return None

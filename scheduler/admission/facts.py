@@ -1,0 +1,69 @@
+"""What an admission cycle is told: the queue, the devices, and who holds what on them. Values only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scheduler.admission.wish import Wish
+from scheduler.footprint.curve import Footprint
+from scheduler.jobs.states import JobState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untraced:
+    """A footprint that is not known: not yet, or not at all."""
+
+    sentence: str
+    hopeless: bool = False  # the tracer says that this configuration can't be built
+
+
+NOT_TRACED = Untraced(sentence="its memory has not been worked out yet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dependency:
+    job_id: int
+    state: JobState
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuedJob:
+    """A job that wants to start."""
+
+    job_id: int
+    wish: Wish
+    footprints: Mapping[str, Footprint | Untraced]  # by the target of a device
+    priority: int = 0
+    gpus: int = 1
+    held: bool = False
+    cancel_requested: bool = False
+    dependencies: tuple[Dependency, ...] = ()
+    short_since: float | None = None  # since when it has been waiting for memory alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A live attempt's share of a device: what it was promised, and what it was seen to hold."""
+
+    job_id: int
+    reserved_bytes: int
+    held_bytes: int = 0
+    exclusive: bool = False
+
+    @property
+    def taken_bytes(self) -> int:
+        """A promise counts until the process has materialised; what it holds beyond it counts as well."""
+        return max(self.reserved_bytes, self.held_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceView:
+    """A device as the cycle sees it. With a `problem` it is not used, whatever the numbers say."""
+
+    device_id: str
+    label: str  # "GPU 0", "virtual device 1", "the CPU"
+    kind: str
+    target: str  # names what a footprint on it depends on: kind and compute capability
+    total_bytes: int
+    used_bytes: int = 0  # by everyone
+    claims: tuple[Claim, ...] = field(default=())
+    problem: str | None = None  # a sentence: a reading error, no reading, a stale one

@@ -1,0 +1,143 @@
+"""Choose how a job runs in a given amount of memory: micro-batch, accumulation, memory means, reservation.
+
+Pure. The speed model is a first form, only ever used to compare candidates of one job with each other:
+
+    speed = tokens / (tokens + micro_steps * T0) * cost of the means        tokens: of one optimizer step
+
+T0 is the tokens' worth of fixed cost that a micro-step has (kernel launches, the Python around them); about 1,024
+tokens is where small language models on today's cards reach half of their best throughput. Checkpointing runs the
+forward pass twice (x 0.75); offload moves every gradient and weight over PCIe once a step (x 0.7).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from scheduler.admission.wish import Wish
+from scheduler.footprint.curve import Candidate, Footprint, Modes
+
+FIXED_COST_TOKENS = 1024
+CHECKPOINTING_SPEED = 0.75
+OFFLOAD_SPEED = 0.7
+FLAT = 0.95  # within 5 % of the best, throughput counts as flat: then the least memory
+
+_MIB = 1024**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A candidate chosen, and what to reserve for it."""
+
+    candidate: Candidate
+    accumulation_steps: int
+    reserve_bytes: int
+    speed: float
+
+    @property
+    def micro_batch(self) -> int:
+        return self.candidate.micro_batch
+
+    @property
+    def modes(self) -> Modes:
+        return self.candidate.modes
+
+
+def margin_bytes(kind: str, process_bytes: int) -> int:
+    """Return what a reservation adds to a prediction: nothing on a virtual device, else 2 % or 64 MiB."""
+    if kind == "virtual":
+        return 0
+    return max(process_bytes // 50, 64 * _MIB)
+
+
+def need_bytes(kind: str, candidate: Candidate) -> int:
+    return candidate.process_bytes + margin_bytes(kind, candidate.process_bytes)
+
+
+def speed(modes: Modes, micro_batch: int, effective_batch: int, max_seq_len: int) -> float:
+    """Return relative training speed, 0 to 1. Only ratios between candidates of one job mean anything."""
+    tokens = effective_batch * max_seq_len
+    fixed = _steps(effective_batch, micro_batch) * FIXED_COST_TOKENS
+    factor = CHECKPOINTING_SPEED if modes.activation_checkpointing else 1.0
+    factor *= OFFLOAD_SPEED if modes.optimizer_offload else 1.0
+    return factor * tokens / (tokens + fixed)
+
+
+@lru_cache(maxsize=4096)  # a cycle asks again for each device, and the next cycle for the same jobs
+def allowed(wish: Wish, footprint: Footprint, kind: str) -> tuple[Candidate, ...]:
+    """Return the candidates the job itself permits, whatever the device."""
+    return tuple(
+        candidate
+        for candidate in footprint.candidates
+        if candidate.modes in wish.modes
+        and candidate.micro_batch <= (wish.micro_batch_limit or candidate.micro_batch)
+        and (wish.below_bytes is None or candidate.process_bytes < wish.below_bytes)
+        and (wish.max_memory_bytes is None or need_bytes(kind, candidate) <= wish.max_memory_bytes)
+    )
+
+
+def smallest(wish: Wish, footprint: Footprint, kind: str) -> Candidate | None:
+    """Return the permitted candidate that needs the least memory, or None where none is permitted."""
+    return min(allowed(wish, footprint, kind), key=lambda candidate: candidate.process_bytes, default=None)
+
+
+def choose(wish: Wish, footprint: Footprint, kind: str, *, available_bytes: int, usable_bytes: int) -> Plan | None:
+    """Choose the plan for `available_bytes` of a device whose empty size is `usable_bytes`; None if none fits.
+
+    Order: a number that the job file insists on, with the fastest means allowed, in its own size or the whole
+    usable device; else the knee: of the candidates that fit and come within 5 % of the fastest that fits, the one
+    with the smallest micro-batch, then with the least memory.
+    """
+    if wish.insists:
+        return _insisted(wish, footprint, kind, available_bytes, usable_bytes)
+    fitting = [c for c in allowed(wish, footprint, kind) if need_bytes(kind, c) <= available_bytes]
+    if not fitting:
+        return None
+    best = max(_speed(wish, candidate) for candidate in fitting)
+    knee = min(
+        (candidate for candidate in fitting if _speed(wish, candidate) >= FLAT * best),
+        key=lambda candidate: (candidate.micro_batch, candidate.process_bytes, candidate.modes),
+    )
+    return _plan(wish, knee, need_bytes(kind, knee))
+
+
+def wanted_bytes(wish: Wish, footprint: Footprint, kind: str, usable_bytes: int) -> int | None:
+    """Return the least that must be free on a device of this size for the job to start; None: never fits there."""
+    least = smallest(wish, footprint, kind)
+    if least is None or need_bytes(kind, least) > usable_bytes:
+        return None
+    if not wish.insists:
+        return need_bytes(kind, least)
+    plan = _insisted(wish, footprint, kind, usable_bytes, usable_bytes)
+    return None if plan is None else plan.reserve_bytes
+
+
+def _insisted(wish: Wish, footprint: Footprint, kind: str, available_bytes: int, usable_bytes: int) -> Plan | None:
+    """Plan the insisted micro-batch as it is: the trainer halves it where it turns out too large."""
+    least = smallest(wish, footprint, kind)
+    if least is None or wish.micro_batch is None:
+        return None
+    number = min(wish.micro_batch, wish.effective_batch)
+    named = [c for c in footprint.candidates if c.micro_batch == number and c.modes in wish.modes]
+    if not named:
+        return None
+    fastest = max(named, key=lambda candidate: (_speed(wish, candidate), -candidate.process_bytes))
+    reserve = min(need_bytes(kind, fastest), usable_bytes, wish.max_memory_bytes or usable_bytes)
+    if not need_bytes(kind, least) <= reserve <= available_bytes:
+        return None
+    return _plan(wish, fastest, reserve)
+
+
+def _plan(wish: Wish, candidate: Candidate, reserve_bytes: int) -> Plan:
+    return Plan(
+        candidate=candidate,
+        accumulation_steps=_steps(wish.effective_batch, candidate.micro_batch),
+        reserve_bytes=reserve_bytes,
+        speed=_speed(wish, candidate),
+    )
+
+
+def _speed(wish: Wish, candidate: Candidate) -> float:
+    return speed(candidate.modes, candidate.micro_batch, wish.effective_batch, wish.max_seq_len)
+
+
+def _steps(effective_batch: int, micro_batch: int) -> int:
+    return -(-effective_batch // micro_batch)

@@ -1,0 +1,72 @@
+"""Tell a job that waits from one that could never start here, and say what would do. Pure."""
+
+from collections.abc import Sequence
+
+from scheduler.admission.decisions import Refuse
+from scheduler.admission.facts import NOT_TRACED, DeviceView, QueuedJob, Untraced
+from scheduler.admission.plan import need_bytes, smallest, wanted_bytes
+from scheduler.admission.wish import Wish
+from scheduler.footprint.curve import Candidate, Footprint, Modes
+from scheduler.jobs.states import EndReason
+from scheduler.units import format_bytes
+
+
+def refusal(job: QueuedJob, devices: Sequence[DeviceView]) -> Refuse | None:
+    """Return the end of a job that no device here could run even when empty; None while there is hope.
+
+    Foreign memory gives hope, it may go; so does a footprint not known yet, and a device that can't be read.
+    """
+    known = [(device, job.footprints.get(device.target, NOT_TRACED)) for device in devices]
+    wrong = [one for _, one in known if isinstance(one, Untraced) and one.hopeless]
+    if len(wrong) == len(devices):
+        return Refuse(job_id=job.job_id, reason=EndReason.BAD_CONFIGURATION, sentence=wrong[0].sentence)
+    traced = [(device, one) for device, one in known if isinstance(one, Footprint)]
+    if len(traced) < len(devices) or any(_could_run(job.wish, *place) for place in traced):
+        return None
+    least = [
+        (need_bytes(device.kind, candidate), candidate)
+        for device, footprint in traced
+        if (candidate := smallest(job.wish, footprint, device.kind)) is not None
+    ]
+    if not least:
+        return _no_plan(job, traced)
+    need, candidate = min(least, key=lambda pair: pair[0])
+    largest = max(devices, key=lambda device: device.total_bytes)
+    sentence = (
+        f"needs at least {format_bytes(need)}, with {describe(candidate)}; the largest device, {largest.label}, "
+        f"has {format_bytes(largest.total_bytes)}: a device of {format_bytes(need)} would do"
+    )
+    return Refuse(job_id=job.job_id, reason=EndReason.DOES_NOT_FIT, sentence=sentence)
+
+
+def describe(candidate: Candidate) -> str:
+    """Write a candidate as people read it: "micro-batch 1 and activation checkpointing"."""
+    return f"micro-batch {candidate.micro_batch}" + "".join(f" and {name}" for name in _means(candidate.modes))
+
+
+def _means(modes: Modes) -> list[str]:
+    named = {
+        "activation checkpointing": modes.activation_checkpointing,
+        "optimizer offload": modes.optimizer_offload,
+    }
+    return [name for name, on in named.items() if on]
+
+
+def _could_run(wish: Wish, device: DeviceView, footprint: Footprint) -> bool:
+    return wanted_bytes(wish, footprint, device.kind, device.total_bytes) is not None
+
+
+def _no_plan(job: QueuedJob, traced: Sequence[tuple[DeviceView, Footprint]]) -> Refuse:
+    """No candidate is permitted at all: by resources.max_memory, or since the last one ran out of memory too."""
+    device, footprint = traced[0]
+    least = min(footprint.candidates, key=lambda candidate: candidate.process_bytes)
+    need = format_bytes(need_bytes(device.kind, least))
+    if job.wish.below_bytes is not None:
+        sentence = (
+            f"ran out of memory at its smallest plan, {describe(least)}, predicted to need {need}; "
+            "nothing that memory: allows would make it smaller"
+        )
+        return Refuse(job_id=job.job_id, reason=EndReason.OUT_OF_MEMORY, sentence=sentence)
+    cap = format_bytes(job.wish.max_memory_bytes or 0)
+    sentence = f"needs at least {need}, with {describe(least)}; its resources.max_memory is {cap}"
+    return Refuse(job_id=job.job_id, reason=EndReason.DOES_NOT_FIT, sentence=sentence)

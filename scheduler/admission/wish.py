@@ -1,0 +1,96 @@
+"""What a job fixes and what it leaves open about its memory: the candidates worth tracing and considering.
+
+Pure values. Reads the job's resolved spec, whose memory choices are `auto`, `on`, `off` or a number.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from math import isqrt
+
+from scheduler.footprint.curve import Modes
+from scheduler.jobs.spec import JobSpec
+
+_CHOICES: dict[str, tuple[bool, ...]] = {"auto": (False, True), "on": (True,), "off": (False,)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """One job's room for choice."""
+
+    effective_batch: int
+    max_seq_len: int
+    micro_batch: int | None = None  # a number from the job file: tried first as it is
+    modes: tuple[Modes, ...] = (Modes(),)  # from the fastest means to the most frugal
+    max_memory_bytes: int | None = None  # never take more of a device
+    exclusive: bool = False
+    micro_batch_limit: int | None = None  # lowered by an out-of-memory that ended an attempt
+    below_bytes: int | None = None  # an attempt at micro-batch 1 ran out: only plans predicted below this
+
+    @property
+    def insists(self) -> bool:
+        """Whether the number in the job file still stands: it does until an attempt ended out of memory."""
+        return self.micro_batch is not None and self.micro_batch_limit is None and self.below_bytes is None
+
+
+def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, below_bytes: int | None = None) -> Wish:
+    """Read a job's wish from its resolved spec and from what its earlier attempts taught."""
+    number = spec.memory.micro_batch
+    return Wish(
+        effective_batch=spec.effective_batch,
+        max_seq_len=spec.data.max_seq_len,
+        micro_batch=None if isinstance(number, str) else number,
+        modes=modes_of(spec),
+        max_memory_bytes=spec.resources.max_memory_bytes,
+        exclusive=spec.resources.exclusive,
+        micro_batch_limit=micro_batch_limit,
+        below_bytes=below_bytes,
+    )
+
+
+def modes_of(spec: JobSpec) -> tuple[Modes, ...]:
+    """List the memory means the job allows, the fastest first. Chunked loss costs nothing: auto is on."""
+    memory = spec.memory
+    return tuple(
+        Modes(
+            activation_checkpointing=checkpointing,
+            optimizer_offload=offload,
+            chunked_loss=memory.chunked_loss != "off",
+        )
+        for offload, checkpointing in product(
+            _CHOICES[memory.optimizer_offload], _CHOICES[memory.activation_checkpointing]
+        )
+    )
+
+
+def micro_batches(effective_batch: int, number: int | None = None) -> list[int]:
+    """List the micro-batches worth knowing: divisors of the effective batch, and halvings of it and of `number`.
+
+    A divisor wastes no micro-step; of those closer together than a quarter the smaller one will do. The halvings
+    (rounded up) are what a trainer that runs out of memory comes to.
+    """
+    found = set(_spread(_divisors(effective_batch))) | set(_halvings(effective_batch))
+    if number is not None:
+        found |= set(_halvings(min(number, effective_batch)))
+    return sorted(found)
+
+
+def _divisors(number: int) -> list[int]:
+    low = [size for size in range(1, isqrt(number) + 1) if number % size == 0]
+    return sorted({*low, *(number // size for size in low)})
+
+
+def _spread(sizes: Iterable[int]) -> Iterable[int]:
+    last = 0
+    for size in sizes:
+        if 4 * size >= 5 * last:
+            last = size
+            yield size
+
+
+def _halvings(start: int) -> Iterable[int]:
+    size = start
+    while size > 1:
+        yield size
+        size = (size + 1) // 2
+    yield 1

@@ -1,0 +1,78 @@
+"""A footprint: for each micro-batch and each choice of memory means, the peak a training process reaches.
+
+Pure values, read from the tracer's answer. Owns no policy: which candidate a job gets is admission's decision.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Modes:
+    """The memory means of a plan, besides the micro-batch."""
+
+    activation_checkpointing: bool = False
+    optimizer_offload: bool = False
+    chunked_loss: bool = True
+
+    def as_json(self) -> dict[str, bool]:
+        return {
+            "activation_checkpointing": self.activation_checkpointing,
+            "optimizer_offload": self.optimizer_offload,
+            "chunked_loss": self.chunked_loss,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One way to run the job, and the peaks predicted for it."""
+
+    micro_batch: int
+    modes: Modes
+    allocated_bytes: int  # rounded blocks in the allocator
+    reserved_bytes: int  # its segments
+    process_bytes: int  # what the device shows for the process: reserved + context
+    parts: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Candidate":
+        return cls(
+            micro_batch=int(row["micro_batch"]),
+            modes=Modes(
+                activation_checkpointing=bool(row["activation_checkpointing"]),
+                optimizer_offload=bool(row["optimizer_offload"]),
+                chunked_loss=bool(row["chunked_loss"]),
+            ),
+            allocated_bytes=int(row["allocated_bytes"]),
+            reserved_bytes=int(row["reserved_bytes"]),
+            process_bytes=int(row["process_bytes"]),
+            parts={name: int(size) for name, size in row["parts"].items()},
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "micro_batch": self.micro_batch,
+            **self.modes.as_json(),
+            "allocated_bytes": self.allocated_bytes,
+            "reserved_bytes": self.reserved_bytes,
+            "process_bytes": self.process_bytes,
+            "parts": dict(self.parts),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Footprint:
+    """All candidates of one configuration on one kind of device. Compared by identity, so it hashes in no time."""
+
+    candidates: tuple[Candidate, ...]
+    parameters: int
+    torch: str
+
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> "Footprint":
+        """Read a tracer's answer; KeyError, TypeError or ValueError if it is none."""
+        candidates = tuple(Candidate.from_json(row) for row in answer["candidates"])
+        if not candidates:
+            raise ValueError("a footprint without candidates")
+        return cls(candidates=candidates, parameters=int(answer["parameters"]), torch=str(answer["torch"]))
