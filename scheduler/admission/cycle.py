@@ -8,7 +8,7 @@ one where it is nearest to starting; nothing else starts there until it has. One
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from scheduler.admission.decisions import Admit, Decision, Refuse, Wait, WaitCode
+from scheduler.admission.decisions import Admit, Decision, Wait, WaitCode
 from scheduler.admission.eligibility import gate
 from scheduler.admission.facts import Claim, DeviceView, QueuedJob
 from scheduler.admission.fitting import Nomination, nominate, wanted_on, why_not

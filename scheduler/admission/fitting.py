@@ -1,6 +1,6 @@
 """Fit one job to the devices: the best place and plan for it, or why there is none now. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scheduler.admission.decisions import Wait, WaitCode
@@ -34,14 +34,16 @@ def nominate(job: QueuedJob, rooms: Sequence[Room]) -> Nomination | None:
 
 
 def wanted_on(job: QueuedJob, room: Room) -> int | None:
-    """Return what must be free on this device for the job to start; None where it never will."""
+    """Return what must be free on this device for the job to start; None where it can't beside foreign memory."""
+    return _wanted(job, room, room.usable_bytes)
+
+
+def _wanted(job: QueuedJob, room: Room, usable_bytes: int) -> int | None:
     footprint = job.footprints.get(room.device.target, NOT_TRACED)
     if isinstance(footprint, Untraced):
         return None
-    if job.wish.exclusive:
-        fits = wanted_bytes(job.wish, footprint, room.device.kind, room.usable_bytes) is not None
-        return room.usable_bytes if fits else None
-    return wanted_bytes(job.wish, footprint, room.device.kind, room.usable_bytes)
+    wanted = wanted_bytes(job.wish, footprint, room.device.kind, usable_bytes)
+    return usable_bytes if wanted is not None and job.wish.exclusive else wanted
 
 
 def why_not(job: QueuedJob, devices: Sequence[DeviceView], rooms: Mapping[str, Room]) -> Wait:
@@ -49,14 +51,19 @@ def why_not(job: QueuedJob, devices: Sequence[DeviceView], rooms: Mapping[str, R
     untraced = [
         known for device in devices if isinstance(known := job.footprints.get(device.target, NOT_TRACED), Untraced)
     ]
-    if len(untraced) == len(devices):
-        return Wait(job_id=job.job_id, code=WaitCode.TRACING, sentence=untraced[0].sentence)
     usable = [(room, wanted) for room in rooms.values() if (wanted := wanted_on(job, room)) is not None]
+    if not usable and untraced:
+        return Wait(job_id=job.job_id, code=WaitCode.TRACING, sentence=untraced[0].sentence)
     broken = [device for device in devices if device.problem is not None]
     if not usable and broken:
         told = "; ".join(f"{device.label}: {device.problem}" for device in broken[:_NAMED_DEVICES])
         return Wait(job_id=job.job_id, code=WaitCode.DEVICE_ERROR, sentence=told)
-    return _short(job, usable or [(room, room.usable_bytes) for room in rooms.values()])
+    return _short(job, usable or _when_empty(job, rooms.values()))
+
+
+def _when_empty(job: QueuedJob, rooms: Iterable[Room]) -> list[tuple[Room, int]]:
+    """Return the devices that the job would fit once what is foreign there has gone too."""
+    return [(room, wanted) for room in rooms if (wanted := _wanted(job, room, room.device.total_bytes)) is not None]
 
 
 def _short(job: QueuedJob, usable: Sequence[tuple[Room, int]]) -> Wait:

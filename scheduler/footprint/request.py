@@ -1,0 +1,83 @@
+"""What the tracer is asked about a job, and the key under which its answer is kept.
+
+Pure but for the versions, which it reads from package metadata and from the trainer's source: an answer is only as
+good as the torch and the trainer that gave it. Imports neither.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from scheduler.footprint.context import CONTEXT_BYTES
+from scheduler.footprint.curve import Modes
+from scheduler.jobs.spec import JobSpec
+from scheduler.jobs.trainer_config import training_part
+
+# What changes no byte: schedules, seeds, paths. The rest of the configuration is part of the key.
+_NO_MEMORY_IN_TRAIN = ("epochs", "max_steps", "learning_rate", "weight_decay", "seed", "log_interval", "save_interval")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The kind of device a footprint is for. Two devices of one target need the same memory."""
+
+    kind: str  # cuda | virtual | cpu
+    capability: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.kind if self.capability is None else f"{self.kind}-{self.capability}"
+
+    def as_json(self) -> dict[str, Any]:
+        capability = {} if self.capability is None else {"capability": self.capability}
+        return {"kind": self.kind, **capability, "context_bytes": CONTEXT_BYTES[self.kind]}
+
+
+def trace_request(
+    spec: JobSpec, target: Target, *, modes: Sequence[Modes], micro_batches: Sequence[int]
+) -> dict[str, Any]:
+    """Build the JSON that `python -m trainer.trace` reads."""
+    return {
+        "config": training_part(spec),
+        "target": target.as_json(),
+        "modes": [one.as_json() for one in modes],
+        "micro_batches": list(micro_batches),
+    }
+
+
+def cache_key(request: Mapping[str, Any], *, torch: str, trainer: str) -> str:
+    """Return a key that is equal for requests whose footprints are: sha256 of canonical JSON."""
+    config = request["config"]
+    train = {name: value for name, value in config["train"].items() if name not in _NO_MEMORY_IN_TRAIN}
+    data = {"max_seq_len": config["data"]["max_seq_len"], "validates": bool(config["data"]["validation"])}
+    relevant = {
+        **request,
+        "config": {"kind": config["kind"], "model": config["model"], "data": data, "train": train},
+        "torch": torch,
+        "trainer": trainer,
+    }
+    canonical = json.dumps(relevant, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def torch_version() -> str:
+    return version("torch")
+
+
+@lru_cache(maxsize=1)
+def trainer_digest() -> str:
+    """Return a digest of the trainer's source: stronger than a version number, in a checkout above all."""
+    spec = find_spec("trainer")  # finds a package of the top level without importing it
+    digest = hashlib.sha256()
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        for path in sorted(Path(place).rglob("*.py")):
+            digest.update(path.relative_to(place).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,146 @@
+"""Runs the tracer: `python -m trainer.trace`, a child that imports torch so that nobody here has to.
+
+Owns the children, their time limit and their end. `ask` never waits: the answer comes later, through `collect`, and
+`on_answer` says from another thread that there is one.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from scheduler.footprint.curve import Footprint
+
+TRACER = (sys.executable, "-m", "trainer.trace")
+TIME_LIMIT_SECONDS = 300.0
+CHILDREN = 1  # a trace takes about 1 GB of host memory and one core
+
+_BAD_CONFIGURATION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came of a trace: its JSON, or an error in a sentence."""
+
+    key: str
+    body: str | None = None
+    error: str | None = None
+    hopeless: bool = False  # the configuration itself is wrong: asking again would not help
+
+
+class Tracer:
+    """A small pool of tracing children. For one caller's thread."""
+
+    def __init__(
+        self,
+        *,
+        on_answer: Callable[[], object],
+        command: Sequence[str] = TRACER,
+        time_limit_seconds: float = TIME_LIMIT_SECONDS,
+    ) -> None:
+        self._on_answer = on_answer
+        self._command = command
+        self._time_limit_seconds = time_limit_seconds
+        self._pool = ThreadPoolExecutor(max_workers=CHILDREN, thread_name_prefix="tracer")
+        self._lock = threading.Lock()
+        self._asked: set[str] = set()
+        self._answers: list[Answer] = []
+        self._children: set[subprocess.Popen[str]] = set()
+        self._closed = False
+
+    def ask(self, key: str, request: Mapping[str, Any]) -> None:
+        """Start tracing, unless this key is being traced or its answer lies here uncollected."""
+        with self._lock:
+            if key in self._asked or self._closed:
+                return
+            self._asked.add(key)
+        self._pool.submit(self._work, key, json.dumps(request))
+
+    def collect(self) -> list[Answer]:
+        """Take the answers that have come since the last call."""
+        with self._lock:
+            answers, self._answers = self._answers, []
+            self._asked -= {answer.key for answer in answers}
+        return answers
+
+    def close(self) -> None:
+        """Kill the children: nobody will read their answers."""
+        with self._lock:
+            self._closed = True
+            for child in self._children:
+                child.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _work(self, key: str, request: str) -> None:
+        try:
+            answer = self._trace(key, request)
+        except OSError as error:
+            answer = Answer(key=key, error=f"the tracer could not be started: {error}")
+        with self._lock:
+            self._answers.append(answer)
+            closed = self._closed
+        if not closed:
+            self._on_answer()
+
+    def _trace(self, key: str, request: str) -> Answer:
+        with self._lock:
+            if self._closed:
+                return Answer(key=key, error="the controller is stopping")
+            child = start(self._command)
+            self._children.add(child)
+        try:
+            return finish(child, key, request, self._time_limit_seconds)
+        finally:
+            with self._lock:
+                self._children.discard(child)
+
+
+def trace(
+    key: str,
+    request: Mapping[str, Any],
+    *,
+    command: Sequence[str] = TRACER,
+    time_limit_seconds: float = TIME_LIMIT_SECONDS,
+) -> Answer:
+    """Trace and wait for the answer."""
+    return finish(start(command), key, json.dumps(request), time_limit_seconds)
+
+
+def start(command: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a child that sees no GPU (a trace on one would create a context of half a GB) and uses one thread."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace", env=environment)
+
+
+def finish(child: subprocess.Popen[str], key: str, request: str, time_limit_seconds: float) -> Answer:
+    """Hand the request over, wait for the end, and read the answer or the reason for there being none."""
+    with child:
+        try:
+            out, complaint = child.communicate(request, timeout=time_limit_seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            with contextlib.suppress(OSError, ValueError):
+                child.communicate()
+            return Answer(key=key, error=f"the tracer did not end within {time_limit_seconds:g} s")
+    if child.returncode == 0:
+        return _read(key, out)
+    last = next((line for line in reversed(complaint.splitlines()) if line.strip()), "it said nothing")
+    if child.returncode == _BAD_CONFIGURATION:
+        return Answer(key=key, error=f"the tracer refused the configuration: {last}", hopeless=True)
+    ended = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
+    return Answer(key=key, error=f"the tracer ended with {ended}: {last}")
+
+
+def _read(key: str, out: str) -> Answer:
+    try:
+        Footprint.from_json(json.loads(out))
+    except (KeyError, TypeError, ValueError) as error:
+        return Answer(key=key, error=f"the tracer's answer can't be read: {error!r}")
+    return Answer(key=key, body=out)

@@ -1,0 +1,285 @@
+"""The admission cycle: what it decides, what it says, and what it must never do."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.admission.cycle import HEADS, PATIENCE_SECONDS, decide
+from scheduler.admission.decisions import Admit, Refuse, Wait, WaitCode
+from scheduler.admission.facts import Claim, Dependency, DeviceView, QueuedJob, Untraced
+from scheduler.admission.wish import Wish
+from scheduler.footprint.curve import Candidate, Footprint, Modes
+from scheduler.jobs.states import EndReason, JobState
+
+GIB = 1024**3
+
+
+def footprint(*sizes: int, unit: int = GIB) -> Footprint:
+    """Peaks of micro-batch 1, 2, 4, ... in GiB."""
+    rows = [
+        Candidate(
+            micro_batch=2**power,
+            modes=Modes(),
+            allocated_bytes=size * unit,
+            reserved_bytes=size * unit,
+            process_bytes=size * unit,
+        )
+        for power, size in enumerate(sizes)
+    ]
+    return Footprint(candidates=tuple(rows), parameters=1, torch="2")
+
+
+def job(job_id: int, *sizes: int, exclusive: bool = False, elsewhere=None, **facts) -> QueuedJob:
+    known = footprint(*sizes) if sizes else Untraced(sentence="is being traced")
+    wish = Wish(effective_batch=2 ** max(0, len(sizes) - 1), max_seq_len=64, exclusive=exclusive)
+    return QueuedJob(
+        **({"job_id": job_id, "wish": wish, "footprints": {"virtual": known, "elsewhere": elsewhere}} | facts)
+    )
+
+
+def device(number: int = 0, total: int = 20, **facts) -> DeviceView:
+    view = DeviceView(
+        device_id=f"virtual-{number}",
+        label=f"device {number}",
+        kind="virtual",
+        target="virtual",
+        total_bytes=total * GIB,
+    )
+    return replace(view, **facts)
+
+
+def claim(job_id: int, reserved: int, held: int = 0, *, exclusive: bool = False) -> Claim:
+    return Claim(job_id=job_id, reserved_bytes=reserved * GIB, held_bytes=held * GIB, exclusive=exclusive)
+
+
+def only(jobs: list[QueuedJob], devices: list[DeviceView], now: float = 0.0):
+    (decision,) = decide(jobs, devices, now=now)
+    return decision
+
+
+def test_admits_with_a_plan_and_the_devices_limit() -> None:
+    decision = only([job(1, 5, 9)], [device()])
+    assert isinstance(decision, Admit)
+    assert (decision.plan.micro_batch, decision.plan.reserve_bytes) == (2, 9 * GIB)
+    assert decision.limit_bytes == 20 * GIB
+
+
+def test_a_reservation_counts_before_its_process_has_materialised() -> None:
+    """128 jobs do not start at once because none has allocated yet."""
+    decisions = decide([job(number, 6) for number in range(1, 129)], [device()], now=0.0)
+    assert [type(decision) for decision in decisions[:4]] == [Admit, Admit, Admit, Wait]
+    assert sum(isinstance(decision, Admit) for decision in decisions) == 3
+    waits = only([job(1, 6)], [device(claims=(claim(7, 18),))])
+    assert isinstance(waits, Wait)
+    assert waits.code is WaitCode.MEMORY
+
+
+def test_foreign_memory_is_not_ours_to_give() -> None:
+    """A foreign process holds 23 of 24 GB: a 12 GB job waits, though nothing is reserved."""
+    waits = only([job(1, 12)], [device(total=24, used_bytes=23 * GIB)])
+    assert isinstance(waits, Wait)
+    assert waits.code is WaitCode.MEMORY
+    assert waits.sentence == "needs 12.0 GiB; device 0 has 1.0 GiB free, processes that are not mmq's hold 23.0 GiB"
+
+
+def test_says_who_holds_the_memory() -> None:
+    waits = only([job(1, 9)], [device(claims=(claim(41, 12, held=13),), used_bytes=13 * GIB)])
+    assert isinstance(waits, Wait)
+    assert waits.sentence == "needs 9.0 GiB; device 0 has 7.0 GiB free, job 41 holds 13.0 GiB"
+
+
+def test_takes_the_tightest_device_that_allows_the_fastest_plan() -> None:
+    devices = [device(0, 40), device(1, 12), device(2, 10)]
+    decision = only([job(1, 3, 11)], devices)
+    assert isinstance(decision, Admit)
+    assert decision.device_id == "virtual-1"
+
+
+def test_what_fits_nowhere_is_refused_saying_what_would_fit() -> None:
+    refused = only([job(1, 50, 99)], [device(0, 24), device(1, 20)])
+    assert isinstance(refused, Refuse)
+    assert refused.reason is EndReason.DOES_NOT_FIT
+    assert refused.sentence == (
+        "needs at least 50.0 GiB, with micro-batch 1; the largest device, device 0, has 24.0 GiB: "
+        "a device of 50.0 GiB would do"
+    )
+
+
+def test_more_gpus_than_there_are_is_refused() -> None:
+    refused = only([job(1, 1, gpus=5)], [device(0), device(1)])
+    assert isinstance(refused, Refuse)
+    assert refused.sentence == "asks for 5 GPUs; there is no more than 2 devices here"
+
+
+def test_max_memory_below_the_smallest_plan_is_refused() -> None:
+    one = job(1, 5, 9)
+    refused = only([replace(one, wish=replace(one.wish, max_memory_bytes=2 * GIB))], [device()])
+    assert isinstance(refused, Refuse)
+    assert refused.sentence == "needs at least 5.0 GiB, with micro-batch 1; its resources.max_memory is 2.0 GiB"
+
+
+@pytest.mark.parametrize("problem", ["NVML: GPU is lost", "no reading for 40 s"])
+def test_a_device_with_a_problem_is_not_used(problem: str) -> None:
+    waits = only([job(1, 1)], [device(problem=problem)])
+    assert isinstance(waits, Wait)
+    assert (waits.code, waits.sentence) == (WaitCode.DEVICE_ERROR, f"device 0: {problem}")
+    decision = only([job(1, 1)], [device(0, problem=problem), device(1)])
+    assert isinstance(decision, Admit)
+    assert decision.device_id == "virtual-1"
+
+
+def test_a_device_that_cannot_be_read_is_hope_enough_not_to_refuse() -> None:
+    waits = only([job(1, 30)], [device(0, 20), device(1, 40, problem="hangs")])
+    assert isinstance(waits, Wait)
+    assert waits.code is WaitCode.DEVICE_ERROR
+
+
+@pytest.mark.parametrize(
+    ("facts", "code"),
+    [
+        ({"held": True}, WaitCode.HELD),
+        ({"cancel_requested": True}, WaitCode.CANCELLING),
+        ({"dependencies": (Dependency(job_id=3, state=JobState.RUNNING),)}, WaitCode.DEPENDENCY),
+        ({"footprints": {"virtual": Untraced(sentence="is being traced")}}, WaitCode.TRACING),
+    ],
+)
+def test_waits_with_a_code(facts, code: WaitCode) -> None:
+    waits = only([job(1, 1, **facts)], [device()])
+    assert isinstance(waits, Wait)
+    assert waits.code is code
+
+
+def test_no_device_waits() -> None:
+    waits = only([job(1, 1)], [])
+    assert isinstance(waits, Wait)
+    assert waits.code is WaitCode.NO_DEVICE
+
+
+def test_a_failed_dependency_ends_the_job() -> None:
+    refused = only([job(2, 1, dependencies=(Dependency(job_id=1, state=JobState.FAILED),))], [device()])
+    assert isinstance(refused, Refuse)
+    assert (refused.reason, refused.sentence) == (
+        EndReason.DEPENDENCY_FAILED,
+        "comes after job 1, which has failed",
+    )
+
+
+def test_a_configuration_that_cannot_be_built_ends_the_job() -> None:
+    wrong = {"virtual": Untraced(sentence="the tracer refused the configuration: x", hopeless=True)}
+    refused = only([job(1, 1, footprints=wrong)], [device()])
+    assert isinstance(refused, Refuse)
+    assert refused.reason is EndReason.BAD_CONFIGURATION
+
+
+def test_exclusive_needs_an_empty_device_and_keeps_it() -> None:
+    waits = only([job(1, 2, exclusive=True)], [device(claims=(claim(9, 1),))])
+    assert isinstance(waits, Wait)
+    assert waits.sentence.startswith("needs a device to itself")
+    first, second = decide([job(1, 2, exclusive=True), job(2, 1)], [device()], now=0.0)
+    assert isinstance(first, Admit)
+    assert first.exclusive
+    assert isinstance(second, Wait)
+    assert (second.code, second.sentence) == (WaitCode.EXCLUSIVE, "job 1 has device 0 to itself")
+
+
+def test_a_small_job_passes_a_large_one_until_the_large_one_has_waited_long_enough() -> None:
+    devices = [device(claims=(claim(9, 10),))]
+    large, small = job(1, 15, short_since=0.0), job(2, 5)
+    waits, admitted = decide([large, small], devices, now=PATIENCE_SECONDS - 1)
+    assert isinstance(waits, Wait)
+    assert isinstance(admitted, Admit)
+    waits, kept = decide([large, small], devices, now=PATIENCE_SECONDS)
+    assert isinstance(waits, Wait)
+    assert isinstance(kept, Wait)
+    assert (kept.code, kept.sentence) == (
+        WaitCode.KEPT,
+        "device 0 is kept for job 1, which has waited longer for memory",
+    )
+    started, _ = decide([large, small], [device()], now=PATIENCE_SECONDS)
+    assert isinstance(started, Admit)
+
+
+def test_priority_comes_before_age() -> None:
+    decisions = decide([job(1, 15), job(2, 15, priority=5)], [device()], now=0.0)
+    assert [(decision.job_id, type(decision)) for decision in decisions] == [(2, Admit), (1, Wait)]
+
+
+def test_only_so_many_heads_are_looked_at_and_blocked_jobs_are_none() -> None:
+    blocked = [
+        job(number, 1, dependencies=(Dependency(job_id=9999, state=JobState.QUEUED),)) for number in range(1, 400)
+    ]
+    ready = [job(number, 15) for number in range(400, 400 + HEADS + 5)]
+    decisions = decide([*blocked, *ready], [device()], now=0.0)
+    assert [one.job_id for one in decisions if isinstance(one, Admit)] == [400]
+    assert sum(isinstance(one, Wait) and one.code is WaitCode.BEHIND for one in decisions) == 5
+
+
+SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=4).map(sorted)
+JOBS = st.lists(
+    st.builds(
+        lambda sizes, **facts: (sizes, facts),
+        SIZES,
+        priority=st.integers(-2, 2),
+        held=st.booleans(),
+        cancel_requested=st.booleans(),
+        dependencies=st.lists(
+            st.builds(Dependency, job_id=st.just(99), state=st.sampled_from(JobState)), max_size=2
+        ).map(tuple),
+        short_since=st.none() | st.just(-PATIENCE_SECONDS),
+        exclusive=st.booleans(),
+        elsewhere=st.sampled_from([Untraced(sentence="x"), Untraced(sentence="x", hopeless=True), footprint(3, 7)]),
+    ),
+    max_size=8,
+)
+DEVICES = st.lists(
+    st.builds(
+        lambda total, used, claims, problem, target: (total, used, claims, problem, target),
+        st.integers(1, 40),
+        st.integers(0, 40),
+        st.lists(st.builds(claim, st.integers(50, 60), st.integers(0, 12), st.integers(0, 12)), max_size=3),
+        st.none() | st.just("broken"),
+        st.sampled_from(["virtual", "elsewhere"]),
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(drawn_jobs=JOBS, drawn_devices=DEVICES, order=st.randoms())
+def test_never_over_commits_and_never_starts_what_must_not(drawn_jobs, drawn_devices, order) -> None:
+    jobs = [job(number, *sizes, **facts) for number, (sizes, facts) in enumerate(drawn_jobs, start=1)]
+    devices = [
+        device(number, total, used_bytes=used * GIB, claims=tuple(claims), problem=problem, target=target)
+        for number, (total, used, claims, problem, target) in enumerate(drawn_devices)
+    ]
+    decisions = decide(jobs, devices, now=0.0)
+    assert sorted(decision.job_id for decision in decisions) == [one.job_id for one in jobs]
+
+    by_id = {one.job_id: one for one in jobs}
+    admitted = [decision for decision in decisions if isinstance(decision, Admit)]
+    for decision in admitted:
+        one = by_id[decision.job_id]
+        assert not one.held
+        assert not one.cancel_requested
+        assert all(dependency.state is JobState.SUCCEEDED for dependency in one.dependencies)
+
+    for view in devices:
+        here = [decision for decision in admitted if decision.device_id == view.device_id]
+        if not here:
+            continue
+        assert view.problem is None
+        foreign = max(0, view.used_bytes - sum(one.held_bytes for one in view.claims))
+        promised = sum(max(one.reserved_bytes, one.held_bytes) for one in view.claims)
+        new = sum(decision.plan.reserve_bytes for decision in here)
+        assert promised + new + foreign <= view.total_bytes
+        reserved = sum(one.reserved_bytes for one in view.claims)
+        assert all(reserved + new <= decision.limit_bytes for decision in here)
+        if any(decision.exclusive for decision in here):
+            assert len(here) == 1
+            assert not view.claims
+
+    shuffled = [*jobs]
+    order.shuffle(shuffled)
+    assert decide(shuffled, devices, now=0.0) == decisions
