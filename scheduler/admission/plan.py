@@ -64,14 +64,20 @@ def speed(modes: Modes, micro_batch: int, effective_batch: int, max_seq_len: int
 @lru_cache(maxsize=4096)  # a cycle asks again for each device, and the next cycle for the same jobs
 def allowed(wish: Wish, footprint: Footprint, kind: str) -> tuple[Candidate, ...]:
     """Return the candidates the job itself permits, whatever the device."""
+    below = _ran_out_at(wish, footprint)
     return tuple(
         candidate
         for candidate in footprint.candidates
         if candidate.modes in wish.modes
         and candidate.micro_batch <= (wish.micro_batch_limit or candidate.micro_batch)
-        and (wish.below_bytes is None or candidate.process_bytes < wish.below_bytes)
+        and (below is None or candidate.process_bytes < below)
         and (wish.max_memory_bytes is None or need_bytes(kind, candidate) <= wish.max_memory_bytes)
     )
+
+
+def _ran_out_at(wish: Wish, footprint: Footprint) -> int | None:
+    failed = (1, wish.ran_out_at_one)
+    return next((c.process_bytes for c in footprint.candidates if (c.micro_batch, c.modes) == failed), None)
 
 
 def smallest(wish: Wish, footprint: Footprint, kind: str) -> Candidate | None:

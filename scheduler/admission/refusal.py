@@ -61,7 +61,7 @@ def _no_plan(job: QueuedJob, traced: Sequence[tuple[DeviceView, Footprint]]) -> 
     device, footprint = traced[0]
     least = min(footprint.candidates, key=lambda candidate: candidate.process_bytes)
     need = format_bytes(need_bytes(device.kind, least))
-    if job.wish.below_bytes is not None:
+    if job.wish.ran_out_at_one is not None:
         sentence = (
             f"ran out of memory at its smallest plan, {describe(least)}, predicted to need {need}; "
             "nothing that memory: allows would make it smaller"

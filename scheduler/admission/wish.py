@@ -25,15 +25,15 @@ class Wish:
     max_memory_bytes: int | None = None  # never take more of a device
     exclusive: bool = False
     micro_batch_limit: int | None = None  # lowered by an out-of-memory that ended an attempt
-    below_bytes: int | None = None  # an attempt at micro-batch 1 ran out: only plans predicted below this
+    ran_out_at_one: Modes | None = None  # an attempt with these means ran out at micro-batch 1: only less will do
 
     @property
     def insists(self) -> bool:
         """Whether the number in the job file still stands: it does until an attempt ended out of memory."""
-        return self.micro_batch is not None and self.micro_batch_limit is None and self.below_bytes is None
+        return self.micro_batch is not None and self.micro_batch_limit is None and self.ran_out_at_one is None
 
 
-def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, below_bytes: int | None = None) -> Wish:
+def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, ran_out_at_one: Modes | None = None) -> Wish:
     """Read a job's wish from its resolved spec and from what its earlier attempts taught."""
     number = spec.memory.micro_batch
     return Wish(
@@ -44,7 +44,7 @@ def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, below_bytes:
         max_memory_bytes=spec.resources.max_memory_bytes,
         exclusive=spec.resources.exclusive,
         micro_batch_limit=micro_batch_limit,
-        below_bytes=below_bytes,
+        ran_out_at_one=ran_out_at_one,
     )
 
 

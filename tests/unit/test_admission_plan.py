@@ -80,11 +80,11 @@ def test_an_earlier_out_of_memory_limits_the_micro_batch() -> None:
 
 
 def test_after_an_out_of_memory_at_micro_batch_1_only_less_memory_will_do() -> None:
-    wish = replace(WISH, micro_batch_limit=1, below_bytes=110 * MIB)
+    wish = replace(WISH, micro_batch_limit=1, ran_out_at_one=PLAIN)
     plan = plan_for(wish, footprint_of(64), 100_000)
     assert plan is not None
     assert plan.modes == CHECKPOINTED
-    assert plan_for(replace(wish, below_bytes=55 * MIB), footprint_of(64), 100_000) is None
+    assert plan_for(replace(wish, ran_out_at_one=BOTH), footprint_of(64), 100_000) is None
 
 
 def test_an_insisted_number_is_tried_as_it_is_on_the_whole_device() -> None:
