@@ -64,9 +64,7 @@ def test_resolved_job_survives_its_stored_form() -> None:
 
 
 def test_yaml_1_2_scalars() -> None:
-    job = parse(
-        BASE + "train: {learning_rate: 1e-4, seed: 010, grad_clip: .5}\nmemory: {chunked_loss: off}\n"
-    )
+    job = parse(BASE + "train: {learning_rate: 1e-4, seed: 010, grad_clip: .5}\nmemory: {chunked_loss: off}\n")
     assert (job.train.learning_rate, job.train.seed, job.train.grad_clip) == (1e-4, 10, 0.5)
     assert job.memory.chunked_loss == "off"
     assert document.plain_scalar("no") == "no"
@@ -161,9 +159,7 @@ def test_every_error_is_told_at_once_in_the_file_s_order() -> None:
 
 def test_overrides_pass_the_same_checks() -> None:
     assert parse(BASE, "train.batch_size=4", "memory.micro_batch=2").train.batch_size == 4
-    assert refused(BASE, "train.batch_sise=4") == [
-        ("-o train.batch_sise: unknown key", "did you mean batch_size?")
-    ]
+    assert refused(BASE, "train.batch_sise=4") == [("-o train.batch_sise: unknown key", "did you mean batch_size?")]
     ((told, _),) = refused(BASE, "train.batch_size=-4")
     assert told.startswith("-o train.batch_size: must be a whole number")
     assert refused(BASE, "nothing")[0][0] == "-o nothing: is not of the form key.sub=value"
@@ -189,9 +185,7 @@ def test_paths_are_read_from_the_job_file_s_directory(tmp_path: Any) -> None:
     assert source.endswith("# submitted with -o train.seed=7\n")
 
 
-@pytest.mark.parametrize(
-    "content", [b"\xff\xfe", b"", b"- 1\n", b"x" * 300_000, b"a: " + b"[" * 5000, b"\x00"]
-)
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"- 1\n", b"x" * 300_000, b"a: " + b"[" * 5000, b"\x00"])
 def test_what_is_no_job_file_is_a_file_error(tmp_path: Any, content: bytes) -> None:
     job = tmp_path / "job.yaml"
     job.write_bytes(content)

@@ -71,9 +71,7 @@ def test_recomputing_activations_changes_no_gradient(dtype: str) -> None:
     torch.set_num_threads(1)
     gradients = []
     for checkpointing in (False, True):
-        model = build_model(
-            config({"activation_checkpointing": checkpointing}, dtype, **TINY), torch.device("cpu")
-        )
+        model = build_model(config({"activation_checkpointing": checkpointing}, dtype, **TINY), torch.device("cpu"))
         initialise(model, seed=1)
         model(torch.arange(24).view(2, 12)).float().square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
