@@ -1,6 +1,7 @@
 """What can only be seen with several fields together, and whether the files a job names are there."""
 
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,7 @@ def _model(model: dict[str, Any], given: dict[str, Any], problems: Problems) -> 
     hidden, heads, kv = model["hidden_size"], model["num_attention_heads"], model["num_key_value_heads"]
     if model["use_moe"]:
         where = "use_moe" if "use_moe" in given else "preset"
-        problems.add(
-            ("model", where), "mixture-of-experts models are not yet supported", "use preset: minimind-3"
-        )
+        problems.add(("model", where), "mixture-of-experts models are not yet supported", "use preset: minimind-3")
     if "head_dim" not in given and hidden % heads:
         reason = f"num_attention_heads ({heads}) must divide hidden_size ({hidden})"
         problems.add(_first(given, "num_attention_heads", "hidden_size"), reason, "or set head_dim yourself")
@@ -98,9 +97,7 @@ def resolve_paths(spec: JobSpec, base: Path) -> JobSpec:
         spec.data,
         path=absolute(spec.data.path),
         tokenizer=spec.data.tokenizer and absolute(spec.data.tokenizer),
-        validation=absolute(spec.data.validation)
-        if isinstance(spec.data.validation, str)
-        else spec.data.validation,
+        validation=absolute(spec.data.validation) if isinstance(spec.data.validation, str) else spec.data.validation,
     )
     start = spec.init_from
     if start is not None and start.path is not None:
@@ -124,8 +121,8 @@ def files(spec: JobSpec, problems: Problems) -> None:
 
 def _readable(path: Path, field: tuple[str, ...], problems: Problems) -> None:
     try:
-        if path.is_dir():
-            problems.add(field, f"{path} is a directory, not a file")
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            problems.add(field, f"{path} is {'a directory' if path.is_dir() else 'no file'}")
             return
         with path.open("rb"):
             pass

@@ -20,9 +20,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, object] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
 _WORDS |= dict.fromkeys(("true", "True", "TRUE"), True)
 _WORDS |= dict.fromkeys(("false", "False", "FALSE"), False)
-_WORDS |= {
-    sign + word: float(sign + word[1:]) for sign in ("", "-", "+") for word in (".inf", ".Inf", ".INF")
-}
+_WORDS |= {sign + word: float(sign + word[1:]) for sign in ("", "-", "+") for word in (".inf", ".Inf", ".INF")}
 _WORDS |= dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -66,9 +64,7 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self.refuse(
-                        event, "holds more than one document", "one job a file; remove the '---' line"
-                    )
+                    self.refuse(event, "holds more than one document", "one job a file; remove the '---' line")
                 self.value = self.node(next(events), events, ())
 
     def check(self, event: Any, path: Path) -> None:
@@ -92,7 +88,7 @@ class _Builder:
         items: list[Any] = []
         while not isinstance(event := next(events), yaml.SequenceEndEvent):
             here = (*path, len(items))
-            self.lines[here] = event.start_mark.line + 1
+            self.lines[here] = self.line(event)
             items.append(self.node(event, events, here))
         return items
 
@@ -102,17 +98,21 @@ class _Builder:
             self.check(event, path)
             if not isinstance(event, yaml.ScalarEvent):
                 self.refuse(event, "has a key that is no plain word", None)
-            key = str(event.value)
+            key, line = str(event.value), self.line(event)
             if key in pairs:
                 first = self.lines[(*path, key)]
                 self.refuse(event, f"has the key {key!r} twice (first on line {first})", "keep one of them")
             here = (*path, key)
-            self.lines[here] = event.start_mark.line + 1
+            self.lines[here] = line
             pairs[key] = self.node(next(events), events, here)
         return pairs
 
+    @staticmethod
+    def line(event: Any) -> int:
+        return int(event.start_mark.line) + 1
+
     def refuse(self, event: Any, reason: str, hint: str | None) -> NoReturn:
-        raise FileError(reason, file=self.file, line=event.start_mark.line + 1, hint=hint)
+        raise FileError(reason, file=self.file, line=self.line(event), hint=hint)
 
 
 def plain_scalar(text: str) -> Any:

@@ -50,16 +50,16 @@ def _read_value(kind: Any, value: Any, path: Path, problems: Problems, good: dic
         parsed = value if value is None else _PARSERS.get(path, _same)(value)
         good[str(path[-1])] = msgspec.convert(parsed, kind)
     except (ValueError, OverflowError):  # msgspec.ValidationError is a ValueError
-        expected = next(_titles(kind), "another value")
+        expected = next(titles(kind), "another value")
         problems.add(path, f"must be {expected}, got {shown(value)}", likely(value, _choices(kind)))
 
 
-def _titles(kind: Any) -> Iterator[str]:
+def titles(kind: Any) -> Iterator[str]:
     """The phrase for a type, the outermost first."""
     for meta in getattr(kind, "__metadata__", ()):
         yield meta.title
     for inner in get_args(kind):
-        yield from _titles(inner)
+        yield from titles(inner)
 
 
 def _choices(kind: Any) -> Iterator[str]:

@@ -85,9 +85,7 @@ def _require(given: dict[str, Any], problems: Problems) -> None:
     if "kind" not in given and not problems.touched(("kind",)):
         problems.add(("kind",), "is missing", "add 'kind: pretrain' or 'kind: sft'")
     if not given.get("data", {}).get("path") and not problems.touched(("data",)):
-        problems.add(
-            ("data", "path"), "is missing", "add the file with the training rows: 'path: data.jsonl'"
-        )
+        problems.add(("data", "path"), "is missing", "add the file with the training rows: 'path: data.jsonl'")
 
 
 def _fill(given: dict[str, Any], default_name: str) -> dict[str, Any]:

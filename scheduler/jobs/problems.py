@@ -27,9 +27,7 @@ class Problems:
 
     def add(self, path: Path, reason: str, hint: str | None = None) -> None:
         self.sections.update(path[:1])
-        override = next(
-            (self.overrides[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.overrides), None
-        )
+        override = next((self.overrides[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.overrides), None)
         if override is not None:
             self.errors.append(FileError(reason, file=override, hint=hint))
             return

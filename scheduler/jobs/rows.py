@@ -1,0 +1,201 @@
+"""Checks the rows of a data file before a job with it is queued. Reads the file; never holds more than one line.
+
+A file up to 64 MiB is read whole; of a larger one its head, its tail and blocks spread evenly between them, so that a
+submit stays short. What was read is said, because a sample finds what is wrong everywhere, not what is wrong once.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, BinaryIO, NamedTuple, NoReturn
+
+import msgspec
+from msgspec import Meta, Struct
+
+from scheduler.errors import FileError
+from scheduler.jobs.problems import likely, shown
+from scheduler.units import format_bytes
+
+WHOLE_BYTES = 64 << 20
+BLOCK_BYTES = 1 << 20
+BLOCKS = 30  # between the head and the tail
+LINE_BYTES = 16 << 20
+ROLES = ("system", "user", "assistant", "tool")
+_BOM = b"\xef\xbb\xbf"
+
+
+class PretrainRow(Struct):
+    text: str
+
+
+class Turn(Struct):
+    role: str
+    content: str
+
+
+class SftRow(Struct):
+    conversations: Annotated[list[Turn], Meta(min_length=1)]
+
+
+_ROWS: dict[str, type[PretrainRow | SftRow]] = {"pretrain": PretrainRow, "sft": SftRow}
+_EXAMPLES = {
+    "pretrain": 'a row is a line like {"text": "..."}',
+    "sft": 'a row is a line like {"conversations": [{"role": "user", "content": "..."}, ...]}',
+}
+
+
+class Checked(NamedTuple):
+    """What was looked at."""
+
+    rows: int
+    read_bytes: int
+    total_bytes: int
+
+    @property
+    def sentence(self) -> str:
+        if self.read_bytes >= self.total_bytes:
+            return f"all {self.rows:,} rows are good"
+        read, total = format_bytes(self.read_bytes), format_bytes(self.total_bytes)
+        return f"{self.rows:,} rows are good (a sample: {read} of {total}, from head to tail)"
+
+
+def check(path: Path, kind: str) -> Checked:
+    """Check every row, or those of a sample; FileError for the first bad one, with its line."""
+    checker = _Checker(path, kind)
+    try:
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            for start, end in _blocks(size):
+                checker.block(stream, start, end)
+    except OSError as error:
+        raise FileError(f"cannot be read: {error.strerror}", file=str(path)) from None
+    checker.whole()
+    return Checked(checker.rows, checker.read_bytes, size)
+
+
+def _blocks(size: int) -> Iterator[tuple[int, int]]:
+    """The parts to read, as (start, end): a block takes the lines that begin in it."""
+    if size <= WHOLE_BYTES:
+        yield 0, size
+        return
+    yield 0, BLOCK_BYTES
+    for number in range(1, BLOCKS + 1):
+        start = number * (size // (BLOCKS + 1))
+        yield start, start + BLOCK_BYTES
+    yield size - BLOCK_BYTES, size
+
+
+class _Checker:
+    def __init__(self, path: Path, kind: str) -> None:
+        self.path = path
+        self.kind = kind
+        self.decoder = msgspec.json.Decoder(_ROWS[kind])
+        self.rows = 0
+        self.read_bytes = 0
+        self.targets = False  # whether anything was seen that a model learns from
+
+    def block(self, stream: BinaryIO, start: int, end: int) -> None:
+        at = max(0, start - 1)
+        stream.seek(at)
+        if start:  # to the first line that begins at `start` or after
+            at += len(stream.readline(LINE_BYTES))
+        while at < end and (line := stream.readline(LINE_BYTES + 1)):
+            self.line(line, at)
+            at += len(line)
+            self.read_bytes += len(line)
+
+    def line(self, line: bytes, at: int) -> None:
+        """Check the line that begins at this offset."""
+        if len(line) > LINE_BYTES:
+            self.refuse(at, None, f"is longer than {format_bytes(LINE_BYTES)}", "split the row into several")
+        if at == 0 and line.startswith(_BOM):
+            line = line[len(_BOM) :]
+        if not line.strip():
+            return
+        try:
+            row = self.decoder.decode(line)
+        except msgspec.ValidationError as error:
+            self.refuse(at, *_misfit(line, str(error)), _EXAMPLES[self.kind])
+        except msgspec.DecodeError as error:
+            self.refuse(at, None, *_malformed(str(error)))
+        except UnicodeDecodeError:
+            self.refuse(at, None, f"is not UTF-8 text{_foreign_byte(line)}", "convert the file to UTF-8")
+        except RecursionError:
+            self.refuse(at, None, "is nested too deeply", _EXAMPLES[self.kind])
+        self.rows += 1
+        self.content(row, at)
+
+    def content(self, row: PretrainRow | SftRow, at: int) -> None:
+        if isinstance(row, PretrainRow):
+            self.targets = self.targets or bool(row.text)
+            return
+        for index, turn in enumerate(row.conversations):
+            if turn.role not in ROLES:
+                field = f"conversations[{index}].role"
+                reason = f"must be system, user, assistant or tool, got {shown(turn.role)}"
+                self.refuse(at, field, reason, likely(turn.role, ROLES))
+            self.targets = self.targets or (turn.role == "assistant" and bool(turn.content))
+
+    def whole(self) -> None:
+        """Check what only shows at the end: that there is something to learn from."""
+        if not self.rows:
+            raise FileError("has no rows", file=str(self.path), hint=_EXAMPLES[self.kind])
+        if not self.targets:
+            what = "text" if self.kind == "pretrain" else "content of an assistant"
+            reason = f"has no {what} in its {self.rows:,} rows: there is nothing to learn from"
+            raise FileError(reason, file=str(self.path), hint=_EXAMPLES[self.kind])
+
+    def refuse(self, at: int, field: str | None, reason: str, hint: str | None) -> NoReturn:
+        raise FileError(reason, file=str(self.path), line=_line_number(self.path, at), field=field, hint=hint)
+
+
+def _line_number(path: Path, at: int) -> int:
+    """The number of the line that begins at this offset: counted only for an error."""
+    lines = 1
+    with path.open("rb") as stream:
+        while at > 0 and (chunk := stream.read(min(at, 1 << 20))):
+            lines += chunk.count(b"\n")
+            at -= len(chunk)
+    return lines
+
+
+def _misfit(line: bytes, told: str) -> tuple[str | None, str]:
+    """Field and reason of a row that is JSON of the wrong shape, from the decoder's message."""
+    reason, _, place = told.partition(" - at `$")
+    field = place.rstrip("`").lstrip(".") or None
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", reason):
+        name = f"{field}.{missing[1]}" if field else missing[1]
+        keys = "" if field else _keys(line)
+        return name, f"is missing{keys}"
+    words = {"array": "a list", "object": "an object", "str": "text", "int": "a number", "float": "a number"}
+    if expected := re.fullmatch(r"Expected `(\w+)`, got `(\w+)`", reason):
+        return field, f"must be {words.get(expected[1], expected[1])}, got {words.get(expected[2], expected[2])}"
+    if reason == "Expected `array` of length >= 1":
+        return field, "is empty"
+    return field, reason.replace("`", "")
+
+
+def _keys(line: bytes) -> str:
+    """What a row has in place of the field it lacks."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        keys = [shown(key) for key in msgspec.json.decode(line)]
+        return f"; the row has {', '.join(keys[:5])}" if keys else "; the row is empty"
+    return ""
+
+
+def _malformed(told: str) -> tuple[str, str]:
+    if "truncated" in told:
+        return "is cut short: no complete JSON object", "one object a line, without line breaks inside"
+    place = re.search(r"\(byte (\d+)\)", told)
+    at = f" at byte {int(place[1]) + 1}" if place else ""
+    return f"is no JSON{at}", "one JSON object a line; write it with json.dumps"
+
+
+def _foreign_byte(line: bytes) -> str:
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return f" (byte 0x{line[error.start]:02x} at {error.start + 1})"
+    return ""
