@@ -124,9 +124,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_attempts_job_id_number", "attempts", ["job_id", "number"], unique=True)
-    op.create_index(
-        "ix_attempts_live", "attempts", ["job_id"], unique=True, sqlite_where=live, postgresql_where=live
-    )
+    op.create_index("ix_attempts_live", "attempts", ["job_id"], unique=True, sqlite_where=live, postgresql_where=live)
 
     op.create_table(
         "dependencies",

@@ -129,9 +129,7 @@ def claim(db: Database, attempt_id: int, *, at: float) -> Attempt | None:
         return attempt
 
 
-def shim_alive(
-    db: Database, attempt_id: int, *, shim_pid: int, shim_started: int, boot_id: str, at: float
-) -> Orders:
+def shim_alive(db: Database, attempt_id: int, *, shim_pid: int, shim_started: int, boot_id: str, at: float) -> Orders:
     """Name the process that looks after an attempt; answers what to do, to be read before the trainer starts."""
     with db.transaction() as tx:
         tx.execute(
@@ -214,9 +212,7 @@ def finish(db: Database, attempt_id: int, outcome: Outcome, *, at: float) -> Att
 
 
 def _end(tx: Transaction, attempt: Attempt, outcome: Outcome, at: float) -> None:
-    news = _news(
-        attempt, {name: getattr(outcome, name) for name in ("micro_batch", "accumulation_steps", *PEAKS)}
-    )
+    news = _news(attempt, {name: getattr(outcome, name) for name in ("micro_batch", "accumulation_steps", *PEAKS)})
     end = {
         "state": AttemptState.ENDED.value,
         "ended_at": at,
@@ -229,9 +225,7 @@ def _end(tx: Transaction, attempt: Attempt, outcome: Outcome, at: float) -> None
     tx.execute("DELETE FROM reservations WHERE attempt_id = :attempt_id", attempt_id=attempt.id)
 
 
-def _move_on(
-    tx: Transaction, job: Job, attempt_id: int, outcome: Outcome, decided: Verdict, at: float
-) -> None:
+def _move_on(tx: Transaction, job: Job, attempt_id: int, outcome: Outcome, decided: Verdict, at: float) -> None:
     tx.execute(
         "UPDATE jobs SET micro_batch_limit = :micro_batch_limit, out_of_memory_retries = :out_of_memory_retries,"
         " crash_retries = :crash_retries WHERE id = :job_id",

@@ -49,6 +49,10 @@ class Database(Reader, Protocol):
         """The schema's revision; None where there is no schema at all."""
         ...
 
+    def integrity(self) -> list[str]:
+        """What the database itself finds wrong with its file; empty when all is well."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -95,9 +99,7 @@ def check_revision(revision: str | None, url: str) -> None:
     if revision == HEAD:
         return
     if revision in REVISIONS:
-        raise SchemaMismatch(
-            f"the database is of revision {revision}, this mmq needs {HEAD}", hint="mmq db upgrade"
-        )
+        raise SchemaMismatch(f"the database is of revision {revision}, this mmq needs {HEAD}", hint="mmq db upgrade")
     raise SchemaMismatch(
         f"the database is of revision {revision}, which a newer mmq wrote; this one knows {HEAD}",
         hint="pip install --upgrade mmq",
@@ -111,9 +113,7 @@ def sqlite_path(url: str) -> Path | None:
         return None
     name = rest.removeprefix("/").partition("?")[0]
     if not name or name.startswith(":memory:"):
-        raise UsageError(
-            f"{url!r} names no file; the store must outlive a process", hint="unset MMQ_DATABASE_URL"
-        )
+        raise UsageError(f"{url!r} names no file; the store must outlive a process", hint="unset MMQ_DATABASE_URL")
     return Path(name).absolute()
 
 

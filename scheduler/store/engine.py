@@ -1,6 +1,6 @@
-"""The SQLAlchemy driver: SQLite or PostgreSQL by URL, with the same promises as the lean one. Holds no statement of a table.
+"""The SQLAlchemy driver: SQLite or PostgreSQL by URL, with the same promises as the lean one.
 
-PostgreSQL's writers take one advisory lock, as SQLite's take its only one: the rate is a few transactions a second,
+Holds no statement of a table. PostgreSQL's writers take one advisory lock, as SQLite's take its only one: the rate is a few transactions a second,
 and one rule for both is worth more than parallel writes.
 """
 
@@ -29,9 +29,7 @@ def create(url: str) -> Engine:
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() != "postgresql":
-            raise UsageError(
-                f"mmq keeps its store in SQLite or PostgreSQL, not in {parsed.get_backend_name()}"
-            )
+            raise UsageError(f"mmq keeps its store in SQLite or PostgreSQL, not in {parsed.get_backend_name()}")
         return create_engine(parsed, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError) as error:
         raise UsageError(f"{without_password(url)!r} is no database URL: {error}") from error
@@ -40,9 +38,7 @@ def create(url: str) -> Engine:
 
 
 def _create_sqlite(path: str) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}", module=sqlite.library(), connect_args={"timeout": sqlite.BUSY_SECONDS}
-    )
+    engine = create_engine(f"sqlite:///{path}", module=sqlite.library(), connect_args={"timeout": sqlite.BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: object) -> None:
@@ -107,6 +103,9 @@ class EngineDatabase:
         rows = self.query("SELECT version_num FROM alembic_version") if found else []
         return str(rows[0]["version_num"]) if rows else None
 
+    def integrity(self) -> list[str]:
+        return [] if self._on_postgres else sqlite.broken_pages(self)
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -123,6 +122,4 @@ class EngineDatabase:
         path = sqlite_path(self._url)
         if path is not None and isinstance(error.orig, Exception):
             return sqlite.explain(error.orig, path)
-        return Unreachable(
-            f"the database at {without_password(self._url)} failed: {error.orig}", hint="mmq doctor"
-        )
+        return Unreachable(f"the database at {without_password(self._url)} failed: {error.orig}", hint="mmq doctor")

@@ -10,6 +10,11 @@ from scheduler.store.records import Job, NewJob
 from scheduler.store.transitions import NEW, enter, move, record
 
 CHUNK = 500  # values in one IN list
+DEPENDENCIES = (
+    "SELECT dependencies.job_id, dependencies.depends_on, jobs.state FROM dependencies"
+    " JOIN jobs ON jobs.id = dependencies.depends_on WHERE dependencies.job_id IN (%s)"
+    " ORDER BY dependencies.job_id, dependencies.depends_on"
+)
 
 
 def submit(db: Database, job: NewJob, *, at: float) -> Job:
@@ -39,9 +44,7 @@ def _check_dependencies(tx: Transaction, depends_on: Sequence[int]) -> None:
     for parent in depends_on:
         state = get(tx, parent).state
         if state in (JobState.FAILED, JobState.CANCELLED):
-            raise UsageError(
-                f"a job can't come after job {parent}, which is {state}", hint=f"mmq retry {parent}"
-            )
+            raise UsageError(f"a job can't come after job {parent}, which is {state}", hint=f"mmq retry {parent}")
 
 
 def _insert(tx: Transaction, job: NewJob, at: float) -> int:
@@ -178,9 +181,7 @@ def retry(db: Database, job_id: int, *, at: float) -> Job:
         _require(job, "retry", JobState.FAILED, JobState.CANCELLED)
         for parent, state in dependencies(tx, [job_id]).get(job_id, []):
             if state in (JobState.FAILED, JobState.CANCELLED):
-                raise MmqError(
-                    f"job {job_id} comes after job {parent}, which is {state}", hint=f"mmq retry {parent}"
-                )
+                raise MmqError(f"job {job_id} comes after job {parent}, which is {state}", hint=f"mmq retry {parent}")
         tx.execute(
             "UPDATE jobs SET out_of_memory_retries = 0, crash_retries = 0, micro_batch_limit = NULL,"
             " cancel_requested_at = NULL, cancel_requested_by = NULL WHERE id = :job_id",
@@ -193,9 +194,7 @@ def retry(db: Database, job_id: int, *, at: float) -> Job:
 def _require(job: Job, verb: str, *states: JobState) -> None:
     if job.state not in states:
         wanted = " or ".join(states)
-        raise MmqError(
-            f"can't {verb} job {job.id}: it is {job.state}, not {wanted}", hint=f"mmq status {job.id}"
-        )
+        raise MmqError(f"can't {verb} job {job.id}: it is {job.state}, not {wanted}", hint=f"mmq status {job.id}")
 
 
 def explain_waiting(db: Database, reasons: Mapping[int, tuple[str, str]]) -> None:
@@ -208,8 +207,7 @@ def explain_waiting(db: Database, reasons: Mapping[int, tuple[str, str]]) -> Non
     with db.transaction() as tx:
         for job_id, (code, sentence) in changed:
             tx.execute(
-                "UPDATE jobs SET waiting_code = :code, waiting = :sentence"
-                " WHERE id = :job_id AND state = 'queued'",
+                "UPDATE jobs SET waiting_code = :code, waiting = :sentence WHERE id = :job_id AND state = 'queued'",
                 code=code,
                 sentence=sentence,
                 job_id=job_id,

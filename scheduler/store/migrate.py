@@ -25,16 +25,14 @@ def migrate(url: str, to: str = HEAD) -> None:
     """Bring a database to a revision, all or nothing; a no-op where it is there already."""
     engine = engines.create(url)
     if engine.dialect.name == "sqlite":
-        # Batch mode copies tables and drops the old ones: with foreign keys on, that deletes the rows that refer to them.
+        # Batch mode copies tables and drops the old ones: with foreign keys on, rows that refer to them go too.
         event.listen(engine, "connect", _foreign_keys_off)
     try:
         with engine.connect() as plain:
             connection = plain.execution_options(mmq_write=True)
             with connection.begin():
                 if engine.dialect.name == "postgresql":
-                    connection.execute(
-                        text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": engines.WRITER_LOCK}
-                    )
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": engines.WRITER_LOCK})
                 _refuse_newer(connection, url)
                 command.upgrade(configuration(connection), to)
                 _check_foreign_keys(connection)
@@ -58,6 +56,4 @@ def _check_foreign_keys(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
         if broken:
-            raise MmqError(
-                f"the upgrade would leave {len(broken)} rows that refer to none; nothing was changed"
-            )
+            raise MmqError(f"the upgrade would leave {len(broken)} rows that refer to none; nothing was changed")

@@ -29,9 +29,7 @@ def _resolve_one(reader: Reader, ref: str) -> list[int]:
 
 
 def _in_range(reader: Reader, first: int, last: int, ref: str) -> list[int]:
-    rows = reader.query(
-        "SELECT id FROM jobs WHERE id BETWEEN :first AND :last ORDER BY id", first=first, last=last
-    )
+    rows = reader.query("SELECT id FROM jobs WHERE id BETWEEN :first AND :last ORDER BY id", first=first, last=last)
     if not rows:
         raise NoSuchJob(f"there is no job {ref}", hint="mmq status --all")
     return [row["id"] for row in rows]
@@ -52,7 +50,5 @@ def _named(reader: Reader, name: str) -> int:
         raise NoSuchJob(f"there is no job named {name!r}", hint="mmq status --all")
     if len(rows) > 1:
         ids = ", ".join(str(row["id"]) for row in rows[:LISTED]) + (", ..." if len(rows) > LISTED else "")
-        raise UsageError(
-            f"several jobs are named {name!r}: {ids}; name one by its id", hint="mmq status --all"
-        )
+        raise UsageError(f"several jobs are named {name!r}: {ids}; name one by its id", hint="mmq status --all")
     return int(rows[0]["id"])

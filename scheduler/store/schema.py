@@ -79,9 +79,7 @@ class Attempt(Table):
     __table_args__ = (
         Index("ix_attempts_job_id_number", "job_id", "number", unique=True),
         # At most one live attempt a job, whatever the code above does; and the way to find the live ones.
-        Index(
-            "ix_attempts_live", "job_id", unique=True, sqlite_where=text(LIVE), postgresql_where=text(LIVE)
-        ),
+        Index("ix_attempts_live", "job_id", unique=True, sqlite_where=text(LIVE), postgresql_where=text(LIVE)),
         {"sqlite_autoincrement": True},
     )
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from scheduler.errors import MmqError, NotPermitted
 
@@ -84,6 +84,17 @@ def is_ours_to_explain(error: Exception) -> bool:
     )
 
 
+class _Reader(Protocol):
+    def query(self, sql: str, **parameters: object) -> list[Row]: ...
+
+
+def broken_pages(reader: _Reader) -> list[str]:
+    """SQLite's own checks: of the pages and indexes, and of rows that refer to none."""
+    pages = [str(row["integrity_check"]) for row in reader.query("PRAGMA integrity_check")]
+    strays = reader.query("PRAGMA foreign_key_check")
+    return [line for line in pages if line != "ok"] + [f"a row of {row['table']} refers to none" for row in strays]
+
+
 class SqliteDatabase:
     """The lean driver: one connection, for the thread that made it."""
 
@@ -123,6 +134,9 @@ class SqliteDatabase:
             return None
         rows = self.query("SELECT version_num FROM alembic_version")
         return str(rows[0]["version_num"]) if rows else None
+
+    def integrity(self) -> list[str]:
+        return broken_pages(self)
 
     def close(self) -> None:
         self._connection.close()

@@ -74,9 +74,7 @@ def _move_one(
         raise IllegalTransition(f"there is no job {step.job_id} to become {step.to}")
     old = JobState(rows[0]["state"])
     if step.to not in MOVES[old] or (step.to.ended and step.reason is None):
-        raise IllegalTransition(
-            f"job {step.job_id} is {old}: it can't become {step.to}. {story(tx, step.job_id)}"
-        )
+        raise IllegalTransition(f"job {step.job_id} is {old}: it can't become {step.to}. {story(tx, step.job_id)}")
     tx.execute(
         "UPDATE jobs SET state = :state, reason = :reason, message = :message,"
         " waiting_code = :waiting_code, waiting = :waiting WHERE id = :job_id",
@@ -110,9 +108,7 @@ def _write_times(tx: Transaction, step: _Step, old: JobState, at: float) -> None
         )
     elif step.to.ended or old.ended:
         ended_at = at if step.to.ended else None
-        tx.execute(
-            "UPDATE jobs SET ended_at = :ended_at WHERE id = :job_id", ended_at=ended_at, job_id=step.job_id
-        )
+        tx.execute("UPDATE jobs SET ended_at = :ended_at WHERE id = :job_id", ended_at=ended_at, job_id=step.job_id)
 
 
 def _failing_with(tx: Transaction, ended: int) -> list[_Step]:
@@ -124,9 +120,7 @@ def _failing_with(tx: Transaction, ended: int) -> list[_Step]:
         " WHERE dependencies.depends_on = :ended AND waiting.state IN ('queued', 'held') ORDER BY waiting.id",
         ended=ended,
     )
-    return [
-        _Step(row["id"], JobState.FAILED, EndReason.DEPENDENCY_FAILED, _blame(ended, row)) for row in rows
-    ]
+    return [_Step(row["id"], JobState.FAILED, EndReason.DEPENDENCY_FAILED, _blame(ended, row)) for row in rows]
 
 
 def _blame(job_id: int, row: Row) -> str:

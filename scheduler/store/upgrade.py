@@ -14,7 +14,7 @@ from pathlib import Path
 from scheduler.config import Settings
 from scheduler.errors import MmqError, SchemaMismatch, UsageError
 from scheduler.store import sqlite
-from scheduler.store.database import HEAD, check_revision, connect, sqlite_path
+from scheduler.store.database import HEAD, REVISIONS, check_revision, connect, sqlite_path
 from scheduler.store.filesystem import refuse_network_file_system
 
 
@@ -25,7 +25,7 @@ def upgrade(settings: Settings) -> Path | None:
     """
     path = sqlite_path(settings.database_url)
     if path is None:
-        _migrate_if_needed(settings.database_url)
+        _migrate(settings.database_url)
         return None
     refuse_network_file_system(path)
     _create_folder(settings, path.parent)
@@ -35,7 +35,7 @@ def upgrade(settings: Settings) -> Path | None:
             return None
         copy = _back_up_before(path, revision) if revision else None
         sqlite.create_file(path)
-        _migrate_if_needed(settings.database_url)
+        _migrate(settings.database_url)
         return copy
 
 
@@ -67,9 +67,7 @@ def _create_folder(settings: Settings, folder: Path) -> None:
             settings.create_home()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise MmqError(
-            f"can't create {folder}: {error.strerror}", hint="export MMQ_HOME=/another/folder"
-        ) from error
+        raise MmqError(f"can't create {folder}: {error.strerror}", hint="export MMQ_HOME=/another/folder") from error
 
 
 @contextmanager
@@ -91,19 +89,10 @@ def _revision(path: Path) -> str | None:
         revision = database.revision()
         tables = database.query("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 1")
     if revision is None and tables:
-        raise MmqError(
-            f"{path} is no database of mmq: it has a table {tables[0]['name']!r}", hint="mmq doctor"
-        )
-    if revision is not None:
-        _refuse_newer(revision, str(path))
+        raise MmqError(f"{path} is no database of mmq: it has a table {tables[0]['name']!r}", hint="mmq doctor")
+    if revision is not None and revision not in REVISIONS:
+        check_revision(revision, str(path))
     return revision
-
-
-def _refuse_newer(revision: str, place: str) -> None:
-    from scheduler.store.database import REVISIONS
-
-    if revision not in REVISIONS:
-        check_revision(revision, place)
 
 
 def _back_up_before(path: Path, revision: str) -> Path:
@@ -129,7 +118,7 @@ def _copy(source: Path, target: Path) -> None:
             closing(module.connect(partial)) as new,
         ):
             old.backup(new)
-        os.rename(partial, target)
+        partial.rename(target)
     except module.Error as error:
         partial.unlink(missing_ok=True)
         raise sqlite.explain(error, source) from error
@@ -137,7 +126,7 @@ def _copy(source: Path, target: Path) -> None:
         raise MmqError(f"can't write {target}: {error.strerror}", hint=f"df -h {target.parent}") from error
 
 
-def _migrate_if_needed(url: str) -> None:
+def _migrate(url: str) -> None:
     from scheduler.store.migrate import migrate
 
     migrate(url)
