@@ -61,7 +61,7 @@ def test_a_probe_that_cannot_be_killed_gets_no_successor(machine: Machine, monke
     machine.show(Gpu(), machine=["hang nvmlInitWithFlags"])
     with monkeypatch.context() as kernel:
         unkilled: list[subprocess.Popen[bytes]] = []
-        kernel.setattr(subprocess.Popen, "kill", unkilled.append)
+        kernel.setattr(subprocess.Popen, "kill", lambda process: unkilled.append(process))
         with pytest.raises(ProbeFailed, match="did not answer"):
             probe.ask()
     machine.show(Gpu())
