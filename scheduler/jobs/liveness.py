@@ -48,20 +48,20 @@ def lock_held(path: Path) -> bool:
 
 
 def holders(path: Path) -> list[int]:
-    """The processes of ours that have this file open: those that hold its lock, a child's inherited one included."""
+    """The processes of ours that hold the exclusive flock of this file, be it inherited; a mere reader is none."""
     try:
         wanted = path.stat()
     except FileNotFoundError:
         return []
-    return sorted(pid for pid in _processes() if _has_open(pid, (wanted.st_dev, wanted.st_ino)))
+    return sorted(pid for pid in _processes() if _holds(pid, (wanted.st_dev, wanted.st_ino)))
 
 
-def group_members(group: int) -> list[int]:
-    """The living processes of a process group."""
+def group_members(group: int, session: int) -> list[int]:
+    """The living processes of a process group, if it is still the one of that session."""
     members = []
     for pid in _processes():
         with contextlib.suppress(OSError):
-            if os.getpgid(pid) == group and process_started(pid) is not None:
+            if os.getpgid(pid) == group and os.getsid(pid) == session and process_started(pid) is not None:
                 members.append(pid)
     return members
 
@@ -70,11 +70,14 @@ def _processes() -> Iterator[int]:
     return (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
 
 
-def _has_open(pid: int, wanted: tuple[int, int]) -> bool:
+def _holds(pid: int, wanted: tuple[int, int]) -> bool:
+    process = _PROC / str(pid)
     with contextlib.suppress(OSError):  # it ended, or it is another user's
-        for descriptor in (_PROC / str(pid) / "fd").iterdir():
+        for descriptor in (process / "fd").iterdir():
             with contextlib.suppress(OSError):
                 found = descriptor.stat()
                 if (found.st_dev, found.st_ino) == wanted:
-                    return True
+                    locks = (process / "fdinfo" / descriptor.name).read_text()
+                    if "FLOCK" in locks and "WRITE" in locks:
+                        return True
     return False

@@ -49,7 +49,8 @@ def test_a_lock_is_held_as_long_as_a_heir_of_it_lives(tmp_path: Path) -> None:
         fcntl.flock(ours, fcntl.LOCK_EX)
         heir = subprocess.Popen(["sleep", "60"], pass_fds=[ours.fileno()])
     assert lock_held(path)
-    assert holders(path) == [heir.pid]
+    with path.open():
+        assert holders(path) == [heir.pid]
     heir.kill()
     heir.wait()
     assert not lock_held(path)
@@ -58,10 +59,11 @@ def test_a_lock_is_held_as_long_as_a_heir_of_it_lives(tmp_path: Path) -> None:
 
 def test_members_of_a_group_are_found() -> None:
     leader = subprocess.Popen(["sh", "-c", "sleep 60 & sleep 60"], process_group=0)
+    session = os.getsid(0)
     deadline = time.monotonic() + 10
-    while len(group_members(leader.pid)) < 3:
+    while len(group_members(leader.pid, session)) < 3:
         assert time.monotonic() < deadline
     os.killpg(leader.pid, 9)
     leader.wait()
-    while group_members(leader.pid):
+    while group_members(leader.pid, session):
         assert time.monotonic() < deadline

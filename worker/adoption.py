@@ -1,0 +1,92 @@
+"""Looking after an attempt whose shim is gone: adopt its trainer, or write down how it ended.
+
+Decides by what is there: a record, a living trainer, its last words, or nothing. Runs in a new shim, which holds the
+shim's lock, so there is only one.
+"""
+
+import contextlib
+import os
+import time
+
+from scheduler.config import Settings
+from scheduler.jobs.liveness import boot_id, holders, process_started, same_process
+from scheduler.jobs.states import AttemptState
+from scheduler.store.database import open_database
+from scheduler.store.records import Attempt
+from worker.classification import Ending, Exit
+from worker.ending import conclude, conclude_seen, recorded_outcome
+from worker.process import AdoptedProcess, evict
+from worker.progress import NOTED, Told
+from worker.reporting import Reporter
+from worker.rundir import RunDir
+from worker.shimlog import log
+from worker.supervision import Patience, Supervision
+from worker.tail import Tail
+
+START_PATIENCE_SECONDS = 15.0
+
+
+def adopt(settings: Settings, attempt: Attempt, run: RunDir, reporter: Reporter, patience: Patience) -> None:
+    """Take over from a dead shim; harmless if there is nothing to take over."""
+    if attempt.state is AttemptState.ADMITTED or _just_claimed(attempt):
+        log(f"attempt {attempt.id} is {attempt.state}: its start is still on the way")
+        return
+    outcome = recorded_outcome(run)
+    if outcome is not None:
+        log("an earlier shim wrote the end down, and could not tell the store")
+        conclude(settings, run, reporter, outcome)
+        return
+    reporter.alive(time.time())
+    told = Told()
+    process = living_trainer(attempt, run)
+    if process is None:
+        evict(run.trainer_lock, grace_seconds=0)
+        ending = last_words(attempt, run, told)
+    else:
+        log(f"adopted trainer {process.pid}")
+        reporter.started(process, time.time())
+        supervision = Supervision(
+            process=process,
+            run=run,
+            tail=Tail(run.events, attempt.number),
+            reporter=reporter,
+            patience=patience,
+            ran_seconds=max(0.0, time.time() - (attempt.started_at or time.time())),
+            noted=_noted(settings, attempt),
+            told=told,
+        )
+        ending = supervision.watch()
+    conclude_seen(settings, run, reporter, ending, told)
+
+
+def living_trainer(attempt: Attempt, run: RunDir) -> AdoptedProcess | None:
+    """The attempt's trainer if it lives; also one that was started, and its shim killed before it could say so."""
+    if same_process(attempt.pid, attempt.pid_started, attempt.boot_id):
+        return AdoptedProcess.adopt(attempt.pid or 0, attempt.pid_started or 0)
+    for pid in holders(run.trainer_lock):
+        started = process_started(pid)
+        with contextlib.suppress(ProcessLookupError):
+            if started is not None and os.getpgid(pid) == pid:
+                return AdoptedProcess.adopt(pid, started)
+    return None
+
+
+def last_words(attempt: Attempt, run: RunDir, told: Told) -> Ending:
+    """The end of a trainer that nobody saw end, by its own events."""
+    for event in Tail(run.events, attempt.number).read():
+        told.take(event)
+    rebooted = attempt.boot_id not in (None, boot_id())
+    log(f"nobody is alive{', the host was rebooted' if rebooted else ''}; last word: {told.last}")
+    return Ending(exit=Exit(), last=told.last, result_exists=run.result_exists())
+
+
+def _just_claimed(attempt: Attempt) -> bool:
+    age_seconds = time.time() - (attempt.claimed_at or 0)
+    return attempt.state is AttemptState.CLAIMED and 0 <= age_seconds < START_PATIENCE_SECONDS
+
+
+def _noted(settings: Settings, attempt: Attempt) -> int:
+    """How many of the trainer's events are in the job's story already."""
+    with contextlib.closing(open_database(settings, lean=True)) as database:
+        rows = database.query("SELECT kind FROM events WHERE attempt_id = :attempt_id", attempt_id=attempt.id)
+    return sum(row["kind"] in NOTED for row in rows)

@@ -1,0 +1,71 @@
+"""From what was seen of an end to its record: exit.json first, then the store, then the doorbell.
+
+Owns the record's form, which whoever comes after a dead shim reads back.
+"""
+
+import json
+import os
+import time
+from typing import Any
+
+import msgspec
+
+from scheduler.broker.doorbell import ring
+from scheduler.config import Settings
+from scheduler.jobs.states import EndReason
+from scheduler.store.records import Outcome
+from worker.classification import Ending, classify
+from worker.progress import Told
+from worker.reporting import Reporter
+from worker.rundir import RunDir, write_durably
+from worker.shimlog import log
+
+_KEPT = ("micro_batch", "accumulation_steps")
+_PEAKS = ("measured_allocated_bytes", "measured_reserved_bytes", "measured_process_bytes")
+
+
+def outcome_of(ending: Ending, told: Told) -> Outcome:
+    reason, message = classify(ending)
+    return Outcome(
+        reason=reason,
+        message=message,
+        exit_code=ending.exit.code,
+        exit_signal=ending.exit.signal,
+        **{name: told.numbers[name] for name in (*_KEPT, *_PEAKS) if name in told.numbers},
+    )
+
+
+def could_not_start(why: str) -> Outcome:
+    return Outcome(reason=EndReason.COULD_NOT_START, message=why)
+
+
+def recorded_outcome(run: RunDir) -> Outcome | None:
+    """What a shim wrote down before it died."""
+    record = run.read_exit()
+    if record is None:
+        return None
+    try:
+        return msgspec.convert({key: record[key] for key in Outcome.__struct_fields__ if key in record}, Outcome)
+    except msgspec.ValidationError as error:
+        log(f"{run.exit} is no record of an end: {error}")
+        return None
+
+
+def conclude_seen(settings: Settings, run: RunDir, reporter: Reporter, ending: Ending, told: Told) -> None:
+    """Write down the end of a trainer, and how far it came."""
+    reporter.reached(told.progress(), time.time())
+    conclude(settings, run, reporter, outcome_of(ending, told))
+
+
+def conclude(settings: Settings, run: RunDir, reporter: Reporter, outcome: Outcome) -> None:
+    """Write the end down where it outlives us, tell the store, and ring the controller."""
+    ended_at = time.time()
+    record: dict[str, Any] = {"attempt": run.number, **msgspec.to_builtins(outcome), "ended_at": ended_at}
+    try:
+        write_durably(run.exit, json.dumps(record, indent=2) + "\n")
+    except OSError as error:  # the disk may be full, and the store still be writable
+        log(f"can't write {run.exit}: {os.strerror(error.errno or 0)}")
+    log(f"{outcome.reason}: {outcome.message}")
+    if not reporter.finish(outcome, ended_at):
+        log("the store stayed away; the record is in exit.json for whoever reconciles")
+    ring(settings)

@@ -1,0 +1,93 @@
+"""Claiming an attempt and spawning its shim: all that a worker does for a job.
+
+A claim is a compare-and-swap in the store, so of any number of messages one wins. The shim goes into a session of
+its own and the worker forgets it; one that can't be started ends the attempt here.
+"""
+
+import logging
+import os
+import subprocess
+import time
+
+from scheduler.config import Settings
+from scheduler.errors import MmqError
+from scheduler.interpreter import python_command, with_source
+from scheduler.store import attempts
+from scheduler.store.database import Database
+from scheduler.store.records import Attempt
+from worker.ending import could_not_start
+from worker.rundir import RunDir
+
+SPAWN_LIMIT_SECONDS = 30.0
+
+_logger = logging.getLogger(__name__)
+
+
+def start(settings: Settings, database: Database, job_id: int, attempt_id: int) -> bool:
+    """Claim the attempt and start its shim; False, and no harm, if it is not there to be claimed."""
+    if not _names(database, job_id, attempt_id):
+        return False
+    attempt = attempts.claim(database, attempt_id, at=time.time())
+    if attempt is None:
+        _logger.info("attempt %d of job %d is not there to be claimed", attempt_id, job_id)
+        return False
+    problem = spawn_shim(settings, attempt)
+    if problem is None:
+        _logger.info("job %d attempt %d: shim started", job_id, attempt.number)
+        return True
+    _logger.error("job %d attempt %d: %s", job_id, attempt.number, problem)
+    attempts.finish(database, attempt_id, could_not_start(problem), at=time.time())
+    return False
+
+
+def adopt(settings: Settings, database: Database, job_id: int, attempt_id: int) -> bool:
+    """Start a shim that looks after an attempt left alone; it finds out by itself if there is nothing to do."""
+    if not _names(database, job_id, attempt_id):
+        return False
+    problem = spawn_shim(settings, attempts.get(database, attempt_id), "--adopt")
+    if problem is not None:
+        _logger.error("job %d attempt %d: can't be adopted: %s", job_id, attempt_id, problem)
+    return problem is None
+
+
+def spawn_shim(settings: Settings, attempt: Attempt, *flags: str) -> str | None:
+    """Start a shim and wait until it stands on its own; None, or why it does not."""
+    run = RunDir(root=settings.run_dir(attempt.job_id), number=attempt.number)
+    command = python_command("worker.shim", str(attempt.id), *flags)
+    try:
+        run.create()
+        with run.shim_log.open("ab") as diary:
+            first_half = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=diary,
+                stderr=diary,
+                cwd=run.root,
+                env=with_source(os.environ),
+                start_new_session=True,
+                timeout=SPAWN_LIMIT_SECONDS,
+                check=False,
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"its shim could not be started: {error}"
+    if first_half.returncode == 0:
+        return None
+    return f"its shim could not be started: {_last_line(run) or f'exit code {first_half.returncode}'}"
+
+
+def _names(database: Database, job_id: int, attempt_id: int) -> bool:
+    """Whether there is such an attempt of such a job; a message that lies is only logged."""
+    try:
+        attempt = attempts.get(database, attempt_id)
+    except MmqError as error:
+        _logger.warning("message for attempt %d: %s", attempt_id, error)
+        return False
+    if attempt.job_id != job_id:
+        _logger.warning("message names job %d for attempt %d of job %d", job_id, attempt_id, attempt.job_id)
+        return False
+    return True
+
+
+def _last_line(run: RunDir) -> str:
+    lines = run.shim_log.read_text(errors="replace").strip().splitlines()
+    return lines[-1].partition(" ")[2][:500] if lines else ""

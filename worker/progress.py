@@ -1,0 +1,61 @@
+"""What the trainer's events amount to: the numbers that the store keeps of a running attempt. Pure."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from scheduler.store.records import Progress
+from worker.tail import TrainerEvent
+
+NOTED = frozenset({"out_of_memory", "checkpoint", "evaluation"})  # what a person would want in the job's story
+_PEAKS = {
+    "measured_allocated_bytes": "allocated_peak_bytes",
+    "measured_reserved_bytes": "reserved_peak_bytes",
+    "measured_process_bytes": "process_peak_bytes",
+}
+_COUNTS = ("step", "total_steps", "micro_batch", "accumulation_steps")
+_RATES = ("loss", "tokens_per_second", "eta_seconds")
+
+
+@dataclass
+class Told:
+    """All that the trainer has told so far."""
+
+    numbers: dict[str, Any] = field(default_factory=dict)
+    last: TrainerEvent | None = None
+
+    def take(self, event: TrainerEvent) -> None:
+        """Fold one event in. Numbers that are no numbers are passed over."""
+        self.last = event
+        if event["event"] == "out_of_memory":
+            event = event | {"micro_batch": event.get("new_micro_batch")}
+        for name in _COUNTS:
+            self._note(name, _count(event.get(name)))
+        if event["event"] in ("step", "finished"):
+            for name in _RATES:
+                self._note(name, _finite(event.get(name)))
+            if "first_loss" not in self.numbers:
+                self._note("first_loss", _finite(event.get("first_loss", event.get("loss"))))
+        for name, told in _PEAKS.items():
+            peak = _count(_peaks(event).get(told))
+            self._note(name, None if peak is None else max(peak, self.numbers.get(name, 0)))
+
+    def progress(self) -> Progress:
+        return Progress(**self.numbers)
+
+    def _note(self, name: str, value: float | None) -> None:
+        if value is not None:
+            self.numbers[name] = value
+
+
+def _peaks(event: TrainerEvent) -> dict[str, Any]:
+    nested = event.get("peaks")
+    return event | nested if isinstance(nested, dict) else event
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63 else None
+
+
+def _finite(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

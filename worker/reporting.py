@@ -1,0 +1,128 @@
+"""The shim's word to the store, which may be away for minutes: nothing is lost, in order, and nobody waits for it.
+
+Owns the shim's connection and its retries. The trainer must never suffer from a store that can't be written.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from scheduler.config import Settings
+from scheduler.errors import MmqError
+from scheduler.jobs.liveness import boot_id, process_started
+from scheduler.store import attempts, transitions
+from scheduler.store.database import Database, open_database
+from scheduler.store.records import Attempt, Orders, Outcome, Progress
+from worker.process import Process
+from worker.shimlog import log
+from worker.tail import TrainerEvent
+
+LONGEST_PAUSE_SECONDS = 30.0
+FINISH_PATIENCE_SECONDS = 600.0
+MOST_WAITING = 10_000
+
+Saying = Callable[[Database], Orders | None]
+Remark = Callable[[Database], object]
+
+
+class Reporter:
+    """One attempt's line to the store. `pid` and start of the shim are those of the process that makes this."""
+
+    def __init__(self, settings: Settings, attempt: Attempt, *, pid: int) -> None:
+        self._settings = settings
+        self._attempt = attempt
+        self._shim_pid = pid
+        self._shim_started = process_started(pid) or 0
+        self._boot_id = boot_id()
+        self._database: Database | None = None
+        self._waiting: deque[Remark] = deque(maxlen=MOST_WAITING)
+        self._pause_seconds = 0.0
+        self._next_try = 0.0  # monotonic
+
+    def alive(self, at: float) -> Orders | None:
+        """Name ourselves as the one who looks after the attempt; the store's orders, None if it can't be reached."""
+        return self._say(
+            lambda db: attempts.shim_alive(
+                db,
+                self._attempt.id,
+                shim_pid=self._shim_pid,
+                shim_started=self._shim_started,
+                boot_id=self._boot_id,
+                at=at,
+            )
+        )
+
+    def started(self, process: Process, at: float) -> None:
+        self._waiting.append(
+            lambda db: attempts.started(
+                db,
+                self._attempt.id,
+                pid=process.pid,
+                pid_started=process.started,
+                shim_pid=self._shim_pid,
+                shim_started=self._shim_started,
+                boot_id=self._boot_id,
+                at=at,
+            )
+        )
+
+    def note(self, event: TrainerEvent, at: float) -> None:
+        """Put an event of the trainer's into the job's story."""
+        detail = {key: value for key, value in event.items() if key not in ("event", "attempt", "at")}
+
+        def write(db: Database) -> None:
+            with db.transaction() as tx:
+                transitions.record(
+                    tx, self._attempt.job_id, event["event"], at=at, attempt_id=self._attempt.id, detail=detail
+                )
+
+        self._waiting.append(write)
+
+    def reached(self, progress: Progress, at: float) -> None:
+        """Say how far the trainer came, before its end is said."""
+
+        def write(db: Database) -> None:
+            attempts.heartbeat(db, self._attempt.id, progress, at=at)
+
+        self._waiting.append(write)
+
+    def beat(self, progress: Progress, at: float) -> Orders | None:
+        """Say all that waits, then how far the trainer is; None while the store can't be written."""
+        return self._say(lambda db: attempts.heartbeat(db, self._attempt.id, progress, at=at))
+
+    def finish(self, outcome: Outcome, at: float) -> bool:
+        """End the attempt, trying for minutes; False if the store stayed away: then exit.json has to do."""
+
+        def end(db: Database) -> None:
+            attempts.finish(db, self._attempt.id, outcome, at=at)
+
+        deadline = time.monotonic() + FINISH_PATIENCE_SECONDS
+        while True:
+            if self._say(end) is not None:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(max(0.05, self._next_try - time.monotonic()))
+
+    def _say(self, last: Saying) -> Orders | None:
+        if time.monotonic() < self._next_try:
+            return None
+        try:
+            self._database = self._database or open_database(self._settings, lean=True)
+            while self._waiting:
+                self._waiting[0](self._database)
+                self._waiting.popleft()
+            orders = last(self._database)
+        except MmqError as error:
+            self._back_off(error)
+            return None
+        self._pause_seconds = 0.0
+        return orders or Orders()
+
+    def _back_off(self, error: MmqError) -> None:
+        self._pause_seconds = min(LONGEST_PAUSE_SECONDS, self._pause_seconds * 2 or 0.5)
+        self._next_try = time.monotonic() + self._pause_seconds
+        log(f"the store can't be written: {error}; next try in {self._pause_seconds:.1f} s")
+        if self._database is not None:
+            self._database.close()
+            self._database = None

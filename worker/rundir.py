@@ -1,0 +1,135 @@
+"""A job's run directory: one class that owns every path of a run, and how its files come to be there.
+
+Holds no opinion about what the files mean. Standard library only: the shim loads this.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LATEST = ("config.json", "log.txt", "exit.json")  # at the top: links to the latest attempt's own
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDir:
+    """`root` belongs to the job, `attempt` to one try at it."""
+
+    root: Path
+    number: int
+
+    @property
+    def attempt(self) -> Path:
+        return self.root / "attempts" / str(self.number)
+
+    @property
+    def source(self) -> Path:
+        return self.root / "job.yaml"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def final(self) -> Path:
+        return self.root / "final"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def trainer_lock(self) -> Path:
+        """Held by the shim and, inherited, by the trainer: while either lives, no other attempt can start."""
+        return self.root / "lock"
+
+    @property
+    def shim_lock(self) -> Path:
+        """Held by the shim alone: whether anybody looks after the trainer."""
+        return self.root / "shim.lock"
+
+    @property
+    def config(self) -> Path:
+        return self.attempt / "config.json"
+
+    @property
+    def log(self) -> Path:
+        return self.attempt / "log.txt"
+
+    @property
+    def exit(self) -> Path:
+        return self.attempt / "exit.json"
+
+    @property
+    def shim_log(self) -> Path:
+        return self.attempt / "shim.log"
+
+    def create(self) -> None:
+        """Make the directories, private."""
+        for directory in (self.root, self.attempt):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def prepare(self, source: str, config: Mapping[str, Any]) -> None:
+        """Write what this attempt starts from, and point the names at the top to it."""
+        if not self.source.exists():
+            write_durably(self.source, source)
+        write_durably(self.config, json.dumps(config, indent=2) + "\n")
+        self.log.touch(mode=0o600)
+        for name in LATEST:
+            _link(self.root / name, Path("attempts") / str(self.number) / name)
+
+    def result_exists(self) -> bool:
+        return (self.final / "model.safetensors").is_file() and (self.final / "config.json").is_file()
+
+    def read_exit(self) -> dict[str, Any] | None:
+        """The record of the end, if one was completed."""
+        with contextlib.suppress(OSError, ValueError):
+            record = json.loads(self.exit.read_text())
+            return record if isinstance(record, dict) else None
+        return None
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a file so that after any crash it is there whole, or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def take_lock(path: Path, *, patience_seconds: float) -> int | None:
+    """Take the exclusive flock of a file and return its descriptor; None if another keeps it all this while.
+
+    A prober may hold a shared lock for a moment, hence the patience.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(descriptor)
+                return None
+            time.sleep(0.02)
+        else:
+            return descriptor
+
+
+def _link(name: Path, target: Path) -> None:
+    temporary = name.with_name(f".{name.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(name)

@@ -1,0 +1,124 @@
+"""Watching a trainer from its start, or its adoption, to its end.
+
+One loop: drain signals, read events, heartbeat, obey, escalate, wait. Signal handlers only append to a list. Owns
+the TERM and the KILL; decides nothing about why the trainer ended.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from scheduler.store.records import Orders
+from worker.caught import caught_signals
+from worker.classification import Ending, Intent
+from worker.process import Process, kill_group, oom_kills, sweep, terminate
+from worker.progress import NOTED, Told
+from worker.reporting import Reporter
+from worker.rundir import RunDir
+from worker.shimlog import log
+from worker.tail import Tail
+
+BEAT_SECONDS = 1.0
+CANCEL_GRACE_SECONDS = 10.0
+STOP_GRACE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long the trainer may take, for all it does and for ending when asked."""
+
+    time_limit_seconds: float | None = None
+    stop_grace_seconds: float = STOP_GRACE_SECONDS
+    cancel_grace_seconds: float = CANCEL_GRACE_SECONDS
+
+    def grace_seconds(self, intent: Intent) -> float:
+        hurried = intent in (Intent.CANCEL, Intent.CLOSED)
+        return self.cancel_grace_seconds if hurried else self.stop_grace_seconds
+
+
+@dataclass
+class Supervision:
+    """The state of the loop."""
+
+    process: Process
+    run: RunDir
+    tail: Tail
+    reporter: Reporter
+    patience: Patience
+    ran_seconds: float = 0.0  # before we came
+    noted: int = 0  # events that a shim before us has put into the story
+    told: Told = field(default_factory=Told)
+    intent: Intent | None = None
+    kill_at: float | None = None  # monotonic
+    killed: bool = False
+    _oom_kills: int = 0
+
+    def watch(self) -> Ending:
+        """Stay until the trainer has ended and nothing of it is left."""
+        began = time.monotonic()
+        self._oom_kills = oom_kills()
+        with caught_signals() as caught:
+            while (found := self.process.ended()) is None:
+                if caught.drain():
+                    self._want(Intent.STOP)
+                self._listen()
+                limit = self.patience.time_limit_seconds
+                if limit is not None and self.ran_seconds + time.monotonic() - began > limit:
+                    self._want(Intent.TIME_LIMIT)
+                self._escalate()
+                caught.wait(self.process, BEAT_SECONDS)
+        left = sweep(self.process, self.run.trainer_lock)
+        log(f"trainer {self.process.pid} ended: {found}" + (f"; killed {left} it left behind" if left else ""))
+        self._read_events()
+        return Ending(
+            exit=found,
+            last=self.told.last,
+            intent=self.intent,
+            killed=self.killed,
+            result_exists=self.run.result_exists(),
+            host_ran_out_of_memory=oom_kills() > self._oom_kills,
+            time_limit_seconds=self.patience.time_limit_seconds,
+        )
+
+    def _listen(self) -> None:
+        self._read_events()
+        orders = self.reporter.beat(self.told.progress(), time.time())
+        if orders is not None:
+            self._obey(orders)
+
+    def _read_events(self) -> None:
+        for event in self.tail.read():
+            self.told.take(event)
+            if event["event"] in NOTED:
+                if self.noted > 0:
+                    self.noted -= 1
+                else:
+                    self.reporter.note(event, time.time())
+
+    def _obey(self, orders: Orders) -> None:
+        if orders.ended:
+            self._want(Intent.CLOSED)
+        elif orders.cancel:
+            self._want(Intent.CANCEL)
+        elif orders.stop:
+            self._want(Intent.STOP)
+
+    def _want(self, intent: Intent) -> None:
+        """Begin to end the trainer; a cancel overrides what was wanted before, and nothing delays what was begun."""
+        if self.intent is not None and intent not in (Intent.CANCEL, Intent.CLOSED):
+            return
+        if self.intent in (intent, Intent.CLOSED):
+            return
+        grace_seconds = self.patience.grace_seconds(intent)
+        log(f"{intent}: TERM to trainer {self.process.pid}, KILL in {grace_seconds:.0f} s")
+        kill_at = time.monotonic() + grace_seconds
+        self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
+        if self.intent is None:
+            terminate(self.process)
+        self.intent = intent
+
+    def _escalate(self) -> None:
+        if self.kill_at is not None and time.monotonic() >= self.kill_at:
+            if not self.killed:
+                log(f"trainer {self.process.pid} did not end on TERM: KILL")
+            self.killed = True
+            kill_group(self.process)
