@@ -104,9 +104,7 @@ class OffloadedAdamW(AdamW):
             parameter.grad = None
 
 
-def build_optimizer(
-    model: nn.Module, *, weight_decay: float, offload: bool, host: Host = nullcontext
-) -> AdamW:
+def build_optimizer(model: nn.Module, *, weight_decay: float, offload: bool, host: Host = nullcontext) -> AdamW:
     """Make the optimizer of a model whose weights are set (offloading copies them)."""
     parameters = dict(model.named_parameters())
     if offload:

@@ -160,8 +160,7 @@ def _contradictions(config: Config) -> list[str]:
         "model.use_moe: mixtures of experts are not supported yet": model.use_moe,
         f"model.num_attention_heads: {model.num_attention_heads} is no multiple of num_key_value_heads "
         f"{model.num_key_value_heads}": model.num_attention_heads % model.num_key_value_heads != 0,
-        f"model.head_dim: must be even for rotary positions, is {model.head_width}": model.head_width % 2
-        != 0,
+        f"model.head_dim: must be even for rotary positions, is {model.head_width}": model.head_width % 2 != 0,
         f"data.max_seq_len: {config.max_seq_len} is more than model.max_position_embeddings "
         f"{model.max_position_embeddings}": config.max_seq_len > model.max_position_embeddings,
         "device: a virtual device needs ledger and total_bytes": device.kind == "virtual"

@@ -5,9 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-GROWTH_INTERVAL = (
-    2000  # steps without an overflow before the scale doubles; torch's defaults, as the factors below
-)
+GROWTH_INTERVAL = 2000  # steps without an overflow before the scale doubles; torch's defaults, as the factors below
 
 
 class LossScaler:
@@ -19,9 +17,7 @@ class LossScaler:
     def unscale(self, gradients: list[Tensor]) -> None:
         """Divide the gradients by the scale in place, noting whether any was not finite."""
         self.found_infinite.zero_()
-        torch._amp_foreach_non_finite_check_and_unscale_(
-            gradients, self.found_infinite, self.scale.reciprocal()
-        )
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, self.found_infinite, self.scale.reciprocal())
 
     def update(self) -> None:
         """Halve the scale after an overflow, double it after a long time without one."""

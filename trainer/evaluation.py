@@ -1,0 +1,63 @@
+"""Loss on the validation rows. Runs out of memory on its own account: its batch halves, training's does not."""
+
+import gc
+from collections.abc import Callable
+
+import torch
+
+from trainer.batches import Row, collate
+from trainer.config import Config
+from trainer.data import RunData
+from trainer.errors import OutOfDeviceMemory
+from trainer.events import EventLog
+from trainer.log import say
+from trainer.memory.device import Device, out_of_memory_numbers
+from trainer.model import MiniMind
+from trainer.step import evaluation_loss
+from trainer.transfer import on_device
+
+
+class Evaluation:
+    def __init__(self, config: Config, device: Device, data: RunData, events: EventLog) -> None:
+        self._config = config
+        self._device = device
+        self._data = data
+        self._events = events
+        self._batch = config.micro_batch
+
+    def run(self, model: MiniMind, step: int, stopping: Callable[[], bool]) -> float | None:
+        """Give the mean loss over the validation targets; None when there are none, or when asked to stop."""
+        rows, total, targets, place = self._data.validation_rows, 0.0, 0, 0
+        while place < len(rows):
+            if stopping():
+                return None
+            batch = [self._data.validation_file[index] for index in rows[place : place + self._batch]]
+            loss = self._loss(model, batch, step)
+            if loss is None:
+                continue  # the same rows again, in a smaller batch
+            total, targets, place = total + loss, targets + sum(r.targets for r in batch), place + len(batch)
+        return total / targets if targets else None
+
+    def _loss(self, model: MiniMind, rows: list[Row], step: int) -> float | None:
+        try:
+            with self._device.host():
+                batch = collate(rows, self._config.max_seq_len)
+            loss = evaluation_loss(model, on_device(batch, self._device), chunked_loss=self._config.plan.chunked_loss)
+            return float(loss)
+        except torch.OutOfMemoryError as error:
+            refusal = out_of_memory_numbers(error, self._device)
+        self._shrink(step, refusal)
+        return None
+
+    def _shrink(self, step: int, refusal: dict[str, int | None]) -> None:
+        gc.collect()
+        self._device.empty_cache()
+        old, self._batch = self._batch, -(-self._batch // 2)
+        can_shrink = old > 1 and self._config.on_out_of_memory == "halve"
+        new = self._batch if can_shrink else None
+        self._events.write(
+            "out_of_memory", step=step, phase="evaluation", micro_batch=old, new_micro_batch=new, **refusal
+        )
+        if not can_shrink:
+            raise OutOfDeviceMemory(f"out of device memory in evaluation with {old} rows at once")
+        say(f"out of device memory in evaluation: {old} rows at once become {new}; training keeps its own")

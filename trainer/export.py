@@ -1,0 +1,58 @@
+"""`final/`: the result of a run, written complete or absent.
+
+model.safetensors (fp32), config.json, MiniMind's own fp16 .pth under its names, tokenizer.json, generated.txt.
+"""
+
+import io
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor
+
+from trainer.checkpoint import save_tensors
+from trainer.config import Config, ModelConfig
+from trainer.model import MiniMind
+from trainer.storage import new_directory
+from trainer.tokenizer import Tokenizer
+
+FINAL = "final"
+_PTH_NAMES = {"pretrain": "pretrain", "sft": "full_sft"}
+
+
+def is_complete(run_dir: Path) -> bool:
+    return (run_dir / FINAL).is_dir()
+
+
+def write_final(run_dir: Path, config: Config, model: MiniMind, tokenizer: Tokenizer, sample: str) -> Path:
+    """Write the result; the caller is within `device.host()`, since copies are made."""
+    with new_directory(run_dir / FINAL) as directory:
+        save_tensors(dict(model.named_parameters()), directory / "model.safetensors")
+        (directory / pth_name(config)).write_bytes(_pth(model.state_dict()))
+        (directory / "config.json").write_bytes(msgspec.json.format(_config_json(config)))
+        (directory / "tokenizer.json").write_text(tokenizer.json, encoding="utf-8")
+        (directory / "generated.txt").write_text(sample, encoding="utf-8")
+    return run_dir / FINAL
+
+
+def pth_name(config: Config) -> str:
+    """Give the file name that MiniMind's programs look for."""
+    return f"{_PTH_NAMES[config.kind]}_{config.model.hidden_size}.pth"
+
+
+def _pth(state: dict[str, Tensor]) -> bytes:
+    buffer = io.BytesIO()  # torch hides a full disk behind its own error; writing the bytes ourselves does not
+    torch.save({name: tensor.detach().half().cpu() for name, tensor in state.items()}, buffer)
+    return buffer.getvalue()
+
+
+def _config_json(config: Config) -> bytes:
+    model = msgspec.to_builtins(config.model)
+    explicit = {"head_dim": config.model.head_width, "intermediate_size": config.model.inner_width}
+    return msgspec.json.encode({"model_type": "minimind", "kind": config.kind} | model | explicit)
+
+
+def read_model_config(final: Path) -> ModelConfig:
+    """Read back the model part of a final/config.json."""
+    found = msgspec.json.decode((final / "config.json").read_bytes())
+    return msgspec.convert({key: found[key] for key in ModelConfig.__struct_fields__}, ModelConfig)

@@ -1,0 +1,44 @@
+"""What the steps gave: read from the device only when a line or a checkpoint is due, and checked to be finite."""
+
+import math
+
+from trainer.checkpoint import RunState
+from trainer.errors import NonFiniteLoss
+from trainer.step import StepResult
+
+UNREAD_AT_MOST = 100  # steps whose results wait on the device
+
+
+class Results:
+    def __init__(self, *, scaled: bool) -> None:
+        self._scaled = scaled
+        self._unread: list[tuple[int, StepResult]] = []
+        self.first_loss: float | None = None
+        self.loss = self.grad_norm = math.nan
+
+    def add(self, step: int, result: StepResult) -> None:
+        self._unread.append((step, result))
+        if len(self._unread) >= UNREAD_AT_MOST:
+            self.read()
+
+    def read(self) -> None:
+        """Wait for the device and take every result in; NonFiniteLoss names the first step that went wrong."""
+        for step, result in self._unread:
+            self.loss, self.grad_norm = float(result.loss), float(result.grad_norm)
+            # Under loss scaling a gradient that overflows is skipped, and ordinary.
+            finite = math.isfinite(self.loss) and (self._scaled or math.isfinite(self.grad_norm))
+            if not finite:
+                raise NonFiniteLoss(
+                    f"step {step}: loss {self.loss}, gradient norm {self.grad_norm}; "
+                    "the last checkpoint is from before"
+                    "\nhint: lower train.learning_rate, or train.dtype: bfloat16 instead of float16"
+                )
+            if self.first_loss is None:
+                self.first_loss = self.loss
+        self._unread.clear()
+
+    def note(self, state: RunState) -> None:
+        """Keep the losses with the run, for checkpoints and the end."""
+        state.loss = self.loss
+        if state.first_loss is None:
+            state.first_loss = self.first_loss

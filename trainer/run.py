@@ -1,0 +1,143 @@
+"""Where a run stands: its weights, optimizer, scaler and counters; from the start, or from its newest checkpoint.
+
+Owns what a checkpoint must hold for a resumed run to go on bit for bit, and the refusal to resume another run's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from trainer import checkpoint
+from trainer.adamw import AdamW, build_optimizer
+from trainer.checkpoint import Checkpoint, RunState
+from trainer.config import Config
+from trainer.errors import BadConfiguration, BadData
+from trainer.events import EventLog
+from trainer.log import say
+from trainer.memory.device import Device
+from trainer.model import MiniMind, build_model, initialise
+from trainer.scaling import LossScaler
+from trainer.weights import load_weights, read_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    model: MiniMind
+    optimizer: AdamW
+    scaler: LossScaler | None
+    state: RunState  # changes with each step
+    resumed_from: Path | None
+
+    def training_tensors(self) -> dict[str, Tensor]:
+        """Name all tensors beside the weights that the next step depends on; the live ones, not copies."""
+        parts = {"optimizer": self.optimizer.state()} | ({"scaler": self.scaler.state()} if self.scaler else {})
+        named = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+        return named | {"random": torch.get_rng_state()}
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+
+def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events: EventLog) -> Run:
+    """Build the run on the device, resumed if there is a checkpoint to resume from."""
+    found = _newest(run_dir, device, events)
+    identity = _identity(config, data_key)
+    if found:
+        _check_same(found, identity, run_dir)
+    torch.manual_seed(config.train.seed)
+    model = build_model(config, device.torch_device)
+    _set_weights(model, config, device, found)
+    optimizer = build_optimizer(
+        model,
+        weight_decay=config.train.weight_decay,
+        offload=config.plan.optimizer_offload,
+        host=device.host,
+    )
+    scaler = LossScaler(device.torch_device) if config.train.dtype == "float16" else None
+    state = found.state if found else RunState(step=0, identity=identity)
+    run = Run(
+        model=model,
+        optimizer=optimizer,
+        scaler=scaler,
+        state=state,
+        resumed_from=found.path if found else None,
+    )
+    if found:
+        _restore(run, found.training, device)
+    return run
+
+
+def save(run: Run, run_dir: Path, device: Device, events: EventLog) -> None:
+    """Write a checkpoint of this very moment."""
+    with device.host():
+        weights = dict(run.model.named_parameters())
+        path = checkpoint.save(run_dir / "checkpoints", run.state, weights, run.training_tensors())
+    events.write("checkpoint", step=run.state.step, path=str(path))
+    say(f"saved {path}")
+
+
+def _newest(run_dir: Path, device: Device, events: EventLog) -> Checkpoint | None:
+    with device.host():
+        found, damage = checkpoint.load_newest(run_dir / "checkpoints")
+    for message in damage:
+        events.write("checkpoint_damaged", message=message)
+        say(f"a checkpoint is damaged and passed over: {message}")
+    if damage and not found:
+        say("no complete checkpoint is left: the run begins anew")
+    return found
+
+
+def _set_weights(model: MiniMind, config: Config, device: Device, found: Checkpoint | None) -> None:
+    with device.host():
+        if found:
+            load_weights(model, found.model, f"checkpoint {found.path}")
+        elif config.init_from:
+            source = Path(config.init_from)
+            load_weights(model, read_weights(source), f"init_from {source}")
+        else:
+            initialise(model, config.train.seed)
+
+
+def _restore(run: Run, saved: Mapping[str, Tensor], device: Device) -> None:
+    with device.host(), torch.no_grad():
+        for name, tensor in run.training_tensors().items():
+            if name != "random":
+                tensor.copy_(saved[name])
+        torch.set_rng_state(saved["random"])
+
+
+def _identity(config: Config, data_key: str) -> dict[str, Any]:
+    """Collect what shapes the result; plan, device and how often to report do not."""
+    train = msgspec.to_builtins(config.train)
+    free = ("log_interval", "save_interval", "batch_size", "accumulation_steps")
+    return {
+        **{name: value for name, value in train.items() if name not in free},
+        "kind": config.kind,
+        "model": msgspec.to_builtins(config.model),
+        "max_seq_len": config.max_seq_len,
+        "validation": config.data.validation,
+        "learning_rate": config.learning_rate,
+        "effective_batch": config.effective_batch,
+        "epochs": config.epochs,
+        "data": data_key,
+    }
+
+
+def _check_same(found: Checkpoint, identity: Mapping[str, Any], run_dir: Path) -> None:
+    before = found.state.identity
+    differing = [name for name in identity if before.get(name) != identity[name]]
+    if differing == ["data"]:
+        remedy = "put the file back as it was, or use another run directory"
+        reason = f"its content has changed since the run in {run_dir} began"
+        raise BadData("data.path or data.validation", None, None, reason, remedy)
+    for name in differing:
+        raise BadConfiguration(
+            f"{run_dir} holds a run with another {name}: {before.get(name)} there, {identity[name]} here"
+            "\nhint: use another run directory"
+        )

@@ -1,0 +1,44 @@
+"""A device opened for a run, and what is left of out-of-memory errors when they come from outside a step."""
+
+import gc
+from pathlib import Path
+
+import msgspec
+import torch
+
+from trainer.config import Config
+from trainer.errors import BadConfiguration, OutOfDeviceMemory
+from trainer.events import EventLog
+from trainer.loop import train
+from trainer.memory.device import Device, open_device, out_of_memory_numbers
+from trainer.stopping import StopRequest
+
+
+def run_session(config: Config, run_dir: Path, events: EventLog, stop: StopRequest) -> None:
+    """Run `train` on the device that CONFIG names."""
+    try:
+        device = _open(config)
+    except torch.OutOfMemoryError as error:
+        raise OutOfDeviceMemory(f"the device has no room for this process: {error}") from None
+    try:
+        with device.accounting():
+            train(config, run_dir, device, events, stop)
+        return
+    except torch.OutOfMemoryError as error:
+        message, numbers = str(error), out_of_memory_numbers(error, device)
+    gc.collect()
+    micro_batch = config.micro_batch
+    events.write(
+        "out_of_memory", step=None, phase="outside steps", micro_batch=micro_batch, new_micro_batch=None, **numbers
+    )
+    raise OutOfDeviceMemory(f"out of device memory outside a training step: {message}")
+
+
+def _open(config: Config) -> Device:
+    wanted = msgspec.to_builtins(config.device)
+    has_cuda = config.device.kind in ("auto", "cuda") and torch.cuda.is_available()
+    if config.device.kind == "auto":
+        wanted["kind"] = "cuda" if has_cuda else "cpu"
+    elif config.device.kind == "cuda" and not has_cuda:
+        raise BadConfiguration("device.kind: cuda, but torch finds no CUDA device\nhint: nvidia-smi")
+    return open_device(wanted)

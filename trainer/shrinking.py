@@ -1,0 +1,97 @@
+"""A training step that survives out of memory: the micro-batch halves, the effective batch stays.
+
+Owns the micro-batch of a run. The step is run again from the same rows; nothing was applied, so nothing is lost.
+"""
+
+import gc
+from collections.abc import Sequence
+
+import torch
+
+from trainer.adamw import AdamW
+from trainer.batches import Row
+from trainer.config import Config
+from trainer.errors import OutOfDeviceMemory
+from trainer.events import EventLog
+from trainer.log import say
+from trainer.memory.device import Device, out_of_memory_numbers
+from trainer.model import MiniMind
+from trainer.scaling import LossScaler
+from trainer.step import Phase, StepResult, train_step
+from trainer.transfer import stream
+
+REPEATABLE: tuple[Phase, ...] = ("idle", "forward", "backward")  # before these end, nothing was applied
+
+
+class ShrinkingStep:
+    def __init__(
+        self,
+        config: Config,
+        device: Device,
+        events: EventLog,
+        model: MiniMind,
+        optimizer: AdamW,
+        scaler: LossScaler | None,
+    ) -> None:
+        self.micro_batch = config.micro_batch
+        self._config = config
+        self._device = device
+        self._events = events
+        self._model = model
+        self._optimizer = optimizer
+        self._scaler = scaler
+        self._phase: Phase = "idle"
+
+    @property
+    def accumulation_steps(self) -> int:
+        return -(-self._config.effective_batch // self.micro_batch)
+
+    def run(self, step: int, rows: Sequence[Row]) -> StepResult:
+        """Run optimizer step `step` over its rows, with ever smaller micro-batches until it fits."""
+        while True:
+            try:
+                return self._once(rows)
+            except torch.OutOfMemoryError as error:
+                # Only numbers leave this block: the traceback holds the tensors of the failed micro-batch.
+                refusal = out_of_memory_numbers(error, self._device)
+            self._shrink(step, len(rows), refusal)
+
+    def _once(self, rows: Sequence[Row]) -> StepResult:
+        self._phase = "idle"
+        return train_step(
+            self._model,
+            self._optimizer,
+            stream(rows, self.micro_batch, self._config.max_seq_len, self._device),
+            target_tokens=sum(row.targets for row in rows),
+            grad_clip=self._config.train.grad_clip,
+            chunked_loss=self._config.plan.chunked_loss,
+            scaler=self._scaler,
+            enter=self._enter,
+        )
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+
+    def _shrink(self, step: int, rows: int, refusal: dict[str, int | None]) -> None:
+        self._optimizer.zero_grad()
+        gc.collect()
+        self._device.empty_cache()
+        old = self.micro_batch
+        # The last step of a run may have fewer rows than a micro-batch: halve what was really on the device.
+        new = -(-min(old, rows) // 2)
+        can_shrink = min(old, rows) > 1 and self._config.on_out_of_memory == "halve" and self._phase in REPEATABLE
+        self._events.write(
+            "out_of_memory",
+            step=step,
+            phase=self._phase,
+            micro_batch=old,
+            new_micro_batch=new if can_shrink else None,
+            **refusal,
+        )
+        if not can_shrink:
+            raise OutOfDeviceMemory(f"out of device memory at step {step}, in {self._phase}, with micro-batch {old}")
+        self.micro_batch = new
+        say(
+            f"out of device memory at step {step}: micro-batch {old} becomes {new}, accumulation "
+            f"{self.accumulation_steps}; the effective batch stays {self._config.effective_batch}"
+        )

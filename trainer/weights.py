@@ -1,0 +1,70 @@
+"""Weights from elsewhere: a run, a MiniMind .pth or a safetensors file. Strict: every name and shape must agree."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from trainer.errors import BadConfiguration
+
+NAMED_AT_MOST = 5
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+def read_weights(source: Path) -> dict[str, Tensor]:
+    """Read tensors by name from a run directory, its final/, a .pth or a .safetensors file."""
+    file = _file_of(source)
+    try:
+        found: Any = (
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
+    except FileNotFoundError:
+        raise BadConfiguration(f"init_from: no such file: {file}") from None
+    except Exception as error:  # noqa: BLE001 (unpickling a foreign file can raise anything)
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
+        raise BadConfiguration(f"init_from: {file} is no file of weights: {first_line}") from None
+    if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
+        raise BadConfiguration(f"init_from: {file} is no file of weights: not a dict of tensors")
+    return found
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Copy weights into the model; the error names the first parameters that differ, with their shapes."""
+    expected = model.state_dict()
+    tied = _HEAD in expected and expected[_HEAD].data_ptr() == expected[_EMBEDDING].data_ptr()
+    given = dict(weights)
+    if tied and _EMBEDDING in given:
+        given.setdefault(_HEAD, given[_EMBEDDING])
+    wrong = _differences(expected, given)
+    if not wrong and tied and not torch.equal(given[_HEAD], given[_EMBEDDING]):
+        wrong = [f"{_HEAD} differs from {_EMBEDDING}, and model.tie_word_embeddings is true"]
+    if wrong:
+        more = f"\n  and {len(wrong) - NAMED_AT_MOST} more" if len(wrong) > NAMED_AT_MOST else ""
+        listed = "\n  ".join(wrong[:NAMED_AT_MOST])
+        raise BadConfiguration(f"{source} does not fit the model:\n  {listed}{more}")
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            tensor.copy_(given[name])
+
+
+def _differences(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    shapes = [
+        f"{name}: the model has {list(tensor.shape)}, the file {list(given[name].shape)}"
+        for name, tensor in expected.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    missing = [f"{name} {list(t.shape)} is missing in the file" for name, t in expected.items() if name not in given]
+    extra = [f"{name} {list(t.shape)} is not in the model" for name, t in given.items() if name not in expected]
+    return shapes + missing + extra
+
+
+def _file_of(source: Path) -> Path:
+    if not source.is_dir():
+        return source
+    final = source / "final" if (source / "final").is_dir() else source
+    return final / "model.safetensors"
