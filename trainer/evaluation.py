@@ -1,7 +1,6 @@
 """Loss on the validation rows. Runs out of memory on its own account: its batch halves, training's does not."""
 
 import gc
-from collections.abc import Callable
 
 import torch
 
@@ -14,6 +13,7 @@ from trainer.log import say
 from trainer.memory.device import Device, out_of_memory_numbers
 from trainer.model import MiniMind
 from trainer.step import evaluation_loss
+from trainer.stopping import StopRequest
 from trainer.transfer import on_device
 
 
@@ -25,11 +25,11 @@ class Evaluation:
         self._events = events
         self._batch = config.micro_batch
 
-    def run(self, model: MiniMind, step: int, stopping: Callable[[], bool]) -> float | None:
+    def run(self, model: MiniMind, step: int, stop: StopRequest) -> float | None:
         """Give the mean loss over the validation targets; None when there are none, or when asked to stop."""
         rows, total, targets, place = self._data.validation_rows, 0.0, 0, 0
         while place < len(rows):
-            if stopping():
+            if stop:
                 return None
             batch = [self._data.validation_file[index] for index in rows[place : place + self._batch]]
             loss = self._loss(model, batch, step)

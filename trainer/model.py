@@ -74,8 +74,7 @@ class Attention(nn.Module):
         """x [batch, length, hidden]; cos and sin [length, head width]."""
         batch, length, _ = x.shape
         q, k, v = (
-            projection(x).view(batch, length, -1, self.width)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            projection(x).view(batch, length, -1, self.width) for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -181,9 +180,7 @@ def build_model(config: Config, device: torch.device) -> MiniMind:
     return MiniMind(config, device)
 
 
-def initialise(
-    model: nn.Module, seed: int, host: Callable[[], AbstractContextManager[Any]] = nullcontext
-) -> None:
+def initialise(model: nn.Module, seed: int, host: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
     """Draw the first weights, on the host and one at a time: the same for every device, in no extra memory.
 
     Products as torch's own linear layer does (uniform within 1/sqrt(inputs)), norms 1, as upstream.

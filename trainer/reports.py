@@ -46,7 +46,7 @@ class Reports:
             effective_batch=self._config.effective_batch,
             parameters=self._run.parameters,
             device=str(self._device.torch_device) if self._device.kind == "cuda" else self._device.kind,
-            torch=torch.__version__,
+            torch=str(torch.__version__),
             resumed_from=str(resumed_from) if resumed_from else None,
             **self._place(),
         )

@@ -25,8 +25,7 @@ TRAINING_SAMPLE_BYTES = 64 * 1024**2  # enough text for 6400 entries; a larger f
 class Tokenizer:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self.begin: int = encoder.token_to_id(BEGIN)
-        self.end: int = encoder.token_to_id(END)
+        _, self.begin, self.end = (_special(encoder, token) for token in (PAD, BEGIN, END))
         self.entries = encoder.get_vocab_size()
         self.json = encoder.to_str()
         self.digest = hashlib.sha256(self.json.encode()).hexdigest()
@@ -83,14 +82,18 @@ def _read(path: Path, vocab_size: int) -> Tokenizer:
         encoder = Encoder.from_file(str(path))
     except Exception as error:  # noqa: BLE001 (the library raises bare Exception for any file it can't read)
         raise BadConfiguration(f"data.tokenizer: {path}: {error}") from None
-    for token in (PAD, BEGIN, END):
-        if encoder.token_to_id(token) is None:
-            raise BadConfiguration(f"data.tokenizer: {path} has no token {token}, which MiniMind's format needs")
     if encoder.get_vocab_size() > vocab_size:
         raise BadConfiguration(
             f"data.tokenizer: {path} has {encoder.get_vocab_size()} entries, model.vocab_size is {vocab_size}"
         )
     return Tokenizer(encoder)
+
+
+def _special(encoder: Encoder, token: str) -> int:
+    number = encoder.token_to_id(token)
+    if number is None:
+        raise BadConfiguration(f"data.tokenizer: it has no token {token}, which MiniMind's format needs")
+    return number
 
 
 def _train(config: Config) -> Tokenizer:
