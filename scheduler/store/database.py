@@ -17,7 +17,6 @@ from scheduler.store.filesystem import refuse_network_file_system
 Row = dict[str, Any]
 
 REVISIONS = ("0001",)  # oldest first; a test holds them against migrations/
-HEAD = REVISIONS[-1]
 
 
 class Reader(Protocol):
@@ -93,17 +92,27 @@ def connect(url: str, *, lean: bool) -> Database:
     return EngineDatabase(url)
 
 
+def head() -> str:
+    """The revision that this code speaks."""
+    return REVISIONS[-1]
+
+
 def check_revision(revision: str | None, url: str) -> None:
+    """Raise SchemaMismatch, naming the command that mends it, unless the revision is ours."""
     if revision is None:
         raise _missing(without_password(url))
-    if revision == HEAD:
-        return
-    if revision in REVISIONS:
-        raise SchemaMismatch(f"the database is of revision {revision}, this mmq needs {HEAD}", hint="mmq db upgrade")
-    raise SchemaMismatch(
-        f"the database is of revision {revision}, which a newer mmq wrote; this one knows {HEAD}",
-        hint="pip install --upgrade mmq",
-    )
+    refuse_newer(revision)
+    if revision != head():
+        raise SchemaMismatch(f"the database is of revision {revision}, this mmq needs {head()}", hint="mmq db upgrade")
+
+
+def refuse_newer(revision: str) -> None:
+    """Raise SchemaMismatch for a revision that this code has never heard of."""
+    if revision not in REVISIONS:
+        raise SchemaMismatch(
+            f"the database is of revision {revision}, which a newer mmq wrote; this one knows {head()}",
+            hint="pip install --upgrade mmq",
+        )
 
 
 def sqlite_path(url: str) -> Path | None:

@@ -5,12 +5,13 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, event, text
 
 import migrations
 from scheduler.errors import MmqError
 from scheduler.store import engine as engines
-from scheduler.store.database import HEAD, REVISIONS, check_revision
+from scheduler.store.database import refuse_newer
 
 
 def configuration(connection: Connection | None = None) -> Config:
@@ -21,7 +22,7 @@ def configuration(connection: Connection | None = None) -> Config:
     return config
 
 
-def migrate(url: str, to: str = HEAD) -> None:
+def migrate(url: str, to: str = "head") -> None:
     """Bring a database to a revision, all or nothing; a no-op where it is there already."""
     engine = engines.create(url)
     if engine.dialect.name == "sqlite":
@@ -33,7 +34,7 @@ def migrate(url: str, to: str = HEAD) -> None:
             with connection.begin():
                 if engine.dialect.name == "postgresql":
                     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": engines.WRITER_LOCK})
-                _refuse_newer(connection, url)
+                _refuse_newer(connection)
                 command.upgrade(configuration(connection), to)
                 _check_foreign_keys(connection)
     finally:
@@ -44,12 +45,10 @@ def _foreign_keys_off(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys = OFF")
 
 
-def _refuse_newer(connection: Connection, url: str) -> None:
-    from alembic.runtime.migration import MigrationContext
-
+def _refuse_newer(connection: Connection) -> None:
     revision = MigrationContext.configure(connection).get_current_revision()
-    if revision is not None and revision not in REVISIONS:
-        check_revision(revision, url)
+    if revision is not None:
+        refuse_newer(revision)
 
 
 def _check_foreign_keys(connection: Connection) -> None:

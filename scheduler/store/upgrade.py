@@ -14,12 +14,12 @@ from pathlib import Path
 from scheduler.config import Settings
 from scheduler.errors import MmqError, SchemaMismatch, UsageError
 from scheduler.store import sqlite
-from scheduler.store.database import HEAD, REVISIONS, check_revision, connect, sqlite_path
+from scheduler.store.database import connect, head, refuse_newer, sqlite_path
 from scheduler.store.filesystem import refuse_network_file_system
 
 
 def upgrade(settings: Settings) -> Path | None:
-    """Bring the schema to HEAD; answers where the copy of the old database lies, if there was anything to copy.
+    """Bring the schema up to date; answers where the copy of the old database lies, if there was anything to copy.
 
     Raises SchemaMismatch for a database that a newer mmq wrote, MmqError for one that isn't mmq's.
     """
@@ -31,7 +31,7 @@ def upgrade(settings: Settings) -> Path | None:
     _create_folder(settings, path.parent)
     with _alone(path):
         revision = _revision(path)
-        if revision == HEAD:
+        if revision == head():
             return None
         copy = _back_up_before(path, revision) if revision else None
         sqlite.create_file(path)
@@ -90,8 +90,8 @@ def _revision(path: Path) -> str | None:
         tables = database.query("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 1")
     if revision is None and tables:
         raise MmqError(f"{path} is no database of mmq: it has a table {tables[0]['name']!r}", hint="mmq doctor")
-    if revision is not None and revision not in REVISIONS:
-        check_revision(revision, str(path))
+    if revision is not None:
+        refuse_newer(revision)
     return revision
 
 
