@@ -1,0 +1,39 @@
+"""The queue as an admission cycle reads it: bounded, whatever the number of jobs in it. Reads only."""
+
+from scheduler.store.database import Reader
+from scheduler.store.records import Job
+
+_WAITS_FOR_ANOTHER = (
+    "EXISTS (SELECT 1 FROM dependencies JOIN jobs parent ON parent.id = dependencies.depends_on"
+    " WHERE dependencies.job_id = jobs.id AND parent.state <> 'succeeded')"
+)
+
+
+def heads(db: Reader, *, limit: int) -> list[Job]:
+    """The first queued jobs that wait for no other job, the next one first."""
+    return _jobs(db, f"AND NOT {_WAITS_FOR_ANOTHER}", limit)
+
+
+def blocked(db: Reader, *, limit: int) -> list[Job]:
+    """The first queued jobs that wait for another job."""
+    return _jobs(db, f"AND {_WAITS_FOR_ANOTHER}", limit)
+
+
+def unexplained(db: Reader, *, limit: int) -> list[Job]:
+    """The first queued jobs that nothing but "new" or "requeued" has been said of."""
+    return _jobs(db, "AND waiting_code IN ('new', 'requeued')", limit)
+
+
+def unsettled(db: Reader) -> bool:
+    """Whether any job is queued, admitted or running."""
+    return bool(db.query("SELECT 1 AS one FROM jobs WHERE state IN ('queued', 'admitted', 'running') LIMIT 1"))
+
+
+def _jobs(db: Reader, condition: str, limit: int) -> list[Job]:
+    # Sorted by id alone first: the rows are large, and most of a long queue is not wanted.
+    rows = db.query(
+        f"SELECT * FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'queued' {condition}"  # noqa: S608
+        " ORDER BY priority DESC, id ASC LIMIT :limit) ORDER BY priority DESC, id ASC",
+        limit=limit,
+    )
+    return [Job.from_row(row) for row in rows]
