@@ -1,0 +1,150 @@
+"""What a job would need and get on a device, without running it: for `mmq estimate`. No service, no GPU needed.
+
+Reads the footprint cache and adds to it where a store exists; does not create one. Traces itself, and waits for it.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from scheduler.admission.plan import Plan, choose, need_bytes, smallest
+from scheduler.admission.wish import Wish, wish_of
+from scheduler.config import Settings
+from scheduler.controller.footprints import request_for, stored
+from scheduler.devices.catalogue import find
+from scheduler.devices.choice import open_devices
+from scheduler.errors import MmqError, UsageError
+from scheduler.footprint.curve import Candidate, Footprint
+from scheduler.footprint.request import Target
+from scheduler.footprint.tracer import trace
+from scheduler.jobs.spec import JobSpec
+from scheduler.store import footprints
+from scheduler.store.database import Database, open_database, sqlite_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """The device an estimate is for, empty."""
+
+    name: str
+    target: Target
+    total_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    place: Place
+    wish: Wish
+    footprint: Footprint
+    plan: Plan | None  # None: it does not fit
+
+    @property
+    def shown(self) -> Candidate:
+        """The candidate whose parts are told: the plan's, or the smallest of those that do not fit."""
+        if self.plan is not None:
+            return self.plan.candidate
+        least = smallest(self.wish, self.footprint, self.place.target.kind)
+        return least or min(self.footprint.candidates, key=lambda candidate: candidate.process_bytes)
+
+    def need_bytes(self, candidate: Candidate) -> int:
+        """Return what would be reserved: the prediction and its margin."""
+        return need_bytes(self.place.target.kind, candidate)
+
+    def fits(self, candidate: Candidate) -> bool:
+        cap = min(self.place.total_bytes, self.wish.max_memory_bytes or self.place.total_bytes)
+        return self.need_bytes(candidate) <= cap
+
+    def accumulation_steps(self, candidate: Candidate) -> int:
+        return -(-self.wish.effective_batch // candidate.micro_batch)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "gpu": {
+                "name": self.place.name,
+                "kind": self.place.target.kind,
+                "total_bytes": self.place.total_bytes,
+            },
+            "plan": None if self.plan is None else self._row(self.plan.candidate),
+            "reserve_bytes": None if self.plan is None else self.plan.reserve_bytes,
+            "parts": dict(self.shown.parts),
+            "candidates": [
+                {**self._row(candidate), "parts": dict(candidate.parts), "fits": self.fits(candidate)}
+                for candidate in self.footprint.candidates
+            ],
+            "effective_batch": self.wish.effective_batch,
+            "parameters": self.footprint.parameters,
+            "fits": self.plan is not None,
+        }
+
+    def _row(self, candidate: Candidate) -> dict[str, Any]:
+        return {
+            "micro_batch": candidate.micro_batch,
+            "accumulation_steps": self.accumulation_steps(candidate),
+            **candidate.modes.as_json(),
+            "allocated_bytes": candidate.allocated_bytes,
+            "reserved_bytes": candidate.reserved_bytes,
+            "process_bytes": candidate.process_bytes,
+        }
+
+
+def estimate(spec: JobSpec, gpu: str | None, settings: Settings) -> Estimate:
+    """Estimate a job on a GPU by name or size, or on the largest device of this host.
+
+    Raises UsageError for a GPU that is not known, MmqError where the footprint can't be traced.
+    """
+    place = _named(gpu) if gpu else _here(settings)
+    wish = wish_of(spec)
+    footprint = _footprint(spec, wish, place.target, settings)
+    plan = choose(
+        wish,
+        footprint,
+        place.target.kind,
+        available_bytes=place.total_bytes,
+        usable_bytes=place.total_bytes,
+    )
+    return Estimate(place=place, wish=wish, footprint=footprint, plan=plan)
+
+
+def _named(gpu: str) -> Place:
+    entry = find(gpu)
+    target = Target(kind="cuda", capability=entry.capability)
+    return Place(name=entry.name, target=target, total_bytes=entry.total_bytes)
+
+
+def _here(settings: Settings) -> Place:
+    with closing(open_devices(settings.devices, settings)) as devices:
+        infos = devices.discover()
+    if not infos:
+        raise UsageError("there is no device here to estimate for", hint="mmq estimate FILE --gpu 24GiB")
+    largest = max(infos, key=lambda info: info.total_bytes)
+    target = Target(kind=largest.kind, capability=largest.capability)
+    return Place(name=f"{largest.label} ({largest.name})", target=target, total_bytes=largest.total_bytes)
+
+
+def _footprint(spec: JobSpec, wish: Wish, target: Target, settings: Settings) -> Footprint:
+    key, request = request_for(spec, wish, target)
+    with _store(settings) as db:
+        known = stored(db, key) if db is not None else None
+        if known is not None:
+            return known
+        answer = trace(key, request)
+        if answer.body is None:
+            raise MmqError(answer.error or "the tracer gave no answer", hint="mmq doctor")
+        if db is not None:
+            footprints.put(db, key, answer.body, at=time.time())
+        return Footprint.from_json(msgspec.json.decode(answer.body))
+
+
+@contextmanager
+def _store(settings: Settings) -> Iterator[Database | None]:
+    """Open the store if there is one; an estimate neither makes one nor needs one."""
+    path = sqlite_path(settings.database_url)
+    if path is not None and not path.exists():
+        yield None
+        return
+    with closing(open_database(settings, lean=True)) as db:
+        yield db

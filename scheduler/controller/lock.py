@@ -1,0 +1,46 @@
+"""One controller a home, and one a host and store: a lock that dies with its holder."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from scheduler.config import Settings
+from scheduler.errors import MmqError
+from scheduler.jobs.liveness import process_started
+from scheduler.store import heartbeats
+from scheduler.store.database import Reader
+
+
+@contextlib.contextmanager
+def sole_controller(settings: Settings) -> Iterator[None]:
+    """Hold the home's controller lock; MmqError naming the holder if another process has it."""
+    settings.create_home()
+    path = settings.home / "controller.lock"
+    with path.open("a+") as lock:
+        path.chmod(0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise _taken(lock.read().strip() or "unknown", str(settings.home)) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def component(settings: Settings) -> str:
+    return f"controller@{settings.host}"
+
+
+def refuse_second(db: Reader, settings: Settings) -> None:
+    """Raise MmqError if a controller of another home, alive on this host, serves the same store."""
+    for beat in heartbeats.all(db):
+        alive = beat.pid != os.getpid() and process_started(beat.pid) == beat.pid_started
+        if beat.component == component(settings) and alive:
+            raise _taken(str(beat.pid), settings.database_url.rpartition("@")[2])
+
+
+def _taken(pid: str, place: str) -> MmqError:
+    return MmqError(f"a controller runs already for {place}: pid {pid}", hint="mmq down")

@@ -1,0 +1,113 @@
+"""The controller: an admission cycle when something rang or time has passed, and a reconcile pass beside it.
+
+Crash-only: every step leaves the store true, so an error nobody expected ends the process, and the supervisor starts
+a new one. Holds in memory what may be forgotten: footprints, what was published when, how long a job has been short.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from scheduler.admission.cycle import decide
+from scheduler.admission.decisions import Decision, Wait, WaitCode
+from scheduler.config import Settings
+from scheduler.controller.dispatch import Dispatch, Publisher
+from scheduler.controller.effects import apply
+from scheduler.controller.footprints import AsksTracer, FootprintBook
+from scheduler.controller.lock import component
+from scheduler.controller.reconcile import reconcile
+from scheduler.controller.sight import Lookout, Sight
+from scheduler.controller.snapshot import take
+from scheduler.devices.device import Devices
+from scheduler.store import attempts, heartbeats, queueing
+from scheduler.store import devices as device_rows
+from scheduler.store.database import Database
+from scheduler.store.observations import raise_process_peaks
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """This process, as the heartbeat row names it."""
+
+    pid: int
+    pid_started: int
+
+
+@dataclass(kw_only=True)
+class Controller:
+    """One host's controller. `cycle` and `reconcile` may be called at any time, in any order."""
+
+    db: Database
+    settings: Settings
+    devices: Devices
+    tracer: AsksTracer
+    publisher: Publisher
+    identity: Identity
+    clock: Callable[[], float] = time.time
+    _short_since: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._lookout = Lookout(self.devices)
+        self._dispatch = Dispatch(self.db, self.publisher)
+        self._book = FootprintBook(self.db, self.tracer)
+
+    def reconcile(self) -> None:
+        """See which devices there are, and publish what live attempts need."""
+        now = self.clock()
+        device_rows.upsert(self.db, self._lookout.discover(), self.settings.host, at=now)
+        reconcile(attempts.live(self.db, self.settings.host), self._dispatch, now=now)
+
+    def cycle(self) -> bool:
+        """Look, decide, act. Returns whether anything is queued or under way."""
+        now = self.clock()
+        self._book.collect(now=now)
+        sight = self._look(now)
+        snapshot = take(self.db, self.settings, sight, self._book, self._short_since, now=now)
+        raise_process_peaks(self.db, snapshot.held)
+        decisions = decide(snapshot.jobs, snapshot.devices, now=now)
+        apply(
+            decisions,
+            db=self.db,
+            settings=self.settings,
+            devices=self.devices,
+            sight=sight,
+            dispatch=self._dispatch,
+            now=now,
+        )
+        self._note_shortages(decisions, now)
+        self._publish_again()
+        self._beat(now)
+        return queueing.unsettled(self.db)
+
+    def _look(self, now: float) -> Sight:
+        sight = self._lookout.look()
+        device_rows.write_readings(self.db, sight.readings.values())
+        for reading in sight.readings.values():
+            if reading.error is not None:
+                log.warning("device %s: %s", reading.device_id, reading.error)
+        return sight
+
+    def _note_shortages(self, decisions: list[Decision], now: float) -> None:
+        short = {
+            decision.job_id for decision in decisions if isinstance(decision, Wait) and decision.code is WaitCode.MEMORY
+        }
+        self._short_since = {job_id: self._short_since.get(job_id, now) for job_id in short}
+
+    def _publish_again(self) -> None:
+        """While the broker is away, don't leave it to the next reconcile pass."""
+        if self._dispatch.complaint is not None:
+            reconcile(attempts.live(self.db, self.settings.host), self._dispatch, now=self.clock())
+
+    def _beat(self, now: float) -> None:
+        detail = {"devices": self._lookout.complaint, "broker": self._dispatch.complaint}
+        heartbeats.beat(
+            self.db,
+            component(self.settings),
+            self.identity.pid,
+            self.identity.pid_started,
+            {name: told for name, told in detail.items() if told is not None},
+            at=now,
+        )

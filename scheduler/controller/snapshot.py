@@ -1,0 +1,151 @@
+"""Step 2 of the admission cycle: one moment of the store and the devices, as the values that `decide` takes."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
+
+from scheduler.admission.cycle import HEADS
+from scheduler.admission.facts import Claim, Dependency, DeviceView, QueuedJob, Untraced
+from scheduler.admission.wish import Wish, wish_of
+from scheduler.config import Settings
+from scheduler.controller.footprints import FootprintBook
+from scheduler.controller.holdings import held_bytes, owners
+from scheduler.controller.sight import Sight, target_of, view
+from scheduler.footprint.curve import Footprint, Modes
+from scheduler.jobs.spec import decode
+from scheduler.jobs.states import EndReason, JobState
+from scheduler.store import attempts, devices, jobs, queueing
+from scheduler.store.database import Database, Reader
+from scheduler.store.records import Attempt, Job, Reservation
+
+EXPLAINED = 500  # jobs beyond the heads that are given a reason in one cycle
+
+_ONE_ROW = Wish(effective_batch=1, max_seq_len=1)  # of a job that is refused before its wish counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    jobs: tuple[QueuedJob, ...]
+    devices: tuple[DeviceView, ...]
+    held: Mapping[int, int]  # attempt id to the bytes its processes were seen to hold, on all devices
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    queued: list[Job]
+    dependencies: dict[int, list[tuple[int, JobState]]]
+    latest: dict[int, Attempt]  # of queued jobs, by the attempt's id
+    live: list[Attempt]
+    reservations: list[Reservation]
+
+
+def take(
+    db: Database,
+    settings: Settings,
+    sight: Sight,
+    book: FootprintBook,
+    short_since: Mapping[int, float],
+    *,
+    now: float,
+) -> Snapshot:
+    """Read everything the decision needs; footprints not known yet are asked for on the way."""
+    with db.snapshot() as reader:
+        rows = _read(reader)
+    views, held = _views(rows, sight, settings.host, now)
+    queued = tuple(_queued(job, rows, sight, book, short_since.get(job.id), now) for job in rows.queued)
+    return Snapshot(jobs=queued, devices=views, held=held)
+
+
+def _read(reader: Reader) -> _Rows:
+    found = {
+        job.id: job
+        for job in (
+            *queueing.heads(reader, limit=HEADS),
+            *queueing.blocked(reader, limit=EXPLAINED),
+            *queueing.unexplained(reader, limit=EXPLAINED),
+        )
+    }
+    queued = list(found.values())
+    return _Rows(
+        queued=queued,
+        dependencies=jobs.dependencies(reader, found),
+        latest={job.attempt_id: attempts.get(reader, job.attempt_id) for job in queued if job.attempt_id is not None},
+        live=attempts.live(reader),
+        reservations=devices.reservations(reader),
+    )
+
+
+def _views(rows: _Rows, sight: Sight, host: str, now: float) -> tuple[tuple[DeviceView, ...], dict[int, int]]:
+    live = {attempt.id: attempt for attempt in rows.live}
+    roots = owners(attempt for attempt in rows.live if attempt.host == host)
+    reserved: dict[str, dict[int, int]] = defaultdict(dict)
+    for reservation in rows.reservations:
+        reserved[reservation.device_id][reservation.attempt_id] = reservation.reserved_bytes
+    total_held: dict[int, int] = defaultdict(int)
+    views = []
+    for info in sight.infos:
+        reading = sight.readings.get(info.id)
+        promised = reserved[info.id]
+        held = held_bytes(reading, roots, promised) if reading and reading.error is None else {}
+        for attempt_id, size in held.items():
+            total_held[attempt_id] += size
+        claims = tuple(
+            _claim(live.get(attempt_id), attempt_id, promised.get(attempt_id, 0), held.get(attempt_id, 0))
+            for attempt_id in sorted({*promised, *held})
+        )
+        views.append(view(info, reading, claims, now=now))
+    return tuple(views), dict(total_held)
+
+
+def _claim(attempt: Attempt | None, attempt_id: int, reserved_bytes: int, held: int) -> Claim:
+    return Claim(
+        job_id=attempt.job_id if attempt else 0,
+        reserved_bytes=reserved_bytes,
+        held_bytes=held,
+        exclusive=attempt is not None and bool(json.loads(attempt.plan).get("exclusive")),
+    )
+
+
+def _queued(
+    job: Job, rows: _Rows, sight: Sight, book: FootprintBook, short_since: float | None, now: float
+) -> QueuedJob:
+    dependencies = tuple(Dependency(job_id=parent, state=state) for parent, state in rows.dependencies.get(job.id, []))
+    blocked = any(dependency.state is not JobState.SUCCEEDED for dependency in dependencies)
+    targets = [] if blocked else [target_of(info) for info in sight.infos]
+    footprints: dict[str, Footprint | Untraced]
+    try:
+        spec = _spec(job.spec)
+    except msgspec.ValidationError as error:
+        unreadable = Untraced(sentence=f"its stored job file can't be read: {error}", hopeless=True)
+        wish, footprints = _ONE_ROW, {target.name: unreadable for target in targets}
+    else:
+        latest = rows.latest.get(job.attempt_id) if job.attempt_id is not None else None
+        wish = wish_of(spec, micro_batch_limit=job.micro_batch_limit, ran_out_at_one=_ran_out(job, latest))
+        footprints = {target.name: book.look_up(spec, wish, target, now=now) for target in set(targets)}
+    return QueuedJob(
+        job_id=job.id,
+        wish=wish,
+        footprints=footprints,
+        priority=job.priority,
+        gpus=job.gpus,
+        cancel_requested=job.cancel_requested_at is not None,
+        dependencies=dependencies,
+        short_since=short_since,
+    )
+
+
+_spec = lru_cache(maxsize=4096)(decode)  # a queue is read again every cycle, and specs do not change
+
+
+def _ran_out(job: Job, latest: Attempt | None) -> Modes | None:
+    """Return the means with which the last attempt ran out of memory at micro-batch 1, if it did."""
+    if latest is None or job.micro_batch_limit is None:
+        return None  # `mmq retry` clears the limit: it starts afresh
+    if latest.reason is not EndReason.OUT_OF_MEMORY or latest.micro_batch > 1:
+        return None
+    plan = json.loads(latest.plan)
+    return Modes(**{name: bool(plan[name]) for name in Modes().as_json()})
