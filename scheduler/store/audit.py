@@ -10,7 +10,8 @@ from scheduler.store.database import Database, Reader, Row
 QUERIES = (
     (
         "SELECT attempts.id, attempts.reserved_bytes AS said,"
-        " CAST(COALESCE(SUM(r.reserved_bytes), 0) AS BIGINT) AS held FROM attempts LEFT JOIN reservations r ON r.attempt_id = attempts.id WHERE attempts.state <> 'ended'"
+        " CAST(COALESCE(SUM(r.reserved_bytes), 0) AS BIGINT) AS held"
+        " FROM attempts LEFT JOIN reservations r ON r.attempt_id = attempts.id WHERE attempts.state <> 'ended'"
         " GROUP BY attempts.id, attempts.reserved_bytes"
         " HAVING attempts.reserved_bytes <> COALESCE(SUM(r.reserved_bytes), 0)",
         "live attempt {id} should hold {said} bytes, and its reservations sum to {held}",

@@ -1,7 +1,7 @@
 """The SQLAlchemy driver: SQLite or PostgreSQL by URL, with the same promises as the lean one.
 
-Holds no statement of a table. PostgreSQL's writers take one advisory lock, as SQLite's take its only one: the rate is a few transactions a second,
-and one rule for both is worth more than parallel writes.
+Holds no statement of a table. PostgreSQL's writers take one advisory lock, as SQLite's take its only one: the rate is
+a few transactions a second, and one rule for both is worth more than parallel writes.
 """
 
 from collections.abc import Iterator

@@ -12,7 +12,7 @@ from scheduler.store.transitions import NEW, enter, move, record
 CHUNK = 500  # values in one IN list
 DEPENDENCIES = (
     "SELECT dependencies.job_id, dependencies.depends_on, jobs.state FROM dependencies"
-    " JOIN jobs ON jobs.id = dependencies.depends_on WHERE dependencies.job_id IN (%s)"
+    " JOIN jobs ON jobs.id = dependencies.depends_on WHERE dependencies.job_id IN ({})"
     " ORDER BY dependencies.job_id, dependencies.depends_on"
 )
 
@@ -98,12 +98,7 @@ def dependencies(db: Reader, job_ids: Iterable[int]) -> dict[int, list[tuple[int
     found: dict[int, list[tuple[int, JobState]]] = {}
     for start in range(0, len(wanted), CHUNK):
         names, parameters = placeholders("job", wanted[start : start + CHUNK])
-        rows = db.query(
-            "SELECT dependencies.job_id, dependencies.depends_on, jobs.state FROM dependencies"
-            f" JOIN jobs ON jobs.id = dependencies.depends_on WHERE dependencies.job_id IN ({names})"
-            " ORDER BY dependencies.job_id, dependencies.depends_on",
-            **parameters,
-        )
+        rows = db.query(DEPENDENCIES.format(names), **parameters)
         for row in rows:
             found.setdefault(row["job_id"], []).append((row["depends_on"], JobState(row["state"])))
     return found
