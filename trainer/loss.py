@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
+from trainer.memory.loops import pieces
+
 # Logits held at once, in fp32: 16 MiB a copy. Wide enough to keep a GPU busy, small beside any activations.
 CHUNK_ELEMENTS = 1 << 22
 
@@ -36,8 +38,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         row_gradient = torch.empty_like(rows) if wanted else None
         weight_gradient = torch.zeros_like(head_weight) if wanted else None
         size = max(1, CHUNK_ELEMENTS // head_weight.shape[0])
-        for start in range(0, len(rows), size):
-            chunk, targets = rows[start : start + size], labels[start : start + size, None]
+        for piece in pieces(len(rows), size):
+            chunk, targets = rows[piece], labels[piece, None]
             logits = F.linear(chunk, weight).float()
             normaliser = logits.logsumexp(dim=1, keepdim=True)
             loss += (normaliser - logits.gather(1, targets)).sum()
@@ -46,7 +48,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 gradient = logits.sub_(normaliser).exp_()
                 gradient.scatter_add_(1, targets, gradient.new_full((), -1.0).expand(targets.shape))
                 gradient = gradient.to(rows.dtype)
-                torch.mm(gradient, weight, out=row_gradient[start : start + size])
+                torch.mm(gradient, weight, out=row_gradient[piece])
                 weight_gradient += gradient.T @ chunk
         ctx.save_for_backward(row_gradient, weight_gradient)
         return loss

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
 from trainer.config import Config, ModelConfig
+from trainer.memory.kernels import causal_attention
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -81,9 +82,7 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         # Repeated by hand: the memory-efficient kernel, which fp32 gets on CUDA, takes no grouped heads.
         k, v = (t.repeat_interleave(self.repeats, dim=2) if self.repeats > 1 else t for t in (k, v))
-        out = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
-        )
+        out = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
 
 

@@ -65,7 +65,7 @@ def train_step(
             model(batch.ids), model.head_weight, batch.positions, batch.labels, chunked=chunked_loss
         )
         loss = loss / target_tokens
-        total = loss.detach() if total is None else total + loss.detach()
+        total = loss.detach() if total is None else total.add_(loss.detach())
         enter("backward")
         (loss if scaler is None else loss * scaler.scale.squeeze()).backward()
         del loss

@@ -5,8 +5,7 @@ driver versions (a RTX 4090: 24217, 24210, 24177 MiB), so the lowest published f
 measured ones: outputs of `torch.cuda.get_device_properties`, of CUDA's deviceQuery (A100 40GB, RTX 5090), of
 Ultralytics' start lines, and capacities in torch's out-of-memory messages (RTX 3080, RTX 4090, A100 80GB) in public
 repositories and issues, 2021 to 2026. No torch figure was found for the others: theirs is what nvidia-smi shows
-(the A10's: 24 GB less its ECC share, as on the L4) less 500 MiB, a little above the 357 to 479 MiB by which the
-two differ where both are known (RTX 3060 to L40S).
+less 500 MiB, a little above the 357 to 479 MiB by which the two differ where both are known (RTX 3060 to L40S).
 
 Data and a lookup. Never consulted for a device that is there: NVML knows better.
 """
@@ -30,7 +29,7 @@ class CatalogueEntry:
     name: str
     total_bytes: int  # usable
     capability: str | None  # compute capability; None: a size was given, not a GPU
-    measured: bool  # False: nominal less a typical reserve
+    measured: bool  # by torch on such a card; False: a size, or nvidia-smi's figure less a typical reserve
     memory_gb: int | None  # as sold
 
 

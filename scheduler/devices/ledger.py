@@ -7,7 +7,7 @@ count nothing. Only reads: the trainer's side takes the lock and writes.
 from dataclasses import dataclass
 from pathlib import Path
 
-_STATE, _START_TICKS = 0, 19  # fields 3 and 22 of /proc/PID/stat, counted after the command's name
+from scheduler.jobs.liveness import process_started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,29 +22,19 @@ class Holdings:
         return sum(held for _, held in self.processes)
 
 
-def read_ledger(directory: Path, *, proc: Path = Path("/proc")) -> Holdings:
+def read_ledger(directory: Path) -> Holdings:
     """Read the entries of all live processes; a ledger that does not exist is empty."""
     processes, unreadable = [], []
     for path in sorted(directory.glob("*-*")):
         pid, ticks = _owner(path.name)
-        if pid is None or start_ticks(pid, proc=proc) != ticks:
+        if pid is None or process_started(pid) != ticks:
             continue
         held = _held_bytes(path)
-        if held is None and start_ticks(pid, proc=proc) == ticks:
+        if held is None and process_started(pid) == ticks:
             unreadable.append(path.name)
         elif held is not None:
             processes.append((pid, held))
     return Holdings(processes=tuple(processes), unreadable=tuple(unreadable))
-
-
-def start_ticks(pid: int, *, proc: Path = Path("/proc")) -> int | None:
-    """Tell when a process started, in kernel ticks since boot; None if it is gone or a zombie."""
-    try:
-        stat = (proc / str(pid) / "stat").read_text(errors="replace")
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[_STATE] in "ZX" else int(fields[_START_TICKS])
 
 
 def _owner(name: str) -> tuple[int, int] | tuple[None, None]:

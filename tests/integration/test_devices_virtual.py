@@ -10,9 +10,10 @@ import pytest
 
 from scheduler.config import Settings
 from scheduler.devices.choice import open_devices
-from scheduler.devices.ledger import read_ledger, start_ticks
+from scheduler.devices.ledger import read_ledger
 from scheduler.devices.virtual import VirtualDevices
 from scheduler.errors import UsageError
+from scheduler.jobs.liveness import process_started
 
 GIB = 1024**3
 
@@ -30,7 +31,7 @@ def devices(home: Path) -> VirtualDevices:
 
 def hold(ledger: Path, pid: int, held: object, *, ticks: int | None = None) -> Path:
     ledger.mkdir(exist_ok=True)
-    entry = ledger / f"{pid}-{start_ticks(pid) if ticks is None else ticks}"
+    entry = ledger / f"{pid}-{process_started(pid) if ticks is None else ticks}"
     entry.write_text(str(held))
     return entry
 
@@ -102,3 +103,24 @@ def test_a_wrong_name_is_refused_with_a_hint(tmp_path: Path, spec: str) -> None:
     with pytest.raises(UsageError) as refusal:
         open_devices(spec, settings)
     assert refusal.value.hint
+
+
+def test_the_ledger_that_trainers_write_is_the_one_that_is_read(tmp_path: Path) -> None:
+    virtual = devices(tmp_path)
+    device = virtual.launch(virtual.discover()[0], GIB).device
+    program = (
+        "import pathlib, sys; from trainer.memory.ledger import Ledger;"
+        f"ledger = Ledger(pathlib.Path({device['ledger']!r}), total_bytes={device['total_bytes']}, limit_bytes=None);"
+        "taken = [ledger.take(int(line)) for line in sys.stdin.readline().split()];"
+        "print(taken, flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as trainer:
+        assert trainer.stdin
+        assert trainer.stdout
+        trainer.stdin.write(b"%d 5 %d\n" % (GIB, 2 * GIB))
+        trainer.stdin.flush()
+        assert trainer.stdout.readline() == b"[True, True, False]\n"
+        assert virtual.read()[0].processes == ((trainer.pid, GIB + 5),)
+        trainer.kill()
+        trainer.wait()
+        assert virtual.read()[0].used_bytes == 0

@@ -1,6 +1,7 @@
 """A driver that hangs, dies, vanishes or comes back other than it was: closed, told, and asked again."""
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -52,6 +53,23 @@ def test_a_probe_that_hangs_costs_its_time_limit_and_no_more(machine: Machine) -
     assert time.monotonic() - began < 10
     machine.show(Gpu())
     assert errors(devices) == [None]
+    probe.close()
+
+
+def test_a_probe_that_cannot_be_killed_gets_no_successor(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = ProbeChild(environment=machine.environment, timeout_seconds=1, pause_seconds=0)
+    machine.show(Gpu(), machine=["hang nvmlInitWithFlags"])
+    with monkeypatch.context() as kernel:
+        unkilled: list[subprocess.Popen[bytes]] = []
+        kernel.setattr(subprocess.Popen, "kill", lambda process: unkilled.append(process))
+        with pytest.raises(ProbeFailed, match="did not answer"):
+            probe.ask()
+    machine.show(Gpu())
+    with pytest.raises(ProbeFailed, match=f"hangs inside the driver .pid {unkilled[0].pid}"):
+        probe.ask()
+    unkilled[0].kill()
+    unkilled[0].wait()
+    assert probe.ask().error is None
     probe.close()
 
 

@@ -47,6 +47,11 @@ class Accounting(TorchDispatchMode):
         self._workspaces: dict[bool, Any] = {}
         self._on_host = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled, and to be skipped by the compiler would import all of it: two seconds."""
+        return False
+
     @contextmanager
     def host(self) -> Iterator[None]:
         """Storages made within are host memory: never counted."""
