@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scheduler.jobs.liveness import SHIM_LOCK, TRAINER_LOCK
+
 LATEST = ("config.json", "log.txt", "exit.json")  # at the top: links to the latest attempt's own
 
 
@@ -46,12 +48,12 @@ class RunDir:
     @property
     def trainer_lock(self) -> Path:
         """Held by the shim and, inherited, by the trainer: while either lives, no other attempt can start."""
-        return self.root / "lock"
+        return self.root / TRAINER_LOCK
 
     @property
     def shim_lock(self) -> Path:
         """Held by the shim alone: whether anybody looks after the trainer."""
-        return self.root / "shim.lock"
+        return self.root / SHIM_LOCK
 
     @property
     def config(self) -> Path:

@@ -10,6 +10,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+TRAINER_LOCK = "lock"  # in a run directory: held by the shim and, inherited, by the trainer
+SHIM_LOCK = "shim.lock"  # held by the shim alone
+
 _PROC = Path("/proc")
 
 
@@ -45,6 +48,11 @@ def lock_held(path: Path) -> bool:
     finally:
         os.close(probe)
     return False
+
+
+def attended(run_dir: Path) -> bool:
+    """Whether a shim looks after this run's trainer."""
+    return lock_held(run_dir / SHIM_LOCK)
 
 
 def holders(path: Path) -> list[int]:

@@ -1,0 +1,80 @@
+"""`mmq down`: stop the service; with `stop_jobs`, also let each running job save and end."""
+
+import contextlib
+import os
+import signal
+import time
+from contextlib import closing
+from pathlib import Path
+
+from scheduler.config import Settings
+from scheduler.errors import ExitCode, MmqError
+from scheduler.jobs.liveness import attended, process_started
+from scheduler.service.lock import Holder, holder
+from scheduler.service.up import lock_path, say
+from scheduler.store import attempts
+from scheduler.store.database import Database, open_database
+from scheduler.store.records import Attempt
+
+SERVICE_SECONDS = 60.0
+JOBS_SECONDS = 180.0
+
+
+def down(settings: Settings, stop_jobs: bool) -> int:
+    """Stop the service, then the jobs if asked: in this order, so that nothing new is admitted meanwhile."""
+    path = lock_path(settings)
+    found = holder(path)
+    if found is None:
+        print(f"mmq is not running for {settings.home}")
+    else:
+        _stop_service(path, found)
+        print(f"mmq is down (it was pid {found.pid})")
+    return stop_all_jobs(settings) if stop_jobs else int(ExitCode.OK)
+
+
+def stop_all_jobs(settings: Settings) -> int:
+    """Ask every attended attempt of this host to save and end, and wait for it; 1 if some did not in time."""
+    with closing(open_database(settings, lean=True)) as database:
+        stopping = _attended(settings, database)
+        for attempt in stopping:
+            attempts.request_stop(database, attempt.id, at=time.time())
+            say(f"job {attempt.job_id} (attempt {attempt.number}) is saving")
+        left = _wait(settings, stopping)
+    for attempt in left:
+        say(f"job {attempt.job_id} (attempt {attempt.number}) is still running after {JOBS_SECONDS:.0f} s")
+    return int(ExitCode.FAILED if left else ExitCode.OK)
+
+
+def _attended(settings: Settings, database: Database) -> list[Attempt]:
+    live = attempts.live(database, settings.host)
+    return [attempt for attempt in live if attended(settings.run_dir(attempt.job_id))]
+
+
+def _wait(settings: Settings, stopping: list[Attempt]) -> list[Attempt]:
+    """Wait until no shim is left, each of which writes down its attempt's end first."""
+    deadline = time.monotonic() + JOBS_SECONDS
+    left = stopping
+    while left and time.monotonic() < deadline:
+        time.sleep(0.1)
+        left = [attempt for attempt in left if attended(settings.run_dir(attempt.job_id))]
+    return left
+
+
+def _stop_service(path: Path, found: Holder) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process_started(found.pid) == found.started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(found.pid, number)
+        if _released(path, found):
+            return
+    raise MmqError(f"the service (pid {found.pid}) does not end", hint=f"ps -fp {found.pid}")
+
+
+def _released(path: Path, found: Holder) -> bool:
+    deadline = time.monotonic() + SERVICE_SECONDS
+    while time.monotonic() < deadline:
+        now = holder(path)
+        if now is None or (now.pid, now.started) != (found.pid, found.started):
+            return True
+        time.sleep(0.05)
+    return False

@@ -1,0 +1,69 @@
+"""One service a home: a flock, and beside it who holds it.
+
+Owns the lock files. The kernel drops a lock with its holder, so no crash leaves one to be cleaned away.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from scheduler.jobs.liveness import lock_held, process_started
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """What the one who holds the lock says of itself."""
+
+    pid: int
+    started: int  # clock ticks since boot
+    since: float  # epoch
+    ready: bool = False
+    problem: str | None = None  # why it isn't ready
+
+
+class ServiceLock:
+    """The lock, taken. `tell` changes what others read of us."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._since = time.time()
+        self.tell(ready=False)
+
+    @classmethod
+    def take(cls, path: Path) -> "ServiceLock | None":
+        """Take it; None if another has it."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        for _ in range(20):  # somebody who only looks holds it for a moment, shared
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.01)
+            else:
+                return cls(descriptor)
+        os.close(descriptor)
+        return None
+
+    def tell(self, *, ready: bool, problem: str | None = None) -> None:
+        pid = os.getpid()
+        holder = Holder(pid=pid, started=process_started(pid) or 0, since=self._since, ready=ready, problem=problem)
+        text = json.dumps(asdict(holder)).encode()
+        os.pwrite(self._descriptor, text, 0)
+        os.ftruncate(self._descriptor, len(text))
+
+    def release(self) -> None:
+        os.close(self._descriptor)
+
+
+def holder(path: Path) -> Holder | None:
+    """Who holds the lock; None if nobody does."""
+    if not lock_held(path):
+        return None
+    for _ in range(100):  # it may be about to write
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return Holder(**json.loads(path.read_text()))
+        time.sleep(0.01)
+    return None

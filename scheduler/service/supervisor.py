@@ -1,0 +1,128 @@
+"""The process behind `mmq up`: starts its children, and starts again those that end, until it is told to stop.
+
+Owns no job and no state but its locks: killed at any moment, it takes its children with it, jobs go on, and the next
+one begins afresh.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import FrameType
+
+from scheduler.jobs.liveness import process_started
+from scheduler.service.child import Child, Role
+from scheduler.service.lock import ServiceLock
+from scheduler.service.logs import last_line
+
+LOOK_SECONDS = 0.1  # until all are ready
+REST_SECONDS = 2.0  # from then on; the end of a child wakes us at once
+TERM_SECONDS = 15.0
+HEAD_START_SECONDS = 10.0  # the broker's, before the others start without it
+ORPHAN_SECONDS = 15.0
+
+
+class Supervisor:
+    """Runs the roles in the calling thread, which must be the main one."""
+
+    def __init__(self, roles: Iterable[Role], lock: ServiceLock, children: Path, say: Callable[[str], None]) -> None:
+        self._lock = lock
+        self._say = say
+        self._children_path = children
+        self._children_lock = wait_for_orphans(children, say)
+        self._children = [Child(role, say, self._children_lock) for role in roles]
+        self._signals: list[int] = []
+        self._known: list[int | None] = []
+        self._ready = False
+
+    def run(self, announce: Callable[[], None]) -> None:
+        """Tend the children until TERM or INT; `announce` is called each time all of them have become ready."""
+        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, self._caught)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        began = time.monotonic()
+        try:
+            while not {signal.SIGTERM, signal.SIGINT} & {*self._signals}:
+                self._signals.clear()
+                self._tend(time.monotonic() - began)
+                self._report(announce)
+                select.select([reading], [], [], REST_SECONDS if self._ready else LOOK_SECONDS)
+                with contextlib.suppress(BlockingIOError):
+                    os.read(reading, 4096)
+        finally:
+            self._stop()
+            signal.set_wakeup_fd(-1)
+            os.close(reading)
+            os.close(writing)
+
+    def _caught(self, number: int, _frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+    def _tend(self, age_seconds: float) -> None:
+        for child in self._children:
+            child.tend()
+            if child.role.goes_first and not child.ready and age_seconds < HEAD_START_SECONDS:
+                break
+        pids = [child.pid for child in self._children]
+        if pids != self._known:
+            self._known = pids
+            _write_pids(self._children_lock, [pid for pid in pids if pid is not None])
+
+    def _report(self, announce: Callable[[], None]) -> None:
+        ready = all(child.ready for child in self._children)
+        if ready and not self._ready:
+            announce()
+        failing = [c for c in self._children if not c.ready and c.failures >= 2]
+        problem = "; ".join(f"{c.role.name}: {last_line(c.role.log)}" for c in failing) or None
+        waiting = ", ".join(c.role.name for c in self._children if not c.ready)
+        if ready != self._ready or failing or not ready:
+            self._lock.tell(ready=ready, problem=problem or (f"waiting for {waiting}" if waiting else None))
+        self._ready = ready
+
+    def _stop(self) -> None:
+        self._say("stopping; running jobs go on")
+        for child in reversed(self._children):  # the broker last: the others still speak to it
+            child.terminate()
+            child.wait(TERM_SECONDS)
+        os.close(self._children_lock)
+
+
+def wait_for_orphans(path: Path, say: Callable[[str], None]) -> int:
+    """Take the lock that children inherit, once those of a service that was killed have ended.
+
+    They were told to end by the kernel; one that doesn't is killed, after making sure that it is one of them.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                deadline += ORPHAN_SECONDS
+                _kill_recorded(path, say)
+            time.sleep(0.05)
+        else:
+            os.ftruncate(descriptor, 0)
+            return descriptor
+
+
+def _kill_recorded(path: Path, say: Callable[[str], None]) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        for pid, started in json.loads(path.read_text()):
+            if process_started(pid) == started:
+                say(f"process {pid} of a service that is gone does not end: killed")
+                os.kill(pid, signal.SIGKILL)
+
+
+def _write_pids(descriptor: int, pids: list[int]) -> None:
+    text = json.dumps([[pid, process_started(pid)] for pid in pids]).encode()
+    os.pwrite(descriptor, text, 0)
+    os.ftruncate(descriptor, len(text))

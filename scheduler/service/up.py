@@ -1,0 +1,134 @@
+"""`mmq up`: prepare the home, take the lock, and supervise here or in the background."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from scheduler.broker.address import broker_address
+from scheduler.config import Settings
+from scheduler.devices.choice import open_devices
+from scheduler.errors import ExitCode, MmqError
+from scheduler.interpreter import python_command
+from scheduler.service.lock import Holder, ServiceLock, holder
+from scheduler.service.logs import last_line, open_log
+from scheduler.service.roles import ALL, child_environment, roles
+from scheduler.service.supervisor import Supervisor
+from scheduler.store.database import open_database, sqlite_path
+
+READY_SECONDS = 60.0
+
+
+def up(settings: Settings, devices: str | None, detach: bool) -> int:
+    """Start the service, or say who runs it already. Returns the exit code; MmqError if it can't be prepared."""
+    if detach:
+        prepare(settings, devices)
+        found = holder(settings.service_lock)
+        return _already(settings, found) if found else _in_background(settings, devices)
+    return int(ExitCode.OK) if serve(settings, devices) else _already(settings, holder(settings.service_lock))
+
+
+def serve(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) -> bool:
+    """Be the service, or these roles of it, until told to stop; False at once if another is."""
+    prepare(settings, devices)
+    path = lock_path(settings, only)
+    lock = ServiceLock.take(path)
+    if lock is None:
+        return False
+    try:
+        supervisor = Supervisor(roles(settings, devices, only), lock, path.with_suffix(".children"), say)
+        supervisor.run(lambda: say(f"mmq is up: {_described(settings, devices)}; ^C or `mmq down` stops it"))
+    finally:
+        lock.release()
+    return True
+
+
+def prepare(settings: Settings, devices: str | None) -> None:
+    """See to the home, the choice of devices, and the database."""
+    settings.create_home()
+    _check_devices(settings, devices or settings.devices)
+    prepare_database(settings, devices)
+
+
+def lock_path(settings: Settings, only: tuple[str, ...] = ALL) -> Path:
+    if set(only) == set(ALL):
+        return settings.service_lock
+    return settings.service_lock.with_name(f"service-{'-'.join(sorted(only))}.lock")
+
+
+def prepare_database(settings: Settings, devices: str | None) -> None:
+    """Make the database if there is none; SchemaMismatch if there is another revision's."""
+    path = sqlite_path(settings.database_url)
+    if path is None or not path.exists():
+        made = subprocess.run(
+            python_command("scheduler.service.prepare"),
+            env=child_environment(settings, devices),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode != 0:
+            message, _, hint = made.stderr.strip().rpartition("\nhint: ")
+            raise MmqError(message or hint or "the database could not be made", hint=hint if message else None)
+    open_database(settings, lean=True).close()
+
+
+def _in_background(settings: Settings, devices: str | None) -> int:
+    log = settings.log_dir / "service.log"
+    descriptor = open_log(log)
+    service = subprocess.Popen(
+        python_command("scheduler.service"),
+        env=child_environment(settings, devices),
+        cwd=settings.home,
+        stdin=subprocess.DEVNULL,
+        stdout=descriptor,
+        stderr=descriptor,
+        start_new_session=True,
+    )
+    found = _wait_until_ready(settings, service)
+    if found is not None and found.ready:
+        print(f"mmq is up (pid {found.pid}): {_described(settings, devices)}")
+        return int(ExitCode.OK)
+    if found is None:
+        raise MmqError(f"the service ended at once: {last_line(log) or 'it said nothing'}", hint=f"less {log}")
+    raise MmqError(
+        f"the service (pid {found.pid}) runs, but is not ready after {READY_SECONDS:.0f} s: {found.problem}",
+        hint=f"less {settings.log_dir}/*.log",
+    )
+
+
+def _wait_until_ready(settings: Settings, service: "subprocess.Popen[bytes]") -> Holder | None:
+    """Whoever holds the lock once it is ready, or when the time is over; None if the service has ended."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        ended = service.poll() is not None
+        found = holder(settings.service_lock)
+        if (found and found.ready) or (ended and found is None):
+            return found
+        time.sleep(0.05)
+    return holder(settings.service_lock)
+
+
+def _already(settings: Settings, found: Holder | None) -> int:
+    if found is None:
+        raise MmqError(f"another service of {settings.home} has just ended", hint="mmq up")
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.since))
+    state = "runs" if found.ready else "is starting"
+    print(f"mmq {state} already for {settings.home}: pid {found.pid}, since {since}; `mmq down` stops it")
+    return int(ExitCode.OK)
+
+
+def _check_devices(settings: Settings, spec: str) -> None:
+    """Refuse a misspelt choice here, where the person sees it. GPUs are for the controller to look at."""
+    if spec.strip() not in ("auto", "cuda"):
+        open_devices(spec, settings).close()
+
+
+def _described(settings: Settings, devices: str | None) -> str:
+    broker = broker_address(settings).shown
+    return f"home {settings.home}, devices {devices or settings.devices}, broker {broker}, logs {settings.log_dir}"
+
+
+def say(line: str) -> None:
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+    sys.stderr.flush()
