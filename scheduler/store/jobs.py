@@ -193,9 +193,8 @@ def _require(job: Job, verb: str, *states: JobState) -> None:
 
 
 def explain_waiting(db: Database, reasons: Mapping[int, tuple[str, str]]) -> None:
-    """Write why each queued job waits; what has not changed is not written."""
-    rows = db.query("SELECT id, waiting_code, waiting FROM jobs WHERE state = 'queued'")
-    known = {row["id"]: (row["waiting_code"], row["waiting"]) for row in rows}
+    """Write why each of these queued jobs waits; what has not changed is not written."""
+    known = _waiting(db, list(reasons))
     changed = [(job_id, why) for job_id, why in reasons.items() if job_id in known and known[job_id] != why]
     if not changed:
         return
@@ -207,3 +206,15 @@ def explain_waiting(db: Database, reasons: Mapping[int, tuple[str, str]]) -> Non
                 sentence=sentence,
                 job_id=job_id,
             )
+
+
+def _waiting(db: Reader, job_ids: Sequence[int]) -> dict[int, tuple[str | None, str | None]]:
+    """What is written of these jobs, as far as they are queued: in chunks, for the queue may be long."""
+    known: dict[int, tuple[str | None, str | None]] = {}
+    for start in range(0, len(job_ids), CHUNK):
+        names, parameters = placeholders("job", list(job_ids[start : start + CHUNK]))
+        rows = db.query(
+            f"SELECT id, waiting_code, waiting FROM jobs WHERE id IN ({names}) AND state = 'queued'", **parameters  # noqa: S608
+        )
+        known |= {row["id"]: (row["waiting_code"], row["waiting"]) for row in rows}
+    return known
