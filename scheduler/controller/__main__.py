@@ -25,6 +25,7 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s controller %(levelname)s %(message)s", stream=sys.stderr
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = Settings.from_environment()
     try:
         with sole_controller(settings):

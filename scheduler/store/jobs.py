@@ -214,7 +214,8 @@ def _waiting(db: Reader, job_ids: Sequence[int]) -> dict[int, tuple[str | None, 
     for start in range(0, len(job_ids), CHUNK):
         names, parameters = placeholders("job", list(job_ids[start : start + CHUNK]))
         rows = db.query(
-            f"SELECT id, waiting_code, waiting FROM jobs WHERE id IN ({names}) AND state = 'queued'", **parameters  # noqa: S608
+            f"SELECT id, waiting_code, waiting FROM jobs WHERE id IN ({names}) AND state = 'queued'",  # noqa: S608
+            **parameters,
         )
         known |= {row["id"]: (row["waiting_code"], row["waiting"]) for row in rows}
     return known
