@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from scheduler.footprint.curve import Footprint
+from scheduler.interpreter import python_command, with_source
 
-TRACER = (sys.executable, "-m", "trainer.trace")
+TRACER = tuple(python_command("trainer.trace"))
 TIME_LIMIT_SECONDS = 300.0
 CHILDREN = 1  # a trace takes about 1 GB of host memory and one core
 
@@ -114,7 +114,7 @@ def trace(
 
 def start(command: Sequence[str]) -> subprocess.Popen[str]:
     """Start a child that sees no GPU (a trace on one would create a context of half a GB) and uses one thread."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    environment = with_source(os.environ) | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace", env=environment)
 
