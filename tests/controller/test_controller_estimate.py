@@ -1,0 +1,77 @@
+"""`mmq estimate`'s part: no service, no GPU, the store's cache where there is one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler.controller import estimate as estimates
+from scheduler.errors import MmqError, UsageError
+from scheduler.footprint.tracer import Answer
+from tests.controller.bench import MIB, Bench, answer_of, settings_at, spec_of
+
+GIB = 1024 * MIB
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Answer like a tracer: 1000 MiB and 300 a row."""
+    asked: list[dict[str, Any]] = []
+
+    def trace(key: str, request: dict[str, Any]) -> Answer:
+        asked.append(request)
+        return Answer(key=key, body=answer_of(request, base_mib=1000, row_mib=300))
+
+    monkeypatch.setattr(estimates, "trace", trace)
+    return asked
+
+
+def test_plan_parts_and_candidates_for_a_gpu_by_name(tmp_path: Path, traced: list[dict[str, Any]]) -> None:
+    told = estimates.estimate(spec_of(tmp_path), "RTX 3080 10GB", settings_at(tmp_path / "home")).as_json()
+    assert told["fits"]
+    assert told["gpu"]["name"] == "RTX 3080 10GB"
+    assert (told["plan"]["micro_batch"], told["plan"]["accumulation_steps"]) == (8, 1)
+    assert told["plan"]["process_bytes"] == 3400 * MIB
+    assert told["reserve_bytes"] == 3400 * MIB + 3400 * MIB // 50
+    assert set(told["parts"]) == {"weights"}
+    assert len(told["candidates"]) == 16
+    assert traced[0]["target"]["capability"] == "8.6"
+    assert not (tmp_path / "home").exists()  # it makes no store
+
+
+def test_a_smaller_gpu_gets_a_smaller_micro_batch(tmp_path: Path, traced: list[dict[str, Any]]) -> None:
+    told = estimates.estimate(spec_of(tmp_path), "2GiB", settings_at(tmp_path)).as_json()
+    plan = told["plan"]
+    assert plan["micro_batch"] * plan["accumulation_steps"] == 8
+    assert [row["fits"] for row in told["candidates"]].count(False) > 0
+
+
+def test_what_does_not_fit_says_so(tmp_path: Path, traced: list[dict[str, Any]]) -> None:
+    told = estimates.estimate(spec_of(tmp_path), "512MiB", settings_at(tmp_path)).as_json()
+    assert (told["fits"], told["plan"]) == (False, None)
+    assert told["parts"]["weights"] == 500 * MIB  # of the smallest, with the optimizer offloaded
+
+
+def test_without_a_gpu_named_it_is_the_largest_device_here(tmp_path: Path, traced: list[dict[str, Any]]) -> None:
+    told = estimates.estimate(spec_of(tmp_path), None, settings_at(tmp_path, "virtual:2x6GiB")).as_json()
+    assert (told["gpu"]["kind"], told["gpu"]["total_bytes"]) == ("virtual", 6 * GIB)
+
+
+def test_the_service_and_the_estimate_share_a_cache(bench: Bench, traced: list[dict[str, Any]]) -> None:
+    bench.submit()
+    bench.cycles()
+    first = estimates.estimate(spec_of(bench.home), None, bench.settings)
+    assert traced == []
+    assert first.plan is not None
+    assert first.plan.candidate.process_bytes == 180 * MIB
+    estimates.estimate(spec_of(bench.home), "24GiB", bench.settings)
+    estimates.estimate(spec_of(bench.home), "24GiB", bench.settings)
+    assert len(traced) == 1
+
+
+def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="no GPU known"):
+        estimates.estimate(spec_of(tmp_path), "RTX 9999", settings_at(tmp_path))
+    monkeypatch.setattr(estimates, "trace", lambda key, request: Answer(key=key, error="the tracer died"))
+    with pytest.raises(MmqError, match="the tracer died"):
+        estimates.estimate(spec_of(tmp_path), "24GiB", settings_at(tmp_path))

@@ -1,0 +1,145 @@
+"""What becomes of a job when an attempt ends: each reason's rule, and that it all comes to an end."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.jobs.retries import CRASHES, AttemptFacts, JobFacts, Outcome, verdict
+from scheduler.jobs.states import MOVES, EndReason, JobState
+
+JOB = JobFacts(out_of_memory_allowed=6, crash_allowed=2, activation_checkpointing="off", optimizer_offload="off")
+ATTEMPT = AttemptFacts(micro_batch=8)
+FINAL = (
+    EndReason.BAD_CONFIGURATION,
+    EndReason.BAD_DATA,
+    EndReason.NON_FINITE_LOSS,
+    EndReason.TIME_LIMIT,
+    EndReason.DISK_FULL,
+    EndReason.DOES_NOT_FIT,
+    EndReason.DEPENDENCY_FAILED,
+)
+
+reasons = st.sampled_from(list(EndReason))
+wishes = st.sampled_from(["auto", "on", "off"])
+jobs = st.builds(
+    JobFacts,
+    out_of_memory_allowed=st.integers(0, 8),
+    crash_allowed=st.integers(0, 4),
+    out_of_memory_retries=st.integers(0, 8),
+    crash_retries=st.integers(0, 4),
+    micro_batch_limit=st.none() | st.integers(1, 64),
+    cancel_requested=st.booleans(),
+    activation_checkpointing=wishes,
+    optimizer_offload=wishes,
+)
+attempts = st.builds(
+    AttemptFacts,
+    micro_batch=st.integers(1, 64),
+    activation_checkpointing=st.booleans(),
+    optimizer_offload=st.booleans(),
+    stop_requested=st.booleans(),
+    progressed=st.booleans(),
+)
+
+
+def decide(reason: EndReason, attempt: AttemptFacts = ATTEMPT, **job: Any) -> Any:
+    return verdict(msgspec.structs.replace(JOB, **job), attempt, Outcome(reason=reason))
+
+
+def test_done_is_done_even_if_a_cancel_came_too_late() -> None:
+    assert decide(EndReason.DONE).state is JobState.SUCCEEDED
+    assert decide(EndReason.DONE, cancel_requested=True).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("reason", [reason for reason in EndReason if reason is not EndReason.DONE])
+def test_a_cancel_wins_over_every_retry(reason: EndReason) -> None:
+    assert decide(reason, cancel_requested=True).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("reason", FINAL)
+def test_what_would_only_happen_again_fails(reason: EndReason) -> None:
+    assert decide(reason).state is JobState.FAILED
+
+
+@pytest.mark.parametrize("reason", sorted(CRASHES))
+def test_crashes_are_tried_again_so_often(reason: EndReason) -> None:
+    again = decide(reason, crash_retries=1)
+    assert (again.state, again.crash_retries, again.out_of_memory_retries) == (JobState.QUEUED, 2, 0)
+    assert "retry 2 of 2" in again.message
+    assert decide(reason, crash_retries=2).state is JobState.FAILED
+
+
+def test_every_reason_has_its_rule() -> None:
+    covered = {EndReason.DONE, EndReason.CANCELLED, EndReason.OUT_OF_MEMORY, EndReason.STOPPED}
+    assert covered | CRASHES | set(FINAL) == set(EndReason)
+
+
+def test_out_of_memory_halves_then_turns_to_other_means_then_fails() -> None:
+    halved = decide(EndReason.OUT_OF_MEMORY)
+    assert (halved.state, halved.micro_batch_limit, halved.out_of_memory_retries) == (JobState.QUEUED, 4, 1)
+    assert decide(EndReason.OUT_OF_MEMORY, micro_batch_limit=3).micro_batch_limit == 3
+    smallest = AttemptFacts(micro_batch=1)
+    other = decide(EndReason.OUT_OF_MEMORY, smallest, activation_checkpointing="auto")
+    assert (other.state, other.micro_batch_limit) == (JobState.QUEUED, 1)
+    assert "activation checkpointing" in other.message
+    used = AttemptFacts(micro_batch=1, activation_checkpointing=True)
+    last = decide(EndReason.OUT_OF_MEMORY, used, activation_checkpointing="auto", optimizer_offload="auto")
+    assert "optimizer offload" in last.message
+    failed = decide(EndReason.OUT_OF_MEMORY, used, activation_checkpointing="auto")
+    assert failed.state is JobState.FAILED
+    assert "checkpointing was on" in failed.message
+    assert "optimizer offload is off in the job file" in failed.message
+    assert decide(EndReason.OUT_OF_MEMORY, out_of_memory_retries=6).state is JobState.FAILED
+
+
+def test_a_stop_that_was_asked_for_or_got_further_is_free() -> None:
+    for free in (AttemptFacts(micro_batch=8, stop_requested=True), AttemptFacts(micro_batch=8, progressed=True)):
+        again = decide(EndReason.STOPPED, free, crash_retries=2)
+        assert (again.state, again.crash_retries) == (JobState.QUEUED, 2)
+    assert decide(EndReason.STOPPED).crash_retries == 1
+    assert decide(EndReason.STOPPED, crash_retries=2).state is JobState.FAILED
+
+
+@given(job=jobs, attempt=attempts, reason=reasons)
+def test_any_verdict_is_legal_and_pays_for_the_next_attempt(
+    job: JobFacts, attempt: AttemptFacts, reason: EndReason
+) -> None:
+    after = verdict(job, attempt, Outcome(reason=reason))
+    assert after.state in MOVES[JobState.RUNNING]
+    assert after.message
+    spent = (after.out_of_memory_retries - job.out_of_memory_retries) + (after.crash_retries - job.crash_retries)
+    if after.state is JobState.QUEUED:
+        free = reason is EndReason.STOPPED and (attempt.stop_requested or attempt.progressed)
+        assert spent == (0 if free else 1)
+        assert after.out_of_memory_retries <= max(job.out_of_memory_allowed, job.out_of_memory_retries)
+        assert after.crash_retries <= max(job.crash_allowed, job.crash_retries)
+    else:
+        assert spent == 0
+    if after.micro_batch_limit is not None and reason is EndReason.OUT_OF_MEMORY:
+        assert 1 <= after.micro_batch_limit <= (job.micro_batch_limit or 64)
+
+
+@settings(max_examples=50)
+@given(data=st.data(), micro_batch=st.integers(1, 64), total_steps=st.integers(0, 5))
+def test_a_job_is_started_a_bounded_number_of_times(data: st.DataObject, micro_batch: int, total_steps: int) -> None:
+    """Whatever ends them, and whoever stops them: without a person's asking, retries and steps run out."""
+    job, reached, attempts_made, state = JOB, 0, 0, JobState.QUEUED
+    while state is JobState.QUEUED:
+        attempts_made += 1
+        step = data.draw(st.integers(0, total_steps))
+        now = AttemptFacts(
+            micro_batch=min(micro_batch, job.micro_batch_limit or micro_batch), progressed=step > reached
+        )
+        reached = max(reached, step)
+        after = verdict(job, now, Outcome(reason=data.draw(reasons)))
+        state = after.state
+        job = msgspec.structs.replace(
+            job,
+            micro_batch_limit=after.micro_batch_limit,
+            out_of_memory_retries=after.out_of_memory_retries,
+            crash_retries=after.crash_retries,
+        )
+    assert attempts_made <= 1 + JOB.out_of_memory_allowed + JOB.crash_allowed + total_steps
