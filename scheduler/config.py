@@ -1,10 +1,7 @@
 """Where mmq keeps its state and what it is told by the environment. Reads; creates nothing but the home."""
 
-import hashlib
 import os
 import pwd
-import socket
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +28,7 @@ class Settings:
             broker_url=environment.get("MMQ_BROKER_URL") or None,
             devices=environment.get("MMQ_DEVICES") or "auto",
             user=_real_user(),
-            host=environment.get("MMQ_HOST") or socket.gethostname(),
+            host=environment.get("MMQ_HOST") or os.uname().nodename,
         )
 
     def create_home(self) -> None:
@@ -54,6 +51,9 @@ class Settings:
         """The home; or, where a socket's path there would pass the kernel's 107 bytes, a short private one."""
         if len(str(self.home)) <= 80:
             return self.home
+        import hashlib  # both rarely needed, and slow to import for every command
+        import tempfile
+
         digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"mmq-{os.getuid()}-{digest}"
 
