@@ -73,7 +73,8 @@ def _move_one(
     if not rows:
         raise IllegalTransition(f"there is no job {step.job_id} to become {step.to}")
     old = JobState(rows[0]["state"])
-    if step.to not in MOVES[old] or (step.to.ended and step.reason is None):
+    unasked = old.ended and not (detail or {}).get("retry")  # only a person takes a job out of its end
+    if step.to not in MOVES[old] or unasked or (step.to.ended and step.reason is None):
         raise IllegalTransition(f"job {step.job_id} is {old}: it can't become {step.to}. {story(tx, step.job_id)}")
     tx.execute(
         "UPDATE jobs SET state = :state, reason = :reason, message = :message,"
