@@ -135,6 +135,7 @@ def _readable(path: Path, field: tuple[str, ...], problems: Problems) -> None:
 def _neighbour(path: Path) -> str | None:
     """A hint naming the file beside it that was probably meant."""
     try:
-        return likely(path.name, [entry.name for entry in path.parent.iterdir()][:1000])
+        beside = [entry.name for entry in path.parent.iterdir() if entry.suffix == path.suffix]
+        return likely(path.name, beside[:1000])
     except OSError:
         return f"there is no directory {path.parent}"

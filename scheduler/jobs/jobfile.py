@@ -6,7 +6,7 @@ and the files they name (`checks`). Reads the job file and looks at the files it
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,8 +17,22 @@ from scheduler.jobs.problems import Problems
 from scheduler.jobs.spec import JobSpec
 
 
+class JobFile(NamedTuple):
+    """A checked job file."""
+
+    spec: JobSpec
+    source: str  # the text to store
+    problems: Problems  # where whoever finds more puts it, to be told with its line
+
+
 def load(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec, str]:
     """Read and check a job file: the resolved job, and the text to store. FileError if it is wrong."""
+    spec, source, _ = read(path, overrides)
+    return spec, source
+
+
+def read(path: str | Path, overrides: Sequence[str] = ()) -> JobFile:
+    """Do as `load`, for who has more to check."""
     shown, where = str(path), Path(path)
     text = _read(where)
     spec, problems = parse(text, file=shown, overrides=overrides, default_name=where.stem)
@@ -26,7 +40,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec, str]
     checks.files(spec, problems)
     problems.raise_any()
     given = "".join(f"# submitted with -o {override}\n" for override in overrides)
-    return spec, f"{text.rstrip()}\n{given}" if given else text
+    return JobFile(spec, f"{text.rstrip()}\n{given}" if given else text, problems)
 
 
 def parse(

@@ -1,0 +1,37 @@
+"""`mmq db upgrade|backup`."""
+
+import time
+from pathlib import Path
+
+import click
+
+from scheduler.cli import context
+
+
+@click.group(name="db", short_help="Upgrade or back up the database.")
+def command() -> None:
+    """Look after the database."""
+
+
+@command.command(name="upgrade")
+def upgrade() -> None:
+    """Bring the database to this version's schema, with a copy of the old one first."""
+    from scheduler.store.upgrade import upgrade as bring_up
+
+    copy = bring_up(context.settings())
+    click.echo("the database is up to date" + (f"; the old one is kept at {copy}" if copy else ""))
+
+
+@command.command(name="backup")
+@click.argument("target", type=click.Path(path_type=Path, dir_okay=False), required=False)
+def backup(target: Path | None) -> None:
+    """Copy the database to TARGET while it is in use; by default into the home's `backups` directory."""
+    from scheduler.store.upgrade import backup as copy
+
+    settings = context.settings()
+    if target is None:
+        folder = settings.home / "backups"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target = folder / f"mmq-{time.strftime('%Y%m%d-%H%M%S')}.db"
+    copy(settings, target.absolute())
+    click.echo(target)

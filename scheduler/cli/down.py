@@ -1,0 +1,14 @@
+"""`mmq down`."""
+
+import click
+
+from scheduler.cli import context
+
+
+@click.command(name="down", short_help="Stop the service; running jobs go on.")
+@click.option("--stop-jobs", is_flag=True, help="Have running jobs save and stop first; they go back to the queue.")
+def command(stop_jobs: bool) -> int:
+    """Stop the service. Running jobs go on unless told otherwise, and are adopted by the next `mmq up`."""
+    from scheduler.service import down
+
+    return down(context.settings(), stop_jobs)

@@ -1,0 +1,149 @@
+"""What a job passes before it is stored: its file, its rows, its references, and whether it can run here."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from scheduler.cli import context, possible
+from scheduler.config import Settings
+from scheduler.errors import NoSuchJob, UsageError
+from scheduler.jobs import jobfile, parameters, rows
+from scheduler.jobs.spec import InitFrom, JobSpec, Model, decode, encode
+from scheduler.store import jobs
+from scheduler.store.database import Database
+from scheduler.store.records import NewJob
+
+_SHAPE = tuple(field for field in Model.__struct_fields__ if field not in ("preset", "max_position_embeddings"))
+
+
+class CheckedFile(NamedTuple):
+    file: jobfile.JobFile
+    path: Path
+    said: str  # what was checked of the data
+
+
+def check(path: Path, overrides: Sequence[str], settings: Settings) -> CheckedFile:
+    """Check the job file and the rows of its data; FileError."""
+    file = jobfile.read(path, overrides)
+    said = rows.check(Path(file.spec.data.path), file.spec.kind).sentence
+    if isinstance(file.spec.data.validation, str):
+        rows.check(Path(file.spec.data.validation), file.spec.kind)
+    return CheckedFile(file, path.absolute(), said)
+
+
+@contextmanager
+def store_if_any(settings: Settings) -> Iterator[Database | None]:
+    """The store, or None where there is none: for a dry run, which makes nothing."""
+    from scheduler.store.database import sqlite_path
+
+    path = sqlite_path(settings.database_url)
+    if path is not None and not path.exists():
+        yield None
+        return
+    with context.store(settings) as database:
+        yield database
+
+
+def new_job(
+    checked: CheckedFile,
+    database: Database | None,
+    settings: Settings,
+    *,
+    after: Sequence[str],
+    hold: bool,
+    key: str | None,
+) -> NewJob:
+    """Look up what the job refers to, refuse what can't run here, and build what is stored."""
+    spec, source, problems = checked.file
+    possible.require(spec, problems, database, settings)
+    spec = _with_start(checked.file, database)
+    depends_on = _resolve(database, after) if after else []
+    if spec.init_from is not None and spec.init_from.job is not None:
+        depends_on.append(spec.init_from.job)
+    return NewJob(
+        name=spec.name,
+        kind=spec.kind,
+        user_name=settings.user,
+        spec=encode(spec),
+        source=source,
+        source_path=str(checked.path),
+        code_version=code_version(),
+        effective_batch=spec.effective_batch,
+        gpus=spec.resources.gpus,
+        priority=spec.priority,
+        submit_key=key,
+        hold=hold,
+        depends_on=tuple(dict.fromkeys(depends_on)),
+    )
+
+
+def _with_start(file: jobfile.JobFile, database: Database | None) -> JobSpec:
+    """Replace the job that `init_from` names by its id, and check that its weights will fit this model."""
+    start = file.spec.init_from
+    if start is None or start.ref is None:
+        return file.spec
+    try:
+        found = _resolve(database, [start.ref])
+    except (NoSuchJob, UsageError) as error:
+        file.problems.add(("init_from",), error.message, "a job's id or unique name, or a path with a slash in it")
+        file.problems.raise_any()
+        raise
+    if len(found) != 1 or database is None:
+        file.problems.add(("init_from",), f"{start.ref} names {len(found)} jobs; weights come from one")
+        file.problems.raise_any()
+    assert database is not None
+    other = decode(jobs.get(database, found[0]).spec).model
+    unlike = next((field for field in _SHAPE if getattr(other, field) != getattr(file.spec.model, field)), None)
+    if unlike is not None:
+        theirs, ours = getattr(other, unlike), getattr(file.spec.model, unlike)
+        reason = f"job {found[0]} trains a model with {unlike} {theirs}, and this one has {ours}"
+        file.problems.add(("init_from",), reason, f"model: {{{unlike}: {msgspec.json.encode(theirs).decode()}}}")
+    file.problems.raise_any()
+    return msgspec.structs.replace(file.spec, init_from=InitFrom(job=found[0]))
+
+
+def _resolve(database: Database | None, refs: Sequence[str]) -> list[int]:
+    if database is None:
+        raise NoSuchJob(f"there is no job {refs[0]}: none was submitted yet")
+    return jobs.resolve(database, refs)
+
+
+def code_version() -> str:
+    """The program's version and a checksum of the trainer's source, by which a stored job knows its code."""
+    from zlib import crc32
+
+    import scheduler
+
+    folder = Path(scheduler.__file__).parent.parent / "trainer"
+    checksum = 0
+    for path in sorted(folder.rglob("*.py")):
+        checksum = crc32(path.read_bytes(), checksum)
+    return f"{scheduler.VERSION}+trainer.{checksum:08x}"
+
+
+def dry_json(new: NewJob) -> dict[str, Any]:
+    return {
+        "id": None,
+        "name": new.name,
+        "state": "held" if new.hold else "queued",
+        "effective_batch": new.effective_batch,
+        "depends_on": list(new.depends_on),
+        "spec": msgspec.json.decode(new.spec),
+    }
+
+
+def dry_text(new: NewJob, checked: CheckedFile) -> str:
+    spec = checked.file.spec
+    length = f"{spec.train.max_steps:,} steps" if spec.train.max_steps else f"{spec.train.epochs} epochs"
+    lines = [
+        f"{checked.path} is good; nothing was stored",
+        f"  job    {new.name} ({new.kind}), {length}, effective batch {new.effective_batch}",
+        f"  model  {parameters.count(spec.model):,} parameters, {spec.train.dtype}",
+        f"  data   {spec.data.path}: {checked.said}",
+    ]
+    if new.depends_on:
+        lines.append(f"  after  {', '.join(map(str, new.depends_on))}")
+    return "\n".join(lines)

@@ -1,0 +1,127 @@
+"""A job as it is shown: the fields of `--json`, and the cells of the table. Reads rows of `store.views`.
+
+Imports no records: `mmq status` has to be quick.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scheduler.cli.terminal import Column, Line, one_line, table
+from scheduler.config import Settings
+from scheduler.units import format_bytes, format_duration
+
+Row = dict[str, Any]
+
+STATES = ("queued", "held", "admitted", "running", "succeeded", "failed", "cancelled")
+ENDED = ("succeeded", "failed", "cancelled")
+_COLOURS = {"running": "cyan", "admitted": "cyan", "succeeded": "green", "failed": "red", "held": "dim"}
+_COLUMNS = (
+    Column("id", "ID", right=True),
+    Column("name", "NAME", least=8),
+    Column("user", "USER", least=6, drop=9),
+    Column("state", "STATE"),
+    Column("device", "DEVICE", least=6),
+    Column("batch", "BATCH", right=True),
+    Column("step", "STEP", right=True),
+    Column("speed", "TOK/S", right=True, drop=8),
+    Column("loss", "LOSS", right=True, drop=6),
+    Column("memory", "GiB PRED/PEAK", right=True, drop=5),
+    Column("eta", "ETA", right=True, drop=7),
+)
+_COPIED = (
+    "id name kind state reason message waiting_code waiting priority gpus effective_batch attempt host device"
+    " micro_batch accumulation_steps reserved_bytes step total_steps first_loss loss tokens_per_second eta_seconds"
+    " heartbeat_at cancel_requested_at cancel_requested_by submitted_at started_at ended_at"
+).split()
+
+
+def as_json(row: Row, settings: Settings) -> Row:
+    """The stable fields of a job, and some more. Peaks are what a device shows for the process."""
+    job = {key: row[key] for key in _COPIED}
+    waits = row["state"] in ("queued", "held")
+    return job | {
+        "user": row["user_name"],
+        "waiting": row["waiting"] if waits else None,
+        "waiting_code": row["waiting_code"] if waits else None,
+        "device": None if waits else row["device"],
+        "predicted_peak_bytes": _first(row, "predicted_process_bytes", "predicted_reserved_bytes"),
+        "measured_peak_bytes": _first(row, "measured_process_bytes", "measured_reserved_bytes"),
+        "run_dir": str(settings.run_dir(row["id"])),
+    }
+
+
+def _first(row: Row, *keys: str) -> Any:
+    return next((row[key] for key in keys if row[key] is not None), None)
+
+
+def jobs_table(jobs: Sequence[Row], counts: Mapping[str, int], *, shown_all: bool) -> str:
+    """The table of jobs with, under each that waits or ended badly, the reason in words; then how many there are."""
+    lines = [line(job) for job in jobs]
+    if len({job["user"] for job in jobs}) < 2:
+        lines = [one._replace(values={**one.values, "user": ""}) for one in lines]
+    parts = [table(_COLUMNS, lines)] if lines else ["no jobs"]
+    if counts and (len(jobs) < sum(counts.values()) or len(jobs) > 1):
+        told = ", ".join(f"{counts[state]:,} {state}" for state in STATES if counts.get(state))
+        missing = sum(counts.values()) - len(jobs)
+        parts.append(told + (f" ({missing:,} not shown: mmq status --all)" if missing > 0 and not shown_all else ""))
+    return "\n".join(parts)
+
+
+def line(job: Row) -> Line:
+    """One row of the table; values that do not apply are empty."""
+    live = job["attempt"] is not None
+    cells = {
+        "id": str(job["id"]),
+        "name": one_line(job["name"]),
+        "user": one_line(job["user"]),
+        "state": "cancelling" if job["cancel_requested_at"] and job["state"] not in ENDED else job["state"],
+        "device": job["device"] or "",
+        "batch": f"{job['micro_batch']}x{job['accumulation_steps']}" if live else "",
+        "step": f"{job['step'] or 0}/{job['total_steps']}" if job["total_steps"] else "",
+        "speed": speed(job["tokens_per_second"]) if job["state"] not in ("queued", "held") else "",
+        "loss": number(job["loss"], 3),
+        "memory": memory(job["predicted_peak_bytes"], job["measured_peak_bytes"]) if live else "",
+        "eta": eta(job) if job["state"] == "running" else "",
+    }
+    return Line(cells, {"state": _COLOURS.get(job["state"], "")} if job["state"] in _COLOURS else {}, remark(job))
+
+
+def remark(job: Row) -> str | None:
+    """Why it waits, or why it ended, in words; None for what needs none."""
+    if job["state"] in ("queued", "held"):
+        return one_line(job["waiting"] or "waits to be looked at")
+    if job["state"] in ("failed", "cancelled"):
+        reason = (job["reason"] or "").replace("_", " ")
+        message = one_line(job["message"] or "")
+        return f"{reason}: {message}" if reason and message else message or reason or None
+    return None
+
+
+def speed(tokens_per_second: float | None) -> str:
+    if tokens_per_second is None:
+        return ""
+    return f"{tokens_per_second / 1000:.1f}k" if tokens_per_second >= 1000 else f"{tokens_per_second:.0f}"
+
+
+def number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def memory(predicted: int | None, measured: int | None) -> str:
+    """Predicted / measured peak in GiB."""
+    if predicted is None and measured is None:
+        return ""
+    return "/".join("-" if count is None else f"{count / 2**30:.2f}" for count in (predicted, measured))
+
+
+def eta(job: Row) -> str:
+    """What is left, counted from the last sign of life."""
+    if job["eta_seconds"] is None:
+        return ""
+    since = max(0.0, time.time() - (job["heartbeat_at"] or time.time()))
+    return format_duration(max(0.0, job["eta_seconds"] - since))
+
+
+def size(count: int | None) -> str:
+    return "-" if count is None else format_bytes(count)

@@ -1,0 +1,83 @@
+"""Whether a job can ever run on the devices known here: what can't is refused at submit, naming what would do.
+
+A closed form, for what no plan could mend: the weights and their gradients are always on the device in fp32, Adam's
+two moments unless they may be offloaded. What the activations need on top is for the footprint to say.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from scheduler.config import Settings
+from scheduler.jobs import parameters
+from scheduler.jobs.problems import Problems
+from scheduler.jobs.spec import JobSpec
+from scheduler.store import views
+from scheduler.store.database import Database
+from scheduler.units import format_bytes
+
+FP32_BYTES = 4
+
+
+class Known(NamedTuple):
+    label: str
+    total_bytes: int
+
+
+def require(spec: JobSpec, problems: Problems, database: Database | None, settings: Settings) -> None:
+    """Raise FileErrors for what no device known here can ever do."""
+    devices = known_devices(database, settings)
+    _gpus(spec, problems, devices)
+    _memory(spec, problems, devices)
+    problems.raise_any()
+
+
+def known_devices(database: Database | None, settings: Settings) -> list[Known]:
+    """What the service has found; before it ever ran, what MMQ_DEVICES names; else nothing."""
+    rows = views.devices(database) if database is not None else []
+    if rows:
+        return [Known(f"{row['kind']}:{row['number']}", row["total_bytes"]) for row in rows]
+    if settings.devices == "auto":
+        return []
+    from scheduler.devices.choice import open_devices
+
+    devices = open_devices(settings.devices, settings)
+    try:
+        return [Known(info.label, info.total_bytes) for info in devices.discover()]
+    finally:
+        devices.close()
+
+
+def _gpus(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None:
+    asked = spec.resources.gpus
+    if devices and asked > len(devices):
+        have = "there is 1 device" if len(devices) == 1 else f"there are {len(devices)} devices"
+        problems.add(("resources", "gpus"), f"asks for {asked} GPUs, and {have} here", f"gpus: {len(devices)} or fewer")
+    elif asked > 1:
+        problems.add(("resources", "gpus"), "one job on several GPUs is not yet supported", "gpus: 1")
+
+
+def _memory(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None:
+    need = least_bytes(spec)
+    limit = spec.resources.max_memory_bytes
+    what = f"the model's {parameters.count(spec.model):,} parameters need at least {format_bytes(need)}"
+    parts = "for weights and gradients" + (" and Adam's moments" if spec.memory.optimizer_offload == "off" else "")
+    if limit is not None and need > limit:
+        reason = f"{what} {parts}, more than the {format_bytes(limit)} allowed"
+        problems.add(("resources", "max_memory"), reason, f"max_memory: {_whole_gib(need)}, or a smaller model")
+        return
+    largest = max(devices, key=lambda device: device.total_bytes, default=None)
+    if largest is not None and need > largest.total_bytes:
+        reason = f"{what} {parts}; the largest device here, {largest.label}, has {format_bytes(largest.total_bytes)}"
+        fits = largest.total_bytes // (need // parameters.count(spec.model))
+        would = f"a device of more than {_whole_gib(need)}, or a model of fewer than {fits:,} parameters"
+        problems.add(("model",), reason, would)
+
+
+def least_bytes(spec: JobSpec) -> int:
+    """The least device memory of any plan, activations and context aside."""
+    copies = 2 if spec.memory.optimizer_offload != "off" else 4
+    return parameters.count(spec.model) * FP32_BYTES * copies
+
+
+def _whole_gib(count: int) -> str:
+    return f"{-(-count // 2**30)}GiB"

@@ -1,0 +1,60 @@
+"""`mmq status`: the jobs and devices at a glance, or the whole story of some jobs."""
+
+import json
+import time
+from typing import Any
+
+import click
+
+from scheduler.cli import context, deviceview, jobview
+from scheduler.config import Settings
+from scheduler.store import views
+from scheduler.store.database import Database
+
+REDRAW_SECONDS = 1.0
+_CLEAR = "\x1b[H\x1b[J"
+
+
+@click.command(name="status", short_help="Show jobs and devices, or all about one job.")
+@click.argument("jobs", metavar="[JOB]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every job, not only the live, the next and the latest.")
+@click.option("--user", metavar="U", help="Only this user's jobs.")
+@click.option("--state", metavar="S", type=click.Choice(jobview.STATES), help="Only jobs in this state.")
+@click.option("--watch", is_flag=True, help="Redraw every second until interrupted.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    jobs: tuple[str, ...], everything: bool, user: str | None, state: str | None, watch: bool, as_json: bool
+) -> None:
+    """Show jobs and devices; with JOB its whole story: plan, attempts, events, peaks, why it waits, ETA."""
+    settings = context.settings()
+    filters = views.Filters(user=user, state=state, everything=everything)
+    with context.store(settings) as database:
+        while True:
+            text = _told(database, settings, jobs, filters, as_json=as_json)
+            click.echo(_CLEAR + text if watch and not as_json else text)
+            if not watch:
+                return
+            time.sleep(REDRAW_SECONDS)
+
+
+def _told(
+    database: Database, settings: Settings, refs: tuple[str, ...], filters: views.Filters, *, as_json: bool
+) -> str:
+    if refs:
+        from scheduler.cli import story  # only for those who ask for it
+
+        stories = story.stories(database, settings, refs)
+        return json.dumps(story.as_json(stories, devices(database))) if as_json else story.text(stories)
+    overview = views.overview(database, filters)
+    jobs = [jobview.as_json(row, settings) for row in overview.jobs]
+    found = devices(database)
+    if as_json:
+        return json.dumps({"jobs": jobs, "devices": found, "counts": overview.counts})
+    shown_all = filters.everything or filters.state is not None
+    return f"{jobview.jobs_table(jobs, overview.counts, shown_all=shown_all)}\n\n{deviceview.devices_table(found)}"
+
+
+def devices(database: Database) -> list[dict[str, Any]]:
+    """The devices that are there, with who holds what."""
+    holders = views.holders(database)
+    return [deviceview.as_json(row, holders) for row in views.devices(database)]

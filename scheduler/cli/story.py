@@ -1,0 +1,196 @@
+"""The whole story of a job: what was asked, why it waits, each attempt with its peaks, every event."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from scheduler.cli import jobview
+from scheduler.cli.terminal import Column, Line, one_line, paint, table
+from scheduler.config import Settings
+from scheduler.store import jobs as stored_jobs
+from scheduler.store import views
+from scheduler.store.database import Database
+from scheduler.units import format_bytes, format_duration
+
+Row = dict[str, Any]
+
+_ATTEMPTS = (
+    Column("number", "ATTEMPT", right=True),
+    Column("state", "STATE"),
+    Column("device", "DEVICE", least=6),
+    Column("batch", "BATCH", right=True),
+    Column("step", "STEP", right=True),
+    Column("loss", "LOSS", right=True, drop=2),
+    Column("reserved", "RESERVED", right=True, drop=1),
+    Column("memory", "GiB PRED/PEAK", right=True),
+    Column("took", "TOOK", right=True),
+)
+_MEANS = ("activation_checkpointing", "optimizer_offload", "chunked_loss")
+
+
+class Told(NamedTuple):
+    job: Row  # as `status --json` has it
+    attempts: list[Row]
+    events: list[Row]
+    depends_on: list[Row]
+    needed_by: list[Row]
+
+
+def stories(database: Database, settings: Settings, refs: Sequence[str]) -> list[Told]:
+    """Read the story of each job named; NoSuchJob."""
+    return [_told(views.story(database, job_id), settings) for job_id in stored_jobs.resolve(database, refs)]
+
+
+def _told(story: views.Story, settings: Settings) -> Told:
+    latest: Row = next((row for row in story.attempts if row["id"] == story.job["attempt_id"]), {})
+    joined = dict.fromkeys(ATTEMPT_FIELDS) | latest | story.job | {"attempt": latest.get("number")}
+    job = jobview.as_json(joined, settings) | {
+        "spec": json.loads(story.job["spec"]),
+        "code_version": story.job["code_version"],
+        "source_path": story.job["source_path"],
+        "depends_on": [row["id"] for row in story.depends_on],
+        "needed_by": [row["id"] for row in story.needed_by],
+    }
+    attempts = [row | {"plan": json.loads(row["plan"])} for row in story.attempts]
+    events = [row | {"detail": json.loads(row["detail"])} for row in story.events]
+    return Told(job, attempts, events, story.depends_on, story.needed_by)
+
+
+# What `jobview` reads of the latest attempt.
+ATTEMPT_FIELDS = (
+    "host device micro_batch accumulation_steps reserved_bytes predicted_reserved_bytes predicted_process_bytes"
+    " measured_reserved_bytes measured_process_bytes step total_steps first_loss loss tokens_per_second eta_seconds"
+    " heartbeat_at"
+).split()
+
+
+def as_json(told: Sequence[Told], devices: list[Row]) -> Row:
+    """Each job carries its own attempts and events; those of all jobs named stand at the top as well."""
+    return {
+        "jobs": [one.job | {"attempts": one.attempts, "events": one.events} for one in told],
+        "devices": devices,
+        "attempts": [attempt for one in told for attempt in one.attempts],
+        "events": [event for one in told for event in one.events],
+    }
+
+
+def text(told: Sequence[Told]) -> str:
+    return "\n\n\n".join("\n".join(_lines(one)) for one in told)
+
+
+def _lines(told: Told) -> Iterator[str]:
+    job = told.job
+    yield paint(f"job {job['id']}  {one_line(job['name'])}", "bold") + f"  ({job['kind']}, {one_line(job['user'])})"
+    facts = {
+        "state": _state(job),
+        "waits": jobview.remark(job) if job["state"] in ("queued", "held") else None,
+        "reason": jobview.remark(job) if job["state"] in jobview.ENDED else None,
+        "plan": _plan(told),
+        "progress": _progress(job),
+        "memory": _memory(job),
+        "after": _named(told.depends_on),
+        "before": _named(told.needed_by),
+        "cancel": job["cancel_requested_by"] and f"asked by {one_line(job['cancel_requested_by'])}",
+        "code": one_line(job["code_version"]),
+        "from": one_line(job["source_path"]),
+        "run": job["run_dir"],
+    }
+    for title, fact in facts.items():
+        if fact:
+            yield f"  {title:<9}{fact}"
+    if told.attempts:
+        yield ""
+        yield table(_ATTEMPTS, [_attempt(row) for row in told.attempts])
+    yield ""
+    yield from (_event(event, told.attempts) for event in told.events)
+
+
+def _state(job: Row) -> str:
+    now = time.time()
+    where = f" on {job['device']}" if job["device"] else ""
+    since = {"queued": "submitted_at", "held": "submitted_at"}.get(job["state"], "started_at")
+    if job["state"] in jobview.ENDED:
+        took = (job["ended_at"] or now) - (job["started_at"] or job["submitted_at"])
+        return f"{job['state']}{where} {_ago(job['ended_at'], now)}, after {format_duration(took)}"
+    return f"{job['state']}{where}, {'submitted' if since == 'submitted_at' else 'started'} {_ago(job[since], now)}"
+
+
+def _ago(at: float | None, now: float) -> str:
+    return "just now" if at is None or now - at < 1 else f"{format_duration(now - at)} ago"
+
+
+def _plan(told: Told) -> str | None:
+    job = told.job
+    if not told.attempts:
+        return f"effective batch {job['effective_batch']}"
+    plan = told.attempts[-1]["plan"]
+    split = f"micro-batch {job['micro_batch']} x {job['accumulation_steps']} accumulation steps"
+    means = [name.replace("_", " ") for name in _MEANS if plan.get(name)]
+    return ", ".join([f"{split} (effective batch {job['effective_batch']} kept)", *means])
+
+
+def _progress(job: Row) -> str | None:
+    if not job["total_steps"]:
+        return None
+    done = job["step"] or 0
+    parts = [f"step {done:,} of {job['total_steps']:,} ({done / job['total_steps']:.0%})"]
+    if job["loss"] is not None:
+        first = f" (first {job['first_loss']:.3f})" if job["first_loss"] is not None else ""
+        parts.append(f"loss {job['loss']:.3f}{first}")
+    if job["tokens_per_second"]:
+        parts.append(f"{jobview.speed(job['tokens_per_second'])} tokens/s")
+    if job["state"] == "running" and (left := jobview.eta(job)):
+        parts.append(f"{left} left")
+    return ", ".join(parts)
+
+
+def _memory(job: Row) -> str | None:
+    peaks = {"reserved": "reserved_bytes", "predicted": "predicted_peak_bytes", "measured": "measured_peak_bytes"}
+    told = [f"{title} {format_bytes(job[key])}" for title, key in peaks.items() if job[key] is not None]
+    return ", ".join(told) or None
+
+
+def _named(jobs: Sequence[Row]) -> str | None:
+    return ", ".join(f"{row['id']} ({one_line(row['name'])}, {row['state']})" for row in jobs) or None
+
+
+def _attempt(row: Row) -> Line:
+    ended = row["ended_at"] or time.time()
+    cells = {
+        "number": str(row["number"]),
+        "state": row["state"],
+        "device": row["device"],
+        "batch": f"{row['micro_batch']}x{row['accumulation_steps']}",
+        "step": f"{row['step'] or 0}/{row['total_steps']}" if row["total_steps"] else "",
+        "loss": jobview.number(row["loss"], 3),
+        "reserved": format_bytes(row["reserved_bytes"]),
+        "memory": jobview.memory(row["predicted_process_bytes"], row["measured_process_bytes"]),
+        "took": format_duration(ended - (row["started_at"] or row["admitted_at"])),
+    }
+    return Line(cells, remark=_ending(row))
+
+
+def _ending(row: Row) -> str | None:
+    if row["reason"] in (None, "done"):
+        return None
+    code = f" (exit code {row['exit_code']})" if row["exit_code"] is not None else ""
+    signal = f" (signal {row['exit_signal']})" if row["exit_signal"] else ""
+    message = f": {one_line(row['message'])}" if row["message"] else ""
+    return f"{row['reason'].replace('_', ' ')}{code}{signal}{message}"
+
+
+def _event(event: Row, attempts: Sequence[Row]) -> str:
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at"]))
+    number = next((row["number"] for row in attempts if row["id"] == event["attempt_id"]), None)
+    attempt = f"attempt {number}: " if number else ""
+    if event["kind"] == "state":
+        moved = f"{event['from_state'] or 'submitted'} -> {event['to_state']}"
+    else:
+        moved = event["kind"].replace("_", " ")
+    detail = ", ".join(f"{key} {_shown(value)}" for key, value in event["detail"].items() if value is not None)
+    return f"  {at}  {attempt}{moved}" + (f"  {paint(one_line(detail), 'dim')}" if detail else "")
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -1,0 +1,78 @@
+"""`mmq submit`: check, store, ring. Once it exits with 0 the job is durable, whether or not anything else is up."""
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from scheduler.cli import context
+from scheduler.cli.terminal import say
+from scheduler.config import Settings
+from scheduler.store.database import Database
+
+
+@click.command(name="submit", short_help="Check a job file, store the job, print its id.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "overrides", metavar="KEY.SUB=VALUE", multiple=True, help="Override a field of the file.")
+@click.option("--name", help="The job's name; by default the file's.")
+@click.option("--priority", metavar="N", help="Higher goes first; by default 0.")
+@click.option("--after", metavar="JOB", multiple=True, help="Start only when JOB has succeeded.")
+@click.option("--hold", is_flag=True, help="Store it held; `mmq release` lets it start.")
+@click.option("--key", metavar="K", help="The same key again gives the same job, and stores nothing.")
+@click.option("--wait", is_flag=True, help="Wait for its end; the exit code is then the job's own.")
+@click.option("--dry-run", is_flag=True, help="Check only; store nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    file: Path,
+    overrides: tuple[str, ...],
+    name: str | None,
+    priority: str | None,
+    after: tuple[str, ...],
+    hold: bool,
+    key: str | None,
+    wait: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Check the job file FILE and its data, store the job, and print its id."""
+    from scheduler.cli import intake
+    from scheduler.store import jobs
+
+    settings = context.settings()
+    given = {"name": name, "priority": priority}
+    overrides += tuple(f"{field}={value}" for field, value in given.items() if value is not None)
+    checked = intake.check(file, overrides, settings)
+    if dry_run:
+        with intake.store_if_any(settings) as found:
+            new = intake.new_job(checked, found, settings, after=after, hold=hold, key=key)
+        click.echo(json.dumps(intake.dry_json(new)) if as_json else intake.dry_text(new, checked))
+        return 0
+    with context.store(settings, create=True) as database:
+        new = intake.new_job(checked, database, settings, after=after, hold=hold, key=key)
+        job = jobs.submit(database, new, at=time.time())
+        shown = {"id": job.id, "name": job.name, "state": job.state.value}
+        click.echo(json.dumps(shown) if as_json else job.id)
+        _announce(job.id, settings)
+        return _wait(database, job.id) if wait else 0
+
+
+def _wait(database: Database, job_id: int) -> int:
+    """Wait for the job's end, saying nothing on stdout; its own exit code."""
+    from scheduler.cli.ending import exit_code, sentence, wait_for
+
+    row = wait_for(database, [job_id], tell=lambda row: say("note", f"job {sentence(row)}"))[0]
+    return exit_code(row)
+
+
+def _announce(job_id: int, settings: Settings) -> None:
+    """Ring the controller; warn if the job will have to wait for the service or the broker."""
+    from scheduler.broker.address import broker_address
+    from scheduler.broker.doorbell import ring
+    from scheduler.broker.reach import reachable
+
+    if not ring(settings):
+        say("warning", f"job {job_id} is stored; the service is not running, so nothing starts yet", hint="mmq up")
+    elif not reachable(settings):
+        where = broker_address(settings).shown
+        say("warning", f"job {job_id} is stored; the broker at {where} does not answer yet", hint="mmq doctor")

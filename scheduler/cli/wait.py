@@ -1,0 +1,21 @@
+"""`mmq wait`: until jobs have ended."""
+
+import click
+
+from scheduler.cli import context
+
+
+@click.command(name="wait", short_help="Wait until jobs have ended.")
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@click.option("--timeout", metavar="TIME", help="Give up after this long, like 90m; exit code 1.")
+def command(jobs: tuple[str, ...], timeout: str | None) -> int:
+    """Wait until all the jobs have ended; exit code 0 only if all of them succeeded."""
+    from scheduler.cli.ending import parse_timeout, sentence, wait_for
+    from scheduler.errors import ExitCode
+    from scheduler.store.jobs import resolve
+
+    seconds = parse_timeout(timeout)
+    with context.store(context.settings()) as database:
+        named = resolve(database, jobs)
+        ended = wait_for(database, named, tell=lambda row: click.echo(sentence(row)), timeout_seconds=seconds)
+    return int(ExitCode.OK if all(row["state"] == "succeeded" for row in ended) else ExitCode.FAILED)
