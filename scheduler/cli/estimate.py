@@ -10,15 +10,17 @@ from scheduler.cli import context
 
 @click.command(name="estimate", short_help="Say how much memory a job needs, and the plan it would get.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--gpu", metavar="NAME|SIZE", help="A GPU by name (RTX 4090) or size (24GiB); by default the first here.")
+@click.option(
+    "--gpu", metavar="NAME|SIZE", help="A GPU by name (RTX 4090) or size (24GiB); by default the largest here."
+)
 @click.option("-o", "overrides", metavar="KEY.SUB=VALUE", multiple=True, help="Override a field of the file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(file: Path, gpu: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Say what the job FILE needs, in its parts, which micro-batches fit, and the plan that would be chosen."""
     from scheduler.cli.estimateview import text
-    from scheduler.footprint.estimate import estimate
+    from scheduler.controller.estimate import estimate
     from scheduler.jobs.jobfile import load
 
     spec, _ = load(file, overrides)
-    told = estimate(spec, gpu, context.settings()).to_json()
+    told = estimate(spec, gpu, context.settings()).as_json()
     click.echo(json.dumps(told) if as_json else text(told))

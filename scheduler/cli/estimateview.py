@@ -26,53 +26,59 @@ _CANDIDATES = (
 
 def text(told: Row) -> str:
     """Lay the answer of `estimate --json` out for a person."""
-    gpu, plan = told["gpu"], told["plan"]
-    sections = [_parts(told["parts"])]
-    if told["candidates"]:
-        total = gpu["total_bytes"] if isinstance(gpu, Mapping) else None
-        sections.append(table(_CANDIDATES, [_candidate(row, plan, total) for row in told["candidates"]]))
-    sections.append(_sentence(told))
-    return "\n\n".join(sections)
+    shown = _worth_showing(told)
+    hidden = len(told["candidates"]) - len(shown)
+    sections = [_parts(told), table(_CANDIDATES, [_candidate(row, told["plan"]) for row in shown])]
+    if hidden:
+        sections[-1] += f"\n({hidden} more with other means of saving memory: --json)"
+    return "\n\n".join([*sections, _sentence(told)])
 
 
-def _parts(parts: Mapping[str, int]) -> str:
-    width = max((len(name) for name in parts), default=0)
+def _worth_showing(told: Row) -> list[Row]:
+    """The candidates with the plan's means; where nothing fits, the smallest with each of the means."""
+    plan, candidates = told["plan"], told["candidates"]
+    if plan is not None:
+        return [row for row in candidates if all(row[key] == plan[key] for key in _MEANS)]
+    smallest: dict[tuple[bool, ...], Row] = {}
+    for row in sorted(candidates, key=lambda row: int(row["process_bytes"]), reverse=True):
+        smallest[tuple(row[key] for key in _MEANS)] = row
+    return list(smallest.values())
+
+
+def _parts(told: Row) -> str:
+    parts: Mapping[str, int] = told["parts"]
+    width = max(map(len, parts))
     rows = [f"  {name:<{width}}  {format_bytes(size):>9}" for name, size in parts.items() if size]
-    return "\n".join([f"At the peak, {format_bytes(sum(parts.values()))}:", *rows])
+    head = f"{told['parameters']:,} parameters. At the peak, {format_bytes(sum(parts.values()))}:"
+    return "\n".join([head, *rows])
 
 
-def _candidate(row: Row, plan: Row | None, total_bytes: int | None) -> Line:
-    fits = row.get("fits", total_bytes is None or row["process_bytes"] <= total_bytes)
-    chosen = plan is not None and all(row[key] == plan.get(key) for key in ("micro_batch", *_MEANS) if key in plan)
+def _candidate(row: Row, plan: Row | None) -> Line:
+    chosen = plan is not None and row["micro_batch"] == plan["micro_batch"]
     cells = {
         "micro_batch": str(row["micro_batch"]),
-        "accumulation": str(row.get("accumulation_steps", "")),
+        "accumulation": str(row["accumulation_steps"]),
         "allocated": format_bytes(row["allocated_bytes"]),
         "reserved": format_bytes(row["reserved_bytes"]),
         "process": format_bytes(row["process_bytes"]),
-        "fits": "chosen" if chosen else "yes" if fits else "no",
+        "fits": "chosen" if chosen else "yes" if row["fits"] else "no",
         "means": _means(row),
     }
-    return Line(cells, {"fits": "green" if fits else "red"})
+    return Line(cells, {"fits": "green" if row["fits"] else "red"})
 
 
 def _means(row: Row) -> str:
-    return ", ".join(words for key, words in _MEANS.items() if row.get(key))
+    return ", ".join(words for key, words in _MEANS.items() if row[key])
 
 
 def _sentence(told: Row) -> str:
     gpu, plan = told["gpu"], told["plan"]
-    name = gpu.get("name", "the device") if isinstance(gpu, Mapping) else str(gpu or "the device")
-    total = gpu.get("total_bytes") if isinstance(gpu, Mapping) else None
-    room = f" ({format_bytes(total)})" if total else ""
-    if not told["fits"] or plan is None:
-        return f"Does not fit {name}{room}, whatever the micro-batch." + _least(told)
+    place = f"{gpu['name']} ({format_bytes(gpu['total_bytes'])})"
+    if plan is None:
+        least = min(row["process_bytes"] for row in told["candidates"])
+        return f"Does not fit {place}, whatever the micro-batch: the least it needs is {format_bytes(least)}."
     split = f"micro-batch {plan['micro_batch']} x {plan['accumulation_steps']} accumulation steps"
-    means = f" with {_means(plan)}" if _means(plan) else ""
-    spare = f", with {format_bytes(total - plan['process_bytes'])} to spare" if total else ""
-    return f"Plan: {split}{means}.\nFits {name}{room}{spare}."
-
-
-def _least(told: Row) -> str:
-    least = min((row["process_bytes"] for row in told["candidates"]), default=None)
-    return "" if least is None else f" The least it needs is {format_bytes(least)}."
+    means = f", with {_means(plan)}" if _means(plan) else ""
+    spare = format_bytes(gpu["total_bytes"] - told["reserve_bytes"])
+    reserved = format_bytes(told["reserve_bytes"])
+    return f"Plan: {split} (effective batch {told['effective_batch']}){means}.\nFits {place} with {spare} to spare: it would reserve {reserved}."

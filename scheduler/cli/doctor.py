@@ -1,0 +1,33 @@
+"""`mmq doctor`: every check, each with what it found and the command that mends it."""
+
+import json
+
+import click
+
+from scheduler.cli import context
+from scheduler.cli.terminal import paint, plain
+from scheduler.errors import ExitCode
+
+_COLOURS = {"ok": "green", "note": "yellow", "wrong": "red"}
+
+
+@click.command(name="doctor", short_help="Find what is wrong, and name the command that mends it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> int:
+    """Check home, database, service, broker, locks, devices and disk; exit code 1 if something is wrong."""
+    from scheduler.cli.health import findings
+
+    found = list(findings(context.settings()))
+    wrong = sum(finding.level == "wrong" for finding in found)
+    if as_json:
+        click.echo(json.dumps({"healthy": not wrong, "findings": [finding._asdict() for finding in found]}))
+        return int(ExitCode.FAILED if wrong else ExitCode.OK)
+    for finding in found:
+        click.echo(
+            f"{paint(f'{finding.level:<5}', _COLOURS[finding.level])}  {finding.part:<9} {plain(finding.sentence)}"
+        )
+        if finding.hint:
+            click.echo(f"{'':<17}hint: {plain(finding.hint)}")
+    told = {0: "nothing is wrong", 1: "one thing is wrong"}.get(wrong, f"{wrong} things are wrong")
+    click.echo(f"\n{told}")
+    return int(ExitCode.FAILED if wrong else ExitCode.OK)

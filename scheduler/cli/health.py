@@ -1,0 +1,195 @@
+"""What `mmq doctor` looks at. Each check is a function that yields findings; none changes anything."""
+
+import importlib.util
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from scheduler.broker.address import broker_address
+from scheduler.broker.reach import reachable
+from scheduler.broker.valkey import find_server
+from scheduler.config import Settings
+from scheduler.devices.choice import open_devices
+from scheduler.errors import MmqError
+from scheduler.jobs.liveness import lock_held, process_started
+from scheduler.store import attempts, audit, views
+from scheduler.store.database import Database, open_database, sqlite_path
+from scheduler.units import format_bytes, format_duration
+
+BEAT_SECONDS = 60.0
+LEAST_FREE_BYTES = 2 << 30
+_PACKAGES = ("torch", "celery", "tokenizers", "safetensors")
+
+
+class Finding(NamedTuple):
+    part: str
+    level: str  # ok | note | wrong
+    sentence: str
+    hint: str | None = None
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """Run every check; what one cannot look at is a finding too."""
+    yield from _home(settings)
+    yield from _packages()
+    yield from _disk(settings)
+    yield from _attempted("devices", lambda: _devices(settings))
+    up = lock_held(settings.service_lock)
+    yield from _attempted("database", lambda: _store(settings, up=up))
+
+
+def _attempted(part: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except MmqError as error:
+        yield Finding(part, "wrong", error.message, error.hint)
+
+
+def _home(settings: Settings) -> Iterator[Finding]:
+    if not settings.home.exists():
+        yield Finding("home", "note", f"{settings.home} is not there yet", "mmq up")
+        return
+    status = settings.home.stat()
+    if status.st_uid != os.getuid():
+        yield Finding("home", "wrong", f"{settings.home} belongs to another user", "export MMQ_HOME=/another/folder")
+    elif stat.S_IMODE(status.st_mode) != 0o700:
+        mode = f"{stat.S_IMODE(status.st_mode):04o}"
+        yield Finding("home", "wrong", f"{settings.home} has mode {mode}, not 0700", f"chmod 0700 {settings.home}")
+    else:
+        yield Finding("home", "ok", f"{settings.home} is private")
+    yield from (_open_to_others(path) for path in _private_files(settings) if _mode(path) & 0o077)
+
+
+def _private_files(settings: Settings) -> list[Path]:
+    found = [settings.broker_socket, settings.doorbell_socket]
+    path = sqlite_path(settings.database_url)
+    return [path for path in (*found, *([path] if path else [])) if path.exists()]
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _open_to_others(path: Path) -> Finding:
+    return Finding("home", "wrong", f"{path} has mode {_mode(path):04o}: others can use it", f"chmod 0600 {path}")
+
+
+def _packages() -> Iterator[Finding]:
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        yield Finding("packages", "wrong", f"not installed: {', '.join(missing)}", "pip install mmq")
+    else:
+        yield Finding("packages", "ok", f"{', '.join(_PACKAGES)} are installed")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    place = next(path for path in (settings.home, *settings.home.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    level = "ok" if free >= LEAST_FREE_BYTES else "wrong"
+    hint = None if level == "ok" else f"du -sh {settings.jobs_dir}/*"
+    yield Finding("disk", level, f"{format_bytes(free)} free under {place}", hint)
+
+
+def _devices(settings: Settings) -> Iterator[Finding]:
+    with closing(open_devices(settings.devices, settings)) as devices:
+        found = {info.id: info for info in devices.discover()}
+        for reading in devices.read():
+            info = found[reading.device_id]
+            if reading.error:
+                yield Finding("devices", "wrong", f"{info.label} ({info.name}): {reading.error}", "nvidia-smi")
+            else:
+                free = format_bytes(reading.total_bytes - reading.used_bytes)
+                yield Finding("devices", "ok", f"{info.label} ({info.name}): {free} free")
+            yield from (Finding("devices", "note", f"{info.label}: {warning}") for warning in reading.warnings)
+    if not found:
+        yield Finding("devices", "wrong", "there is none", "export MMQ_DEVICES=cpu")
+
+
+def _store(settings: Settings, *, up: bool) -> Iterator[Finding]:
+    path = sqlite_path(settings.database_url)
+    if path is not None and not path.exists():
+        yield Finding("database", "note", f"there is none at {path} yet", "mmq up")
+        yield from _service(None, settings, up=up)
+        return
+    with closing(open_database(settings, lean=True)) as database:
+        broken = audit.violations(database)
+        yield from (Finding("database", "wrong", sentence, "mmq db backup") for sentence in broken[:10])
+        if not broken:
+            yield Finding("database", "ok", "its invariants hold")
+        yield from _service(database, settings, up=up)
+        yield from _locks(database, settings, up=up)
+
+
+def _service(database: Database | None, settings: Settings, *, up: bool) -> Iterator[Finding]:
+    if not up:
+        waiting = database is not None and _unended(database)
+        sentence = "is not running" + (f", and {waiting} jobs have not ended" if waiting else "")
+        yield Finding("service", "wrong" if waiting else "note", sentence, "mmq up")
+        yield from _attempted("broker", lambda: _broker_at_rest(settings))
+        return
+    yield Finding("service", "ok", "is running")
+    if reachable(settings, limit_seconds=2.0):
+        yield Finding("broker", "ok", f"answers at {broker_address(settings).shown}")
+    else:
+        hint = "mmq down && mmq up" if settings.broker_url is None else "redis-cli -u $MMQ_BROKER_URL ping"
+        yield Finding("broker", "wrong", f"does not answer at {broker_address(settings).shown}", hint)
+    if database is not None:
+        yield from _beats(database, settings)
+
+
+def _broker_at_rest(settings: Settings) -> Iterator[Finding]:
+    if settings.broker_url is None:
+        yield Finding("broker", "ok", f"embedded: {find_server()}")
+    elif reachable(settings, limit_seconds=2.0):
+        yield Finding("broker", "ok", f"answers at {broker_address(settings).shown}")
+    else:
+        sentence = f"does not answer at {broker_address(settings).shown}"
+        yield Finding("broker", "wrong", sentence, "redis-cli -u $MMQ_BROKER_URL ping")
+
+
+def _unended(database: Database) -> int:
+    counts = views.overview(database, views.Filters(state="running")).counts
+    return sum(counts.get(state, 0) for state in ("queued", "admitted", "running"))
+
+
+def _beats(database: Database, settings: Settings) -> Iterator[Finding]:
+    beats = {row["component"]: row for row in views.components(database)}
+    for name in ("controller", "worker"):
+        row = beats.get(f"{name}@{settings.host}")
+        if row is None:
+            yield Finding(name, "wrong", "has never shown a sign of life", f"tail {settings.log_dir}/*")
+            continue
+        age = time.time() - row["at"]
+        alive = process_started(row["pid"]) == row["pid_started"]
+        sentence = f"pid {row['pid']}, last sign of life {format_duration(age)} ago"
+        if alive and age < BEAT_SECONDS:
+            yield Finding(name, "ok", sentence)
+        else:
+            hung = "hangs" if alive else "has died"
+            yield Finding(name, "wrong", f"{hung} ({sentence})", "mmq down && mmq up")
+
+
+def _locks(database: Database, settings: Settings, *, up: bool) -> Iterator[Finding]:
+    """Hold the store's word on who runs against the locks that live processes hold."""
+    live = {attempt.job_id: attempt for attempt in attempts.live(database, settings.host)}
+    running = {job_id for job_id, attempt in live.items() if attempt.pid is not None}
+    held = {job_id for job_id in _run_dirs(settings) if lock_held(settings.run_dir(job_id) / "lock")}
+    for job_id in sorted(held - set(live)):
+        sentence = f"processes of job {job_id} still live, and the store knows no attempt of it"
+        yield Finding("locks", "wrong", sentence, f"fuser -v {settings.run_dir(job_id)}/lock")
+    for job_id in sorted(running - held):
+        sentence = f"job {job_id} should be running, and no process of it lives"
+        yield Finding("locks", "note" if up else "wrong", sentence, "mmq up")
+    if held <= set(live) and running <= held:
+        yield Finding("locks", "ok", f"{len(held)} held, each by a live attempt")
+
+
+def _run_dirs(settings: Settings) -> list[int]:
+    if not settings.jobs_dir.is_dir():
+        return []
+    return [int(entry.name) for entry in settings.jobs_dir.iterdir() if entry.name.isdecimal()]
