@@ -10,9 +10,7 @@ from scheduler.cli import context
 
 @click.command(name="estimate", short_help="Say how much memory a job needs, and the plan it would get.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--gpu", metavar="NAME|SIZE", help="A GPU by name (RTX 4090) or size (24GiB); by default the largest here."
-)
+@click.option("--gpu", metavar="NAME|SIZE", help="Like 'RTX 4090' or 24GiB; by default the largest here.")
 @click.option("-o", "overrides", metavar="KEY.SUB=VALUE", multiple=True, help="Override a field of the file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(file: Path, gpu: str | None, overrides: tuple[str, ...], as_json: bool) -> None:

@@ -79,6 +79,6 @@ def _sentence(told: Row) -> str:
         return f"Does not fit {place}, whatever the micro-batch: the least it needs is {format_bytes(least)}."
     split = f"micro-batch {plan['micro_batch']} x {plan['accumulation_steps']} accumulation steps"
     means = f", with {_means(plan)}" if _means(plan) else ""
-    spare = format_bytes(gpu["total_bytes"] - told["reserve_bytes"])
-    reserved = format_bytes(told["reserve_bytes"])
-    return f"Plan: {split} (effective batch {told['effective_batch']}){means}.\nFits {place} with {spare} to spare: it would reserve {reserved}."
+    reserved = told["reserve_bytes"]
+    spare = f"with {format_bytes(gpu['total_bytes'] - reserved)} to spare: it would reserve {format_bytes(reserved)}"
+    return f"Plan: {split} (effective batch {told['effective_batch']}){means}.\nFits {place} {spare}."

@@ -127,8 +127,9 @@ def _store(settings: Settings, *, up: bool) -> Iterator[Finding]:
 
 def _service(database: Database | None, settings: Settings, *, up: bool) -> Iterator[Finding]:
     if not up:
-        waiting = database is not None and _unended(database)
-        sentence = "is not running" + (f", and {waiting} jobs have not ended" if waiting else "")
+        waiting = 0 if database is None else _unended(database)
+        jobs = "1 job has" if waiting == 1 else f"{waiting} jobs have"
+        sentence = "is not running" + (f", and {jobs} not ended" if waiting else "")
         yield Finding("service", "wrong" if waiting else "note", sentence, "mmq up")
         yield from _attempted("broker", lambda: _broker_at_rest(settings))
         return

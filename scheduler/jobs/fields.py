@@ -23,7 +23,9 @@ def read_struct(struct: type, given: dict[str, Any], path: Path, problems: Probl
     for key, value in given.items():
         here = (*path, key)
         if key not in types:
-            problems.add(here, "unknown key", likely(key, types) or _elsewhere(key, path))
+            problems.add(
+                here, "unknown key", likely(key, types) or _elsewhere(key, path) or f"known here: {', '.join(types)}"
+            )
         elif not isinstance(types[key], type):
             _read_value(types[key], value, here, problems, good)
         elif value is None or isinstance(value, dict):
