@@ -1,80 +1,18 @@
-"""The `mmq` command: runs one verb, and turns whatever goes wrong into a sentence, a hint and an exit code."""
+"""The `mmq` command."""
 
-import os
+import gc
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-import click
-
-from scheduler.errors import ExitCode, MmqError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-INTERRUPTED = 130
+COLLECT_AFTER = 50_000  # objects; imports alone make Python's 700 some thirty times, a tenth of a `mmq status`
 
 
-def main(arguments: "Sequence[str] | None" = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is its result."""
-    from scheduler.cli.group import mmq
+    gc.set_threshold(COLLECT_AFTER)
+    from scheduler.cli.run import run  # click, from here on
 
-    try:
-        code = mmq.main(args=arguments, prog_name="mmq", standalone_mode=False)
-        sys.stdout.flush()
-    except MmqError as error:
-        return _tell(error)
-    except click.ClickException as error:
-        return _misused(error)
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
-    except BrokenPipeError:
-        return _leave_quietly()
-    except SystemExit as leaving:  # click's own way out when the reader of a pipe is gone
-        return _leave_quietly() if leaving.code == 1 else _code(leaving.code)
-    except Exception as error:  # noqa: BLE001  the last line of defence: a person never sees a traceback
-        return _unexpected(error)
-    return _code(code)
-
-
-def _misused(error: click.ClickException) -> int:
-    from scheduler.cli.terminal import say
-
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        error.show()
-    else:
-        command = getattr(getattr(error, "ctx", None), "command_path", "mmq")
-        say("error", error.format_message().rstrip("."), hint=f"{command} --help")
-    return int(ExitCode.USAGE)
-
-
-def _code(code: object) -> int:
-    return code if isinstance(code, int) else int(ExitCode.OK)
-
-
-def _tell(error: MmqError) -> int:
-    """Print an error, or each of several, with its hint."""
-    from scheduler.cli.terminal import say
-
-    for each in getattr(error, "errors", (error,)):
-        say("error", each.message, hint=each.hint)
-    return int(error.exit_code)
-
-
-def _leave_quietly() -> int:
-    """End without a word: nobody reads any more. What is still buffered has nowhere to go."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return int(ExitCode.OK)
-
-
-def _unexpected(error: Exception) -> int:
-    if os.environ.get("MMQ_TRACEBACK"):
-        raise error
-    from scheduler.cli.crash import write_details
-    from scheduler.cli.terminal import say
-
-    where = write_details(error)
-    say("error", f"mmq itself failed: {type(error).__name__}: {error}", hint=f"the details are in {where}")
-    return int(ExitCode.FAILED)
+    return run(arguments)
 
 
 if __name__ == "__main__":
