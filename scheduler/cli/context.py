@@ -35,12 +35,13 @@ def _create_missing(of: Settings) -> None:
     path = sqlite_path(of.database_url)
     if path is None or path.exists():
         return
+    import os
     import subprocess
-    import sys
 
-    made = subprocess.run(
-        [sys.executable, "-m", "scheduler", "db", "upgrade"], capture_output=True, text=True, check=False
-    )
+    from scheduler.interpreter import python_command, with_source
+
+    command = python_command("scheduler", "db", "upgrade")
+    made = subprocess.run(command, env=with_source(os.environ), capture_output=True, text=True, check=False)
     if made.returncode:
         told = made.stderr.strip().removeprefix("error: ").splitlines() or ["no reason given"]
         raise MmqError(f"the database could not be made: {told[0]}", hint="mmq db upgrade")

@@ -13,7 +13,7 @@ def command(detach: bool, devices: str | None) -> int:
 
     Safe to run twice: a second one says who holds the home. Training that went on while it was down is adopted.
     """
-    from scheduler.service import up
+    from scheduler.service.up import up
 
     settings = context.settings()
-    return up(settings, devices or settings.devices, detach)
+    return up(settings, devices, detach)
