@@ -159,6 +159,8 @@ def started(
     """Write down that the trainer lives. Again is harmless; of an attempt that has ended nothing is changed."""
     with db.transaction() as tx:
         attempt = get(tx, attempt_id)
+        if attempt.state is AttemptState.ADMITTED:
+            raise MmqError(f"attempt {attempt_id} was started by a shim that never claimed it", hint="mmq doctor")
         if attempt.state is not AttemptState.ENDED:
             tx.execute(
                 "UPDATE attempts SET state = 'running', pid = :pid, pid_started = :pid_started, shim_pid = :shim_pid,"

@@ -69,6 +69,13 @@ def test_a_late_start_of_an_ended_attempt_changes_nothing(db: Database) -> None:
     assert audit.violations(db) == []
 
 
+def test_nothing_starts_without_a_claim(db: Database) -> None:
+    attempt = admitted(db, queued(db))
+    with pytest.raises(MmqError, match="never claimed"):
+        start(db, attempt.id)
+    assert attempts.get(db, attempt.id).state is AttemptState.ADMITTED
+
+
 def test_heartbeats_keep_what_they_do_not_tell_and_peaks_grow(db: Database) -> None:
     attempt = running(db, queued(db))
     attempts.heartbeat(db, attempt.id, Progress(step=5, loss=2.5, measured_process_bytes=700), at=10.0)
