@@ -50,7 +50,8 @@ _MEANINGS = {
     TrainerExit.OUT_OF_MEMORY: (EndReason.OUT_OF_MEMORY, "out of device memory"),
     TrainerExit.NON_FINITE_LOSS: (EndReason.NON_FINITE_LOSS, "the loss is not finite any more"),
 }
-_TOLD_REASONS = frozenset(EndReason) - {EndReason.DONE, EndReason.CANCELLED, EndReason.LOST}
+_NOT_ITS_TO_SAY = (EndReason.DONE, EndReason.CANCELLED, EndReason.LOST)
+_TOLD_REASONS = tuple(reason for reason in EndReason if reason not in _NOT_ITS_TO_SAY)
 
 
 def classify(ending: Ending) -> tuple[EndReason, str]:

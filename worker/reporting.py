@@ -3,6 +3,7 @@
 Owns the shim's connection and its retries. The trainer must never suffer from a store that can't be written.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -68,7 +69,7 @@ class Reporter:
 
     def note(self, event: TrainerEvent, at: float) -> None:
         """Put an event of the trainer's into the job's story."""
-        detail = {key: value for key, value in event.items() if key not in ("event", "attempt", "at")}
+        detail = {key: _plain(value) for key, value in event.items() if key not in ("event", "attempt", "at")}
 
         def write(db: Database) -> None:
             with db.transaction() as tx:
@@ -126,3 +127,8 @@ class Reporter:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _plain(value: object) -> object:
+    """What JSON can hold: a loss that is no number any more is none."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -41,8 +41,13 @@ class Tail:
             for line in chunk.splitlines():
                 with contextlib.suppress(ValueError):
                     event = json.loads(line)
-                    if isinstance(event, dict) and event.get("attempt") == self._attempt and "event" in event:
+                    if self._is_ours(event):
                         yield event
+
+    def _is_ours(self, event: object) -> bool:
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            return False
+        return event.get("attempt") == self._attempt
 
     def _chunk(self) -> bytes:
         """Some whole lines from here on, and step over them; nothing while the last one is still being written."""

@@ -154,6 +154,9 @@ class Stage:
         rows = self.db.query("SELECT kind FROM events WHERE attempt_id = :a ORDER BY id", a=attempt.id)
         return [row["kind"] for row in rows if row["kind"] != "state"]
 
+    def reopen(self) -> None:
+        self.db = open_database(self.settings, lean=True)
+
     def close(self) -> None:
         """Leave no process behind."""
         for job_dir in self.settings.jobs_dir.glob("*"):

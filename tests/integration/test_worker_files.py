@@ -1,0 +1,89 @@
+"""Files of a run and of the service: followed, written whole, cut by size."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+from scheduler.service.logs import last_line, open_log, rotate
+from worker.rundir import RunDir, take_lock, write_durably
+from worker.tail import LINE_BYTES, Tail
+
+
+def line(event: str, attempt: int = 2, **more: object) -> str:
+    return json.dumps({"at": 0, "attempt": attempt, "event": event, **more}) + "\n"
+
+
+def kinds(tail: Tail) -> list[str]:
+    return [event["event"] for event in tail.read()]
+
+
+def test_a_tail_gives_each_whole_line_once(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    tail = Tail(path, 2)
+    assert kinds(tail) == []
+    with path.open("w") as file:
+        file.write(
+            line("a") + line("other", attempt=1) + 'no json\n[1]\n\n{"attempt": 2, "event": ["a"]}\n' + line("b")[:10]
+        )
+        file.flush()
+        assert kinds(tail) == ["a"]
+        file.write(line("b")[10:] + line("c"))
+        file.flush()
+        assert kinds(tail) == ["b", "c"]
+    assert kinds(tail) == []
+
+
+def test_a_tail_from_the_end_passes_over_what_was(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(line("old"))
+    tail = Tail.from_end(path, 2)
+    with path.open("a") as file:
+        file.write(line("new"))
+    assert kinds(tail) == ["new"]
+
+
+def test_a_tail_gets_past_an_absurd_line(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"x" * (5 * LINE_BYTES) + b"\n" + line("after").encode() + b"\xff\xfe\n" + line("last").encode())
+    assert kinds(Tail(path, 2)) == ["after", "last"]
+
+
+def test_a_durable_write_leaves_just_the_file(tmp_path: Path) -> None:
+    write_durably(tmp_path / "exit.json", "{}")
+    write_durably(tmp_path / "exit.json", '{"a": 1}')
+    assert [path.name for path in tmp_path.iterdir()] == ["exit.json"]
+    assert stat.S_IMODE((tmp_path / "exit.json").stat().st_mode) == 0o600
+
+
+def test_the_names_at_the_top_follow_the_latest_attempt(tmp_path: Path) -> None:
+    for number in (1, 2):
+        run = RunDir(root=tmp_path / "7", number=number)
+        run.create()
+        run.prepare("kind: sft\n", {"attempt": number})
+    assert json.loads((tmp_path / "7/config.json").read_text()) == {"attempt": 2}
+    assert (tmp_path / "7/log.txt").readlink() == Path("attempts/2/log.txt")
+    assert stat.S_IMODE((tmp_path / "7").stat().st_mode) == 0o700
+
+
+def test_a_lock_is_taken_once(tmp_path: Path) -> None:
+    first = take_lock(tmp_path / "lock", patience_seconds=0)
+    assert first is not None
+    assert take_lock(tmp_path / "lock", patience_seconds=0.05) is None
+    os.close(first)
+
+
+def test_logs_are_cut_by_size_under_their_writer(tmp_path: Path) -> None:
+    path = tmp_path / "log" / "worker.log"
+    writer = open_log(path)
+    for number in range(4):
+        os.write(writer, f"line {number}\n".encode() * 100)
+        assert rotate(path, limit_bytes=500)
+        assert not rotate(path, limit_bytes=500)
+    os.write(writer, b"the latest\x1b[31m\n\n")
+    os.close(writer)
+    assert path.read_bytes() == b"the latest\x1b[31m\n\n"
+    assert last_line(path) == "the latest[31m"
+    assert sorted(p.name for p in path.parent.iterdir()) == ["worker.log", "worker.log.1", "worker.log.2"]
+    assert path.with_name("worker.log.1").read_text().startswith("line 3")
+    assert {stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()} == {0o600}

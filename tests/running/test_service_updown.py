@@ -1,0 +1,188 @@
+"""`up` and `down` as a person runs them: real children, killed in every order, and jobs that don't notice."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scheduler.broker.reach import reachable
+from scheduler.interpreter import python_command
+from scheduler.jobs.liveness import process_started
+from scheduler.jobs.states import AttemptState, EndReason, JobState
+from scheduler.service.lock import holder
+from scheduler.store import attempts
+from tests.running.stage import Stage, kill, until
+
+CODE = """
+import sys
+from scheduler.config import Settings
+from scheduler.service.{verb} import {verb}
+sys.exit({verb}(Settings.from_environment(), {arguments}))
+"""
+Service = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def service(stage: Stage) -> Iterator[Service]:
+    """Run `up` or `down` to its end."""
+
+    def run(verb: str, arguments: str) -> "subprocess.CompletedProcess[str]":
+        code = CODE.format(verb=verb, arguments=arguments)
+        return subprocess.run(
+            [sys.executable, "-c", code], env=stage.environment, capture_output=True, text=True, timeout=90
+        )
+
+    yield run
+    if (found := holder(stage.settings.service_lock)) is not None:
+        children = children_of(found.pid)
+        kill(found.pid)
+        for pid in children.values():
+            until(lambda pid=pid: process_started(pid) is None)
+
+
+def up(service: Service) -> "subprocess.CompletedProcess[str]":
+    return service("up", "'virtual:1x4GiB', True")
+
+
+def pid_of(stage: Stage) -> int:
+    found = holder(stage.settings.service_lock)
+    assert found is not None
+    return found.pid
+
+
+def children_of(pid: int) -> dict[str, int]:
+    """What the service's children are called, and their pids."""
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+        found[words[3] if "-m" in words else words[0]] = int(child)
+    return found
+
+
+def test_up_twice_down_twice(stage: Stage, service: Service) -> None:
+    first = up(service)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("\n") == 1
+    assert "mmq is up (pid" in first.stdout
+    pid = pid_of(stage)
+    children = children_of(pid)
+    assert sorted(children) == ["mmq broker", "scheduler.controller", "worker"]
+    for second in (up(service), service("up", "None, False")):
+        assert second.returncode == 0
+        assert f"runs already for {stage.settings.home}: pid {pid}" in second.stdout
+    home = stage.settings.home
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    sockets = [path for path in home.rglob("*") if path.is_socket()]
+    assert len(sockets) == 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in sockets} == {0o600}
+    assert listening_inodes() & {inode for child in (pid, *children.values()) for inode in sockets_of(child)} == set()
+    assert sum(resident_kib(child) for child in (pid, *children.values())) < 250 * 1024
+
+    down = service("down", "False")
+    assert (down.returncode, down.stdout) == (0, f"mmq is down (it was pid {pid})\n")
+    assert not [child for child in children.values() if process_started(child) is not None]
+    again = service("down", "False")
+    assert again.returncode == 0
+    assert "is not running" in again.stdout
+
+
+def test_children_are_started_again(stage: Stage, service: Service) -> None:
+    up(service)
+    pid = pid_of(stage)
+    before = children_of(pid)
+    for child in before.values():
+        os.kill(child, signal.SIGKILL)
+    until(lambda: (now := children_of(pid)).keys() == before.keys() and not {*now.values()} & {*before.values()})
+    until(lambda: (found := holder(stage.settings.service_lock)) is not None and found.ready)
+    assert reachable(stage.settings)
+
+
+def test_a_killed_service_takes_its_children_and_not_its_jobs(stage: Stage, service: Service) -> None:
+    up(service)
+    attempt = stage.running({"steps": 12, "pause": 0.5})
+    pid = pid_of(stage)
+    children = children_of(pid)
+    os.kill(pid, signal.SIGKILL)
+    again = up(service)
+    assert again.returncode == 0, again.stderr
+    assert not {*children.values()} & {*children_of(pid_of(stage)).values()}
+    assert not [child for child in children.values() if process_started(child) is not None]
+    now = stage.attempt(attempt)
+    assert (now.pid, now.shim_pid) == (attempt.pid, attempt.shim_pid)
+    assert stage.end(attempt) == (EndReason.DONE, JobState.SUCCEEDED)
+
+
+def test_down_leaves_jobs_and_up_adopts_what_was_orphaned(stage: Stage, service: Service) -> None:
+    up(service)
+    attempt = stage.running({"steps": 40, "pause": 0.5})
+    assert service("down", "False").returncode == 0
+    assert process_started(attempt.pid or 0) == attempt.pid_started
+    kill(attempt.shim_pid)
+    up(service)
+    until(lambda: stage.attempt(attempt).shim_pid != attempt.shim_pid, within_seconds=60)
+    assert stage.attempt(attempt).pid == attempt.pid
+    attempts.request_stop(stage.db, attempt.id, at=time.time())
+    until(lambda: stage.attempt(attempt).state is AttemptState.ENDED)
+    assert stage.attempt(attempt).reason is EndReason.STOPPED
+
+
+def test_down_with_its_jobs_lets_them_save(stage: Stage, service: Service) -> None:
+    up(service)
+    attempt = stage.running({"steps": 100, "pause": 0.5})
+    down = service("down", "True")
+    assert down.returncode == 0, down.stderr
+    assert f"job {attempt.job_id} (attempt 1) is saving" in down.stderr
+    assert stage.end(attempt) == (EndReason.STOPPED, JobState.QUEUED)
+    assert "checkpoint" in stage.kinds(attempt)
+
+
+def test_a_broker_with_torn_files_does_not_keep_the_service_down(stage: Stage, service: Service) -> None:
+    up(service)
+    service("down", "False")
+    for file in (stage.settings.broker_dir / "appendonlydir").iterdir():
+        file.write_bytes(b"no append-only file\r\n" * 10)
+    again = up(service)
+    assert again.returncode == 0, again.stderr
+    assert (stage.settings.broker_dir / "appendonlydir.torn").is_dir()
+
+
+def test_a_misspelt_choice_of_devices_is_refused_at_once(service: Service) -> None:
+    refused = service("up", "'virtal:2x1GiB', True")
+    assert refused.returncode != 0
+    assert "names no devices" in refused.stderr
+
+
+def test_a_part_of_the_service_that_stops_its_jobs_as_in_a_container(stage: Stage) -> None:
+    command = python_command("scheduler.service", "--only", "worker", "--stop-jobs")
+    environment = stage.environment | {"MMQ_BROKER_URL": f"redis+socket://{stage.settings.home}/no-broker.sock"}
+    part = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    lock = stage.settings.home / "service-worker.lock"
+    until(lambda: holder(lock) is not None)
+    attempt = stage.running({"steps": 100, "pause": 0.5})
+    part.terminate()
+    assert part.wait(60) == 0
+    assert part.stderr is not None
+    part.stderr.close()
+    assert stage.end(attempt) == (EndReason.STOPPED, JobState.QUEUED)
+
+
+def sockets_of(pid: int) -> set[str]:
+    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
+    return {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:[")}
+
+
+def listening_inodes() -> set[str]:
+    """Sockets of any network address: none of them may be ours."""
+    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6", "udp", "udp6")]
+    return {line.split()[9] for table in tables for line in table}
+
+
+def resident_kib(pid: int) -> int:
+    table = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) for line in table.splitlines() if line.startswith("Rss:"))

@@ -1,0 +1,55 @@
+"""From the trainer's events to the numbers in the store."""
+
+from scheduler.store.records import Progress
+from worker.progress import Told
+
+
+def told(*events: dict[str, object]) -> Progress:
+    all_told = Told()
+    for event in events:
+        all_told.take({"at": 1.0, "attempt": 1, **event})
+    return all_told.progress()
+
+
+def test_steps_add_up() -> None:
+    progress = told(
+        {"event": "started", "step": 0, "total_steps": 9, "micro_batch": 8, "accumulation_steps": 1},
+        {"event": "step", "step": 1, "total_steps": 9, "loss": 3.5, "tokens_per_second": 10, "eta_seconds": 8.0},
+        {"event": "step", "step": 2, "total_steps": 9, "loss": 3.0, "tokens_per_second": 20, "eta_seconds": 7.0},
+    )
+    assert progress == Progress(
+        step=2,
+        total_steps=9,
+        first_loss=3.5,
+        loss=3.0,
+        tokens_per_second=20.0,
+        eta_seconds=7.0,
+        micro_batch=8,
+        accumulation_steps=1,
+    )
+
+
+def test_a_halved_micro_batch_is_known_before_the_next_step() -> None:
+    assert told({"event": "out_of_memory", "step": 3, "micro_batch": 8, "new_micro_batch": 4}).micro_batch == 4
+
+
+def test_peaks_only_grow_wherever_they_are_told() -> None:
+    progress = told(
+        {"event": "memory", "phase": "forward", "allocated_peak_bytes": 10, "reserved_peak_bytes": 30},
+        {"event": "step", "step": 1, "allocated_peak_bytes": 20, "reserved_peak_bytes": 20},
+        {"event": "finished", "step": 1, "peaks": {"process_peak_bytes": 99}},
+    )
+    assert progress.measured_allocated_bytes == 20
+    assert progress.measured_reserved_bytes == 30
+    assert progress.measured_process_bytes == 99
+
+
+def test_what_is_no_number_is_passed_over() -> None:
+    progress = told(
+        {"event": "step", "step": 5, "loss": 2.0},
+        {"event": "step", "step": "six", "loss": float("nan"), "eta_seconds": None, "micro_batch": True},
+        {"event": "step", "step": -1, "loss": float("inf"), "allocated_peak_bytes": 2**70},
+        {"event": "evaluation", "step": 5, "loss": 9.0},
+        {"event": "finished", "peaks": "none"},
+    )
+    assert progress == Progress(step=5, loss=2.0, first_loss=2.0)
