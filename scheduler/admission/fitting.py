@@ -48,17 +48,20 @@ def _wanted(job: QueuedJob, room: Room, usable_bytes: int) -> int | None:
 
 def why_not(job: QueuedJob, devices: Sequence[DeviceView], rooms: Mapping[str, Room]) -> Wait:
     """Say in numbers why the job did not start in this cycle."""
-    untraced = [
-        known for device in devices if isinstance(known := job.footprints.get(device.target, NOT_TRACED), Untraced)
-    ]
     usable = [(room, wanted) for room in rooms.values() if (wanted := wanted_on(job, room)) is not None]
+    known = [job.footprints.get(device.target, NOT_TRACED) for device in devices]
+    untraced = next((one.sentence for one in known if isinstance(one, Untraced)), None)
     if not usable and untraced:
-        return Wait(job_id=job.job_id, code=WaitCode.TRACING, sentence=untraced[0].sentence)
+        return Wait(job_id=job.job_id, code=WaitCode.TRACING, sentence=untraced)
     broken = [device for device in devices if device.problem is not None]
     if not usable and broken:
         told = "; ".join(f"{device.label}: {device.problem}" for device in broken[:_NAMED_DEVICES])
         return Wait(job_id=job.job_id, code=WaitCode.DEVICE_ERROR, sentence=told)
-    return _short(job, usable or _when_empty(job, rooms.values()))
+    short = _short(job, usable or _when_empty(job, rooms.values()))
+    if short is None:
+        sentence = untraced or "its memory with checkpointing or offload is being worked out"
+        return Wait(job_id=job.job_id, code=WaitCode.TRACING, sentence=sentence)
+    return short
 
 
 def _when_empty(job: QueuedJob, rooms: Iterable[Room]) -> list[tuple[Room, int]]:
@@ -66,7 +69,8 @@ def _when_empty(job: QueuedJob, rooms: Iterable[Room]) -> list[tuple[Room, int]]
     return [(room, wanted) for room in rooms if (wanted := _wanted(job, room, room.device.total_bytes)) is not None]
 
 
-def _short(job: QueuedJob, usable: Sequence[tuple[Room, int]]) -> Wait:
+def _short(job: QueuedJob, usable: Sequence[tuple[Room, int]]) -> Wait | None:
+    """Say what is in the way of a job that fits these devices; None if nothing is but a footprint not whole yet."""
     free = [(room, wanted) for room, wanted in usable if wanted <= room.available_bytes]
     kept = next((room for room, _ in free if room.kept_for not in (None, job.job_id)), None)
     if kept:
@@ -76,6 +80,8 @@ def _short(job: QueuedJob, usable: Sequence[tuple[Room, int]]) -> Wait:
     if taken:
         sentence = f"job {taken.exclusive_to} has {taken.device.label} to itself"
         return Wait(job_id=job.job_id, code=WaitCode.EXCLUSIVE, sentence=sentence)
+    if free or not usable:
+        return None
     places = "; ".join(room.describe() for room, _ in usable[:_NAMED_DEVICES])
     more = f"; and {len(usable) - _NAMED_DEVICES} more" if len(usable) > _NAMED_DEVICES else ""
     if job.wish.exclusive:

@@ -90,7 +90,8 @@ def choose(wish: Wish, footprint: Footprint, kind: str, *, available_bytes: int,
 
     Order: a number that the job file insists on, with the fastest means allowed, in its own size or the whole
     usable device; else the knee: of the candidates that fit and come within 5 % of the fastest that fits, the one
-    with the smallest micro-batch, then with the least memory.
+    with the smallest micro-batch, then with the least memory. While some means are not traced yet, a plan is taken
+    only if none of them could be faster.
     """
     if wish.insists:
         return _insisted(wish, footprint, kind, available_bytes, usable_bytes)
@@ -98,11 +99,20 @@ def choose(wish: Wish, footprint: Footprint, kind: str, *, available_bytes: int,
     if not fitting:
         return None
     best = max(_speed(wish, candidate) for candidate in fitting)
+    if best < FLAT * _fastest_missing(wish, footprint):
+        return None
     knee = min(
         (candidate for candidate in fitting if _speed(wish, candidate) >= FLAT * best),
         key=lambda candidate: (candidate.micro_batch, candidate.process_bytes, candidate.modes),
     )
     return _plan(wish, knee, need_bytes(kind, knee))
+
+
+def _fastest_missing(wish: Wish, footprint: Footprint) -> float:
+    """Return the speed that a means not traced yet would have at best: with the whole effective batch at once."""
+    batch = min(wish.effective_batch, wish.micro_batch_limit or wish.effective_batch)
+    speeds = (speed(modes, batch, wish.effective_batch, wish.max_seq_len) for modes in footprint.missing)
+    return max(speeds, default=0.0)
 
 
 def wanted_bytes(wish: Wish, footprint: Footprint, kind: str, usable_bytes: int) -> int | None:

@@ -20,7 +20,7 @@ def refusal(job: QueuedJob, devices: Sequence[DeviceView]) -> Refuse | None:
     wrong = [one for _, one in known if isinstance(one, Untraced) and one.hopeless]
     if len(wrong) == len(devices):
         return Refuse(job_id=job.job_id, reason=EndReason.BAD_CONFIGURATION, sentence=wrong[0].sentence)
-    traced = [(device, one) for device, one in known if isinstance(one, Footprint)]
+    traced = [(device, one) for device, one in known if isinstance(one, Footprint) and not one.missing]
     if len(traced) < len(devices) or any(_could_run(job.wish, *place) for place in traced):
         return None
     least = [

@@ -32,6 +32,11 @@ class Wish:
         """Whether the number in the job file still stands: it does until an attempt ended out of memory."""
         return self.micro_batch is not None and self.micro_batch_limit is None and self.ran_out_at_one is None
 
+    @property
+    def stages(self) -> tuple[tuple[Modes, ...], ...]:
+        """What is traced first, and what only for a job that is not helped by it."""
+        return (self.modes[:1], self.modes[1:]) if len(self.modes) > 1 else (self.modes,)
+
 
 def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, ran_out_at_one: Modes | None = None) -> Wish:
     """Read a job's wish from its resolved spec and from what its earlier attempts taught."""

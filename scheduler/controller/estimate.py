@@ -14,7 +14,7 @@ import msgspec
 from scheduler.admission.plan import Plan, choose, need_bytes, smallest
 from scheduler.admission.wish import Wish, wish_of
 from scheduler.config import Settings
-from scheduler.controller.footprints import request_for, stored
+from scheduler.controller.footprints import Request, requests_for, stored
 from scheduler.devices.catalogue import find
 from scheduler.devices.choice import open_devices
 from scheduler.errors import MmqError, UsageError
@@ -126,17 +126,24 @@ def _here(settings: Settings) -> Place:
 
 
 def _footprint(spec: JobSpec, wish: Wish, target: Target, settings: Settings) -> Footprint:
-    key, request = request_for(spec, wish, target)
+    first, *others = requests_for(spec, wish, target)
     with _store(settings) as db:
-        known = stored(db, key) if db is not None else None
-        if known is not None:
-            return known
-        answer = trace(key, request)
-        if answer.body is None:
-            raise MmqError(answer.error or "the tracer gave no answer", hint="mmq doctor")
-        if db is not None:
-            footprints.put(db, key, answer.body, at=time.time())
-        return Footprint.from_json(msgspec.json.decode(answer.body))
+        footprint = _traced(first, db)
+        for request in others:
+            footprint = footprint.joined(_traced(request, db))
+        return footprint
+
+
+def _traced(request: Request, db: Database | None) -> Footprint:
+    known = stored(db, request.key) if db is not None else None
+    if known is not None:
+        return known
+    answer = trace(request.key, request.body)
+    if answer.body is None:
+        raise MmqError(answer.error or "the tracer gave no answer", hint="mmq doctor")
+    if db is not None:
+        footprints.put(db, request.key, answer.body, at=time.time())
+    return Footprint.from_json(msgspec.json.decode(answer.body))
 
 
 @contextmanager

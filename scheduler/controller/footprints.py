@@ -1,4 +1,8 @@
-"""Footprints as the cycle needs them: from memory, from the store, or on the way from the tracer. Never waits."""
+"""Footprints as the cycle needs them: from memory, from the store, or on the way from the tracer. Never waits.
+
+The fastest memory means are traced first, which is all that most jobs need; the others only once a job that has been
+offered those is still in the queue.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +30,14 @@ class AsksTracer(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Request:
+    """One question to the tracer: the means of one stage."""
+
+    key: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Failure:
     answer: Answer
     at: float
@@ -37,30 +49,51 @@ class FootprintBook:
     def __init__(self, db: Database, tracer: AsksTracer) -> None:
         self._db = db
         self._tracer = tracer
-        self._known: dict[str, Footprint] = {}
+        self._stages: dict[str, Footprint] = {}
+        self._incomplete: dict[str, Footprint] = {}  # the first stage, knowing that it is alone
+        self._joined: dict[tuple[str, str], Footprint] = {}
+        self._offered: set[int] = set()  # jobs that had no more than the first stage to choose from, last cycle
+        self._offering: set[int] = set()  # the same, this cycle
         self._failures: dict[str, _Failure] = {}
 
-    def look_up(self, spec: JobSpec, wish: Wish, target: Target, *, now: float) -> Footprint | Untraced:
-        """Return the footprint, or why it is not known yet; asks the tracer if nobody has."""
-        key, request = request_for(spec, wish, target)
-        known = self._known.get(key) or stored(self._db, key)
-        if known is not None:
-            self._known[key] = known
-            return known
-        failure = self._failures.get(key)
-        if failure is not None and (failure.answer.hopeless or now - failure.at < RETRY_SECONDS):
-            return _untraced(failure.answer)
-        self._tracer.ask(key, request)
-        return Untraced(sentence="its memory is being worked out")
+    def look_up(self, job_id: int, spec: JobSpec, wish: Wish, target: Target, *, now: float) -> Footprint | Untraced:
+        """Return what is known of a footprint, or why nothing is; asks the tracer for what is missing."""
+        first, *others = requests_for(spec, wish, target)
+        footprint = self._stage(first)
+        if footprint is None:
+            return self._ask(first, now)
+        if not others:
+            return footprint
+        rest = self._stage(others[0])
+        if rest is not None:
+            return self._joined.setdefault((first.key, others[0].key), footprint.joined(rest))
+        self._offering.add(job_id)
+        if job_id in self._offered and self._ask(others[0], now).hopeless:
+            return footprint  # the other means can't be had
+        return self._incomplete.setdefault(first.key, footprint.without(wish.stages[1]))
 
     def collect(self, *, now: float) -> None:
-        """Store the answers that have come in."""
+        """Begin a cycle: store the answers that have come in."""
+        self._offered, self._offering = self._offering, set()
         for answer in self._tracer.collect():
             if answer.body is None:
                 self._failures[answer.key] = _Failure(answer=answer, at=now)
             else:
                 self._failures.pop(answer.key, None)
                 footprints.put(self._db, answer.key, answer.body, at=now)
+
+    def _stage(self, request: Request) -> Footprint | None:
+        known = self._stages.get(request.key) or stored(self._db, request.key)
+        if known is not None:
+            self._stages[request.key] = known
+        return known
+
+    def _ask(self, request: Request, now: float) -> Untraced:
+        failure = self._failures.get(request.key)
+        if failure is not None and (failure.answer.hopeless or now - failure.at < RETRY_SECONDS):
+            return _untraced(failure.answer)
+        self._tracer.ask(request.key, request.body)
+        return Untraced(sentence="its memory is being worked out")
 
 
 def _untraced(answer: Answer) -> Untraced:
@@ -72,11 +105,13 @@ def _untraced(answer: Answer) -> Untraced:
 
 
 @lru_cache(maxsize=4096)  # a cycle asks again for every job that waits
-def request_for(spec: JobSpec, wish: Wish, target: Target) -> tuple[str, dict[str, Any]]:
-    """Build the tracer's request for a job on a kind of device, and its key."""
+def requests_for(spec: JobSpec, wish: Wish, target: Target) -> tuple[Request, ...]:
+    """Build what the tracer is asked about a job on a kind of device: a request for each stage."""
     sizes = micro_batches(wish.effective_batch, wish.micro_batch)
-    request = trace_request(spec, target, modes=wish.modes, micro_batches=sizes)
-    return cache_key(request, torch=torch_version(), trainer=trainer_digest()), request
+    bodies = [trace_request(spec, target, modes=modes, micro_batches=sizes) for modes in wish.stages]
+    return tuple(
+        Request(key=cache_key(body, torch=torch_version(), trainer=trainer_digest()), body=body) for body in bodies
+    )
 
 
 def stored(db: Reader, key: str) -> Footprint | None:

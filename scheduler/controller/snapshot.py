@@ -125,7 +125,7 @@ def _queued(
     else:
         latest = rows.latest.get(job.attempt_id) if job.attempt_id is not None else None
         wish = wish_of(spec, micro_batch_limit=job.micro_batch_limit, ran_out_at_one=_ran_out(job, latest))
-        footprints = {target.name: book.look_up(spec, wish, target, now=now) for target in set(targets)}
+        footprints = {target.name: book.look_up(job.id, spec, wish, target, now=now) for target in set(targets)}
     return QueuedJob(
         job_id=job.id,
         wish=wish,

@@ -4,7 +4,7 @@ Pure values, read from the tracer's answer. Owns no policy: which candidate a jo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -63,11 +63,12 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Footprint:
-    """All candidates of one configuration on one kind of device. Compared by identity, so it hashes in no time."""
+    """The candidates of one configuration on one kind of device. Compared by identity, so it hashes in no time."""
 
     candidates: tuple[Candidate, ...]
     parameters: int
     torch: str
+    missing: tuple[Modes, ...] = ()  # means that the job allows, and that have not been traced yet
 
     @classmethod
     def from_json(cls, answer: Mapping[str, Any]) -> "Footprint":
@@ -76,3 +77,11 @@ class Footprint:
         if not candidates:
             raise ValueError("a footprint without candidates")
         return cls(candidates=candidates, parameters=int(answer["parameters"]), torch=str(answer["torch"]))
+
+    def joined(self, other: "Footprint") -> "Footprint":
+        """Return a footprint of both tables, with nothing missing."""
+        return Footprint(candidates=self.candidates + other.candidates, parameters=self.parameters, torch=self.torch)
+
+    def without(self, missing: tuple[Modes, ...]) -> "Footprint":
+        """Return this table, knowing what is missing from it."""
+        return replace(self, missing=missing)

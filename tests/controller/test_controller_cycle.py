@@ -56,8 +56,20 @@ def test_a_cached_footprint_admits_in_the_first_cycle(bench: Bench) -> None:
     second = bench.submit("train.learning_rate=1e-4")  # changes no memory
     bench.cycles(1)
     assert bench.job(second).state is JobState.ADMITTED
-    assert len(bench.tracer.asked) == 1
+    assert len(bench.tracer.asked) == 1  # the fastest means alone: it fits
     assert len(bench.db.query("SELECT key FROM footprints")) == 1
+
+
+def test_other_means_are_traced_for_a_job_that_the_fastest_does_not_help(bench: Bench) -> None:
+    bench.tracer.base_mib, bench.tracer.row_mib = 100, 1500
+    job_id = bench.submit()
+    bench.cycles(2)
+    assert len(bench.tracer.asked) == 1
+    assert bench.job(job_id).waiting_code == "tracing"
+    bench.cycles(2)
+    assert [len(request["modes"]) for request in bench.tracer.asked] == [1, 3]
+    (attempt,) = attempts.of_job(bench.db, job_id)
+    assert json.loads(attempt.plan)["activation_checkpointing"]
 
 
 def test_a_new_controller_finds_the_footprint_in_the_store(bench: Bench) -> None:
@@ -95,7 +107,7 @@ def bystander():
 def test_does_not_start_beside_foreign_memory(bench: Bench, bystander) -> None:
     hold_on_device(bench, bystander.pid, 1000 * MIB)
     job_id = bench.submit()
-    bench.cycles()
+    bench.cycles(4)
     job = bench.job(job_id)
     assert (job.state, job.waiting_code) == (JobState.QUEUED, "memory")
     assert "processes that are not mmq's hold 1000 MiB" in (job.waiting or "")
@@ -122,7 +134,7 @@ def test_what_our_trainer_holds_counts_once_and_raises_its_measured_peak(bench: 
 def test_what_does_not_fit_is_refused_with_numbers(bench: Bench) -> None:
     bench.tracer.base_mib = 5000
     job_id = bench.submit()
-    bench.cycles()
+    bench.cycles(4)
     job = bench.job(job_id)
     assert (job.state, job.reason) == (JobState.FAILED, EndReason.DOES_NOT_FIT)
     assert job.message is not None
@@ -243,7 +255,7 @@ def test_a_long_queue_is_looked_at_in_bounded_pieces(bench: Bench) -> None:
                 " source_path, code_version, effective_batch, gpus, 0, 0, submitted_at FROM jobs WHERE id = :id",
                 id=source.id,
             )
-    bench.cycles(3)
+    bench.cycles(5)
     counts = {
         row["waiting_code"]: row["jobs"]
         for row in bench.db.query("SELECT waiting_code, COUNT(*) AS jobs FROM jobs GROUP BY waiting_code")

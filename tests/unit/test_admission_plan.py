@@ -67,6 +67,16 @@ def test_memory_means_come_in_when_nothing_else_fits() -> None:
     assert plan_for(replace(WISH, modes=(PLAIN,)), footprint_of(64, row_mib=100), 160) is None
 
 
+def test_a_plan_is_only_taken_if_nothing_untraced_could_be_faster() -> None:
+    """Plain at micro-batch 1 fits; checkpointed at 64 might too, and would be faster."""
+    whole = footprint_of(64)
+    plain = Footprint(candidates=tuple(one for one in whole.candidates if one.modes == PLAIN), parameters=1, torch="2")
+    assert plan_for(WISH, plain, 115) is not None
+    assert plan_for(WISH, plain.without((CHECKPOINTED,)), 115) is None
+    assert plan_for(WISH, plain.without((CHECKPOINTED,)), 100_000) is not None
+    assert plan_for(WISH, plain.joined(whole), 100_000) is not None
+
+
 def test_max_memory_caps_the_plan_and_the_reservation() -> None:
     plan = plan_for(replace(WISH, max_memory_bytes=150 * MIB), footprint_of(64), 100_000)
     assert plan is not None
