@@ -10,16 +10,28 @@ import msgspec
 
 
 class EventLog:
-    """Lines of an earlier attempt stay; one cut short by a kill is ended first, so that ours stand alone."""
+    """Lines of earlier attempts stay; one cut short by a kill is ended first, so that ours stand alone."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self._file = path.open("ab+", buffering=0)
         self.attempt = 1  # until CONFIG is read
+        self._path = path
         self._clock = clock
-        if self._file.tell() and os.pread(self._file.fileno(), 1, self._file.tell() - 1) != b"\n":
-            self._file.write(b"\n")
+        if _cut_short(path):
+            self._append(b"\n")
 
     def write(self, event: str, **fields: Any) -> None:
         """Append an event; a number that is not finite becomes null, as JSON has none."""
         line = {"at": self._clock(), "attempt": self.attempt, "event": event} | fields
-        self._file.write(msgspec.json.encode(line) + b"\n")
+        self._append(msgspec.json.encode(line) + b"\n")
+
+    def _append(self, line: bytes) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            file.write(line)
+
+
+def _cut_short(path: Path) -> bool:
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"

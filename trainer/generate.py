@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
-from trainer.batches import Row
+from trainer.batches import Row, input_length
 from trainer.config import Config
 from trainer.memory.device import Device
 from trainer.model import MiniMind
@@ -62,7 +62,7 @@ def generate(
     def tokens() -> Iterator[int]:
         context = list(prompt)
         for _ in range(max_new_tokens):
-            token = _choose(_logits(model, device, context[-max_seq_len:]), temperature, generator)
+            token = _choose(_logits(model, device, context[-max_seq_len:], max_seq_len), temperature, generator)
             if token == end:
                 return
             context.append(token)
@@ -72,10 +72,12 @@ def generate(
         return list(tokens())
 
 
-def _logits(model: MiniMind, device: Device, context: list[int]) -> Tensor:
+def _logits(model: MiniMind, device: Device, context: list[int], max_seq_len: int) -> Tensor:
+    # Padded on the right, which causality hides: few lengths, so kernels made for a length are used again.
     with device.host():
-        ids = torch.tensor([context])
-    last = model(device.to_device(ids))[0, -1]
+        ids = torch.zeros(1, input_length(len(context) + 1, max_seq_len), dtype=torch.int64)
+        ids[0, : len(context)] = torch.tensor(context)
+    last = model(device.to_device(ids))[0, len(context) - 1]
     return device.to_host(F.linear(last, model.head_weight.to(last.dtype)).float())
 
 

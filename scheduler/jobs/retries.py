@@ -99,13 +99,9 @@ def _after_out_of_memory(job: JobFacts, attempt: AttemptFacts, told: str) -> Ver
     left = means_left(job, attempt)
     tried = f"{told}; out of memory at micro-batch {attempt.micro_batch}"
     if used >= allowed:
-        return _verdict(
-            job, JobState.FAILED, f"{tried}, and all {allowed} retries for out of memory are used up"
-        )
+        return _verdict(job, JobState.FAILED, f"{tried}, and all {allowed} retries for out of memory are used up")
     if attempt.micro_batch <= 1 and not left:
-        return _verdict(
-            job, JobState.FAILED, f"{tried}, with nothing left to try: {_means_tried(job, attempt)}"
-        )
+        return _verdict(job, JobState.FAILED, f"{tried}, with nothing left to try: {_means_tried(job, attempt)}")
     halved = max(1, attempt.micro_batch // 2)
     limit = halved if job.micro_batch_limit is None else min(halved, job.micro_batch_limit)
     how = f"micro-batch {limit} at most" if attempt.micro_batch > 1 else left[0]

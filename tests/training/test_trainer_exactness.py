@@ -1,0 +1,90 @@
+"""The promise that lets a scheduler choose freely: how an effective batch is split cannot be seen in the result."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.memory.cpu import CpuDevice
+
+runs = itertools.count()
+
+
+def assert_same_curve(curve, expected) -> None:
+    assert curve.keys() == expected.keys()
+    for step, loss in curve.items():
+        assert loss == pytest.approx(expected[step], rel=1e-6), f"step {step}"
+
+
+class RefusingDevice(CpuDevice):
+    """Has room for so many elements of token ids at once, and ends refusing after so many refusals."""
+
+    def __init__(self, at_copies: list[int]) -> None:
+        super().__init__(None)
+        self.at_copies = at_copies
+        self.copies = 0
+
+    def to_device(self, tensor):
+        self.copies += 1
+        if self.copies in self.at_copies:
+            raise torch.OutOfMemoryError("refused")
+        return super().to_device(tensor)
+
+
+@pytest.fixture(scope="module")
+def expected(shared_workshop):
+    return {
+        kind: shared_workshop.train(f"whole-{kind}", shared_workshop.config(kind)).losses()
+        for kind in ("pretrain", "sft")
+    }
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    micro_batch=st.integers(1, 8),
+    kind=st.sampled_from(["pretrain", "sft"]),
+    checkpointing=st.booleans(),
+    chunked=st.booleans(),
+    offload=st.booleans(),
+)
+def test_any_plan_gives_the_same_curve(
+    shared_workshop, expected, micro_batch, kind, checkpointing, chunked, offload
+) -> None:
+    plan = {
+        "micro_batch": micro_batch,
+        "activation_checkpointing": checkpointing,
+        "chunked_loss": chunked,
+        "optimizer_offload": offload,
+    }
+    outcome = shared_workshop.train(f"run-{next(runs)}", shared_workshop.config(kind, plan=plan))
+    assert_same_curve(outcome.losses(), expected[kind])
+
+
+@settings(max_examples=8, deadline=None)
+@given(refusals=st.lists(st.integers(1, 24), min_size=1, max_size=3, unique=True))
+def test_a_micro_batch_that_halves_at_any_moment_gives_the_same_curve(shared_workshop, expected, refusals) -> None:
+    config = shared_workshop.config()
+    outcome = shared_workshop.train(f"run-{next(runs)}", config, RefusingDevice(refusals))
+    events = outcome.events("out_of_memory")
+    assert events
+    assert [event["new_micro_batch"] for event in events] == [4, 2, 1][: len(events)]
+    assert_same_curve(outcome.losses(), expected["pretrain"])
+
+
+def test_a_run_is_determined_by_configuration_and_seed(workshop) -> None:
+    first, second = (workshop.train(name, workshop.config()).losses() for name in ("a", "b"))
+    other = workshop.train("c", workshop.config(train={"seed": 43})).losses()
+    assert first == second
+    assert first != other
+
+
+def test_the_last_step_of_an_epoch_count_has_the_rows_that_are_left(workshop) -> None:
+    train = {"max_steps": None, "epochs": 1, "batch_size": 12}
+    whole, split = (
+        workshop.train(name, workshop.config(train=train, plan={"micro_batch": size}))
+        for name, size in (("whole", 12), ("split", 5))
+    )
+    assert list(whole.losses()) == [1, 2, 3, 4]  # 40 rows: 12 + 12 + 12 + 4
+    assert_same_curve(split.losses(), whole.losses())
