@@ -87,7 +87,7 @@ def open_tokens(path: Path, recipe: Recipe, cache: Path, check_stop: Callable[[]
     counts = msgspec.json.decode((entry / "counts.json").read_bytes(), type=Counts)
     if not counts.rows:
         reason = "no row to learn from" if counts.dropped_rows else "the file is empty"
-        raise BadData(str(path), None, None, reason, "each line is one row; see the trainer's README")
+        raise BadData(str(path), None, None, reason, "each line is one row in MiniMind's format")
     targets = entry / "targets.bin"
     return TokenFile(
         key=key,

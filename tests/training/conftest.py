@@ -94,6 +94,9 @@ class Workshop:
             train(parse_config(config), run_dir, device, EventLog(run_dir / "events.jsonl"), stop or StopRequest())
         return Outcome(run_dir)
 
+    def outcome(self, name: str) -> "Outcome":
+        return Outcome(self.root / name)
+
     def start(self, name: str, config: dict[str, Any]) -> "Process":
         """Run `python -m trainer` as a person would."""
         run_dir = self.root / name
