@@ -90,11 +90,11 @@ def test_a_checkpoint_cut_off_while_it_was_written_is_no_checkpoint(tmp_path, mo
     class Killed(BaseException):
         pass
 
-    def killed(**fields: object) -> None:
+    def killed(file: Path) -> None:
         raise Killed
 
-    monkeypatch.setattr("trainer.checkpoint.Manifest", killed)
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("trainer.checkpoint._facts", killed)
         save(tmp_path, RunState(step=2, identity={}), tensors, tensors)
     (tmp_path / ".tmp-step-3-99").mkdir()  # of a process that could not even clean up
     found, damage = load_newest(tmp_path)
