@@ -72,22 +72,30 @@ class Accounting(TorchDispatchMode):
         traits = self._traits.get(func)
         if traits is None:
             traits = self._traits[func] = _Traits(func)
-        if traits.multiplies and self.workspace_bytes:
-            self._hold_workspace()
         if traits.makes_storage:
-            self._watch_all(out, args)
+            self._watch_all(out, args, func)
             if self.temporaries is not None:
-                self._pass_through(self.temporaries(func, args))
+                self._pass_through(self.temporaries(func, args), func)
+        if traits.multiplies and self.workspace_bytes:
+            self._multiply()
         return out
 
-    def _watch_all(self, out: Any, args: tuple[Any, ...]) -> None:
+    def take(self, size_bytes: int, func: Any, tensor: torch.Tensor | None) -> Any:
+        """Ask the allocator for what an operator needs: a result, or (no tensor) memory of the kernel's own."""
+        return self.allocator.malloc(size_bytes)
+
+    def hold_workspace(self) -> Any:
+        """Ask the allocator for a workspace that is never given back."""
+        return self.allocator.malloc(self.workspace_bytes)
+
+    def _watch_all(self, out: Any, args: tuple[Any, ...], func: Any) -> None:
         if isinstance(out, torch.Tensor):
-            self._watch(out, args)
+            self._watch(out, args, func)
         elif isinstance(out, tuple | list):
             for item in out:
-                self._watch_all(item, args)
+                self._watch_all(item, args, func)
 
-    def _watch(self, tensor: torch.Tensor, args: tuple[Any, ...]) -> None:
+    def _watch(self, tensor: torch.Tensor, args: tuple[Any, ...], func: Any) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._watches:
@@ -96,7 +104,7 @@ class Accounting(TorchDispatchMode):
         if not size_bytes or _is_input(key, args):
             return
         watch = _Watch(storage, self._release)
-        watch.block = self.allocator.malloc(size_bytes)
+        watch.block = self.take(size_bytes, func, tensor)
         watch.key = key
         self._watches[key] = watch
 
@@ -104,15 +112,15 @@ class Accounting(TorchDispatchMode):
         del self._watches[watch.key]
         self.allocator.free(watch.block)
 
-    def _hold_workspace(self) -> None:
+    def _multiply(self) -> None:
         in_backward = torch._C._current_graph_task_id() != -1
         if in_backward not in self._workspaces:
-            self._workspaces[in_backward] = self.allocator.malloc(self.workspace_bytes)
+            self._workspaces[in_backward] = self.hold_workspace()
 
-    def _pass_through(self, sizes_bytes: Iterable[int]) -> None:
+    def _pass_through(self, sizes_bytes: Iterable[int], func: Any) -> None:
         blocks: list[Any] = []
         try:
-            blocks.extend(self.allocator.malloc(size) for size in sizes_bytes)
+            blocks.extend(self.take(size, func, None) for size in sizes_bytes)
         finally:
             for block in blocks:
                 self.allocator.free(block)

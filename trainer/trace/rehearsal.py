@@ -1,0 +1,112 @@
+"""Runs the trainer's own step on the meta device, and tells the recorder where each section begins.
+
+Owns the order of a run's phases, which is the training loop's. No tensor here has a value, and no GPU is needed.
+"""
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+
+from trainer.adamw import AdamW, build_optimizer
+from trainer.batches import input_length
+from trainer.config import Config
+from trainer.memory.kernels import cuda_kernels, temporaries_bytes, workspace_bytes
+from trainer.memory.loops import listening
+from trainer.model import MiniMind, build_model
+from trainer.scaling import LossScaler
+from trainer.step import MicroBatch, evaluation_loss, train_step
+from trainer.trace.log import Log, Place
+from trainer.trace.recording import Recorder, Recording
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The device that a footprint is for."""
+
+    kind: str  # cuda | virtual | cpu
+    capability: str | None = None  # of a CUDA device, as `8.9`
+    context_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Programme:
+    """What to rehearse: the rows of each micro-batch of each optimizer step, then those of each evaluation batch."""
+
+    steps: Sequence[Sequence[int]]
+    evaluations: Sequence[int] = ()
+
+
+def rehearse(config: Config, target: Target, programme: Programme, *, whole_loops: bool = False) -> Log:
+    """Run the programme and return its log; `whole_loops` runs each turn of the inner loops."""
+    recorder = Recorder(whole_loops=whole_loops)
+    recording = Recording(
+        recorder,
+        workspace_bytes=0 if target.kind == "cpu" else workspace_bytes(target.capability),
+        temporaries=None if target.kind == "cpu" else temporaries_bytes,
+        vocabulary=config.model.vocab_size,
+    )
+    with ExitStack() as scope:
+        scope.callback(gc.enable if gc.isenabled() else gc.disable)
+        gc.disable()  # a collection in the middle would free at a moment of its own choice
+        if target.kind == "cuda":
+            scope.enter_context(cuda_kernels())
+        scope.enter_context(listening(recorder))
+        scope.enter_context(recording)
+        _Rehearsal(config, recorder, recording).run(programme)
+    return recorder.log
+
+
+class _Rehearsal:
+    def __init__(self, config: Config, recorder: Recorder, recording: Recording) -> None:
+        self.config = config
+        self.recorder = recorder
+        self.recording = recording
+
+    def run(self, programme: Programme) -> None:
+        model = build_model(self.config, META)
+        self.recorder.log.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.recorder.begin(Place("optimizer"), 0)
+        optimizer = build_optimizer(
+            model,
+            weight_decay=self.config.train.weight_decay,
+            offload=self.config.plan.optimizer_offload,
+            host=self.recording.host,
+        )
+        scaler = LossScaler(META) if self.config.train.dtype == "float16" else None
+        for rows in programme.steps:
+            self._step(model, optimizer, scaler, rows)
+        for turn, count in enumerate(programme.evaluations):
+            self.recorder.begin(Place("evaluation", min(turn, 1)), count)
+            evaluation_loss(model, self._batch(count), chunked_loss=self.config.plan.chunked_loss)
+
+    def _step(self, model: MiniMind, optimizer: AdamW, scaler: LossScaler | None, rows: Sequence[int]) -> None:
+        train_step(
+            model,
+            optimizer,
+            self._batches(rows),
+            target_tokens=1,
+            grad_clip=self.config.train.grad_clip,
+            chunked_loss=self.config.plan.chunked_loss,
+            scaler=scaler,
+        )
+
+    def _batches(self, rows: Sequence[int]) -> Iterator[MicroBatch]:
+        for turn, count in enumerate(rows):
+            self.recorder.begin(Place("micro", min(turn, 1)), count)
+            yield self._batch(count)
+        self.recorder.begin(Place("update"), 0)
+
+    def _batch(self, rows: int) -> MicroBatch:
+        """Make the largest micro-batch of so many rows: each as long as it may be, and every token a target."""
+        length = input_length(self.config.max_seq_len, self.config.max_seq_len)
+        targets = rows * (self.config.max_seq_len - 1)
+        return MicroBatch(
+            ids=torch.empty(rows, length, dtype=torch.int64, device=META),
+            positions=torch.empty(targets, dtype=torch.int64, device=META),
+            labels=torch.empty(targets, dtype=torch.int64, device=META),
+        )
