@@ -66,7 +66,7 @@ class Accounting(TorchDispatchMode):
     ) -> Any:
         if func is _READ_SCALAR and args[0].is_meta:
             return 1.0  # the stand-in answer of a tensor that has no value
-        out = func(*args, **kwargs) if kwargs else func(*args)
+        out = self.call(func, args, kwargs)
         if self._on_host:
             return out
         traits = self._traits.get(func)
@@ -79,6 +79,10 @@ class Accounting(TorchDispatchMode):
         if traits.multiplies and self.workspace_bytes:
             self._multiply()
         return out
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+        """Run the operator."""
+        return func(*args, **kwargs) if kwargs else func(*args)
 
     def take(self, size_bytes: int, func: Any, tensor: torch.Tensor | None) -> Any:
         """Ask the allocator for what an operator needs: a result, or (no tensor) memory of the kernel's own."""

@@ -1,1 +1,1 @@
-"""What a configuration will cost, without a GPU: the trainer's own step on meta tensors, replayed through an allocator."""
+"""What a configuration will cost, without a GPU: the trainer's own step on meta tensors, replayed."""

@@ -10,6 +10,7 @@ import torch
 
 from trainer.memory.accounting import Accounting, Temporaries
 from trainer.trace.log import GiveBack, Label, Log, Loop, Place, Section, Take, Workspace
+from trainer.trace.shapes import ShapeMemory
 
 TRACED_PIECES = 3  # the first, one between and the last: what is needed to know a loop of any length
 
@@ -79,14 +80,24 @@ class Recorder:
 
 
 class Recording(Accounting):
-    """The accounting, with the name of the operator beside each size."""
+    """The accounting, with the name of the operator beside each size, and in a hurry."""
 
     def __init__(
-        self, recorder: Recorder, *, workspace_bytes: int, temporaries: Temporaries | None, vocabulary: int
+        self,
+        recorder: Recorder,
+        *,
+        workspace_bytes: int,
+        temporaries: Temporaries | None,
+        vocabulary: int,
+        shapes: ShapeMemory,
     ) -> None:
         super().__init__(recorder, workspace_bytes=workspace_bytes, temporaries=temporaries)
         self.recorder = recorder
         self.vocabulary = vocabulary
+        self._shapes = shapes
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+        return self._shapes.call(func, args, kwargs)
 
     def take(self, size_bytes: int, func: Any, tensor: torch.Tensor | None) -> Any:
         logits = tensor is not None and tensor.dim() == 2 and tensor.shape[-1] == self.vocabulary

@@ -20,6 +20,7 @@ from trainer.scaling import LossScaler
 from trainer.step import MicroBatch, evaluation_loss, train_step
 from trainer.trace.log import Log, Place
 from trainer.trace.recording import Recorder, Recording
+from trainer.trace.shapes import ShapeMemory
 
 META = torch.device("meta")
 
@@ -41,7 +42,9 @@ class Programme:
     evaluations: Sequence[int] = ()
 
 
-def rehearse(config: Config, target: Target, programme: Programme, *, whole_loops: bool = False) -> Log:
+def rehearse(
+    config: Config, target: Target, programme: Programme, shapes: ShapeMemory, *, whole_loops: bool = False
+) -> Log:
     """Run the programme and return its log; `whole_loops` runs each turn of the inner loops."""
     recorder = Recorder(whole_loops=whole_loops)
     recording = Recording(
@@ -49,7 +52,9 @@ def rehearse(config: Config, target: Target, programme: Programme, *, whole_loop
         workspace_bytes=0 if target.kind == "cpu" else workspace_bytes(target.capability),
         temporaries=None if target.kind == "cpu" else temporaries_bytes,
         vocabulary=config.model.vocab_size,
+        shapes=shapes,
     )
+    build_model(config, META)  # torch's first use of a function on meta leaves garbage that would be counted
     with ExitStack() as scope:
         scope.callback(gc.enable if gc.isenabled() else gc.disable)
         gc.disable()  # a collection in the middle would free at a moment of its own choice
@@ -83,6 +88,7 @@ class _Rehearsal:
         for turn, count in enumerate(programme.evaluations):
             self.recorder.begin(Place("evaluation", min(turn, 1)), count)
             evaluation_loss(model, self._batch(count), chunked_loss=self.config.plan.chunked_loss)
+        self.recorder.begin(Place("end"), 0)  # what is torn down from here on is no part of the evaluation
 
     def _step(self, model: MiniMind, optimizer: AdamW, scaler: LossScaler | None, rows: Sequence[int]) -> None:
         train_step(

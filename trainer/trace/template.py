@@ -46,25 +46,26 @@ def build_template(log: Log) -> Template:
     met: dict[Place, list[Section]] = defaultdict(list)
     for section in log.sections:
         met[section.place].append(section)
-    gradients = _given_back_in("update", log)
+    gradients = gradients_of(log)
     return Template(
-        places={place: _fit(sections, gradients) for place, sections in met.items()},
+        places={place: fit(sections, gradients) for place, sections in met.items()},
         loops=_fit_loops(log.loops),
         workspaces=frozenset(log.workspaces),
     )
 
 
-def _given_back_in(name: str, log: Log) -> frozenset[Label]:
+def gradients_of(log: Log) -> frozenset[Label]:
+    """Name what lives from a micro-batch to the update."""
     return frozenset(
         event.label
         for section in log.sections
-        if section.place.name == name
+        if section.place.name == "update"
         for event in section.events
         if isinstance(event, GiveBack) and event.ordinal is None
     )
 
 
-def _fit(sections: list[Section], gradients: frozenset[Label]) -> list[Grant | GiveBack]:
+def fit(sections: list[Section], gradients: frozenset[Label]) -> list[Grant | GiveBack]:
     """Take the order of events from the last time the place was met: earlier ones had less to give back."""
     last = sections[-1]
     lines = _fit_sizes(sections)

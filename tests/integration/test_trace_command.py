@@ -1,0 +1,58 @@
+"""`python -m trainer.trace`, from outside: a request in, footprints out."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+REQUEST: dict[str, Any] = {
+    "config": {
+        "kind": "sft",
+        "data": {"path": "nowhere.jsonl", "max_seq_len": 24, "validation": 0.0},
+        "model": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
+        "train": {"batch_size": 4, "accumulation_steps": 2, "dtype": "bfloat16"},
+    },
+    "target": {"kind": "cuda", "capability": "8.9", "context_bytes": 587_202_560},
+    "modes": [
+        {"activation_checkpointing": False, "optimizer_offload": False, "chunked_loss": True},
+        {"activation_checkpointing": True, "optimizer_offload": True, "chunked_loss": False},
+    ],
+    "micro_batches": [1, 4, 8],
+}
+PARTS = {"weights", "gradients", "optimizer", "activations", "logits", "workspace", "context", "cached"}
+
+
+def traced(request: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "trainer.trace"], input=json.dumps(request), capture_output=True, text=True, timeout=100
+    )
+
+
+def test_answers_each_candidate_of_each_mode() -> None:
+    done = traced(REQUEST)
+    assert (done.returncode, done.stderr) == (0, "")
+    answer = json.loads(done.stdout)
+    assert {"torch", "seconds", "parameters", "candidates"} <= set(answer)
+    assert [(c["activation_checkpointing"], c["micro_batch"]) for c in answer["candidates"]] == [
+        (mode, rows) for mode in (False, True) for rows in (1, 4, 8)
+    ]
+    for candidate in answer["candidates"]:
+        assert set(candidate["parts"]) == PARTS
+        assert sum(candidate["parts"].values()) == candidate["process_bytes"]
+        assert candidate["process_bytes"] == candidate["reserved_bytes"] + 587_202_560
+    assert answer["candidates"][3]["parts"]["optimizer"] == 0  # offloaded
+
+
+def test_a_configuration_that_cannot_be_is_one_line_and_exit_2() -> None:
+    model = {**REQUEST["config"]["model"], "hidden_sise": 64}
+    done = traced({**REQUEST, "config": {**REQUEST["config"], "model": model}})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "hidden_sise" in done.stderr
+
+
+def test_a_request_that_is_none_is_one_line_and_exit_2() -> None:
+    done = traced({**REQUEST, "micro_batches": [0]})
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "micro_batches" in done.stderr

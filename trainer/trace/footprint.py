@@ -1,0 +1,94 @@
+"""The footprint of each candidate: one rehearsal a mode, one replay a micro-batch.
+
+Owns the choice between the template and a rehearsal of the candidate itself, which is taken where no template fits.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from trainer.config import Config, PlanConfig
+from trainer.memory.allocation import Allocator, DirectAllocator
+from trainer.memory.allocator import CachingAllocator
+from trainer.memory.kernels import workspace_bytes
+from trainer.trace.log import Log, Workspace
+from trainer.trace.player import Outcome, Player
+from trainer.trace.rehearsal import Programme, Target, rehearse
+from trainer.trace.replay import Replay, replay_log
+from trainer.trace.shapes import ShapeMemory
+from trainer.trace.template import Template, Unaligned, build_template
+
+_TWO_SIZES = Programme(steps=((2, 2), (3, 3)), evaluations=(2, 2, 3, 3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A plan and what it costs. The parts divide what the process holds at its peak; `cached` is held but unused."""
+
+    plan: PlanConfig
+    outcome: Outcome
+    context_bytes: int
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        cached = self.outcome.reserved_bytes - self.outcome.allocated_bytes
+        return {**self.outcome.parts, "context": self.context_bytes, "cached": cached}
+
+    @property
+    def process_bytes(self) -> int:
+        return self.outcome.reserved_bytes + self.context_bytes
+
+
+class Mode:
+    """One way of keeping memory low, for every micro-batch."""
+
+    def __init__(
+        self, config: Config, target: Target, shapes: ShapeMemory | None = None, *, templates: bool = True
+    ) -> None:
+        """Rehearse; share `shapes` between the modes of one model. Without templates each candidate is rehearsed."""
+        self._shapes = ShapeMemory() if shapes is None else shapes
+        self._config = config
+        self._target = target
+        log = rehearse(config, target, _TWO_SIZES, self._shapes)
+        self.parameters = log.parameters
+        self._template = _template_or_none(log) if templates else None
+
+    def candidate(self, micro_batch: int) -> Candidate:
+        """Predict the peaks of a run with so many rows at once."""
+        plan = msgspec.structs.replace(self._config.plan, micro_batch=micro_batch)
+        return Candidate(plan=plan, outcome=self.outcome(micro_batch), context_bytes=self._target.context_bytes)
+
+    def outcome(self, micro_batch: int, allocator: Allocator | None = None) -> Outcome:
+        """Replay, through an allocator of the target unless another is given."""
+        allocator = allocator or self._allocator()
+        step = rows_of_step(self._config.effective_batch, micro_batch)
+        evaluation = min(micro_batch, self._config.effective_batch) if self._config.data.validation else None
+        if self._template is not None:
+            player = self._player(allocator, self._template.workspaces)
+            Replay(self._template, player).run(step, evaluation=evaluation)
+        else:
+            programme = Programme(steps=[step] * 3, evaluations=() if evaluation is None else (evaluation,) * 2)
+            log = rehearse(self._config, self._target, programme, self._shapes, whole_loops=True)
+            player = self._player(allocator, log.workspaces)
+            replay_log(log, player)
+        return player.outcome()
+
+    def _player(self, allocator: Allocator, workspaces: Iterable[Workspace]) -> Player:
+        return Player(allocator, workspaces, workspace_bytes(self._target.capability))
+
+    def _allocator(self) -> Allocator:
+        return DirectAllocator() if self._target.kind == "cpu" else CachingAllocator()
+
+
+def rows_of_step(effective_batch: int, micro_batch: int) -> list[int]:
+    """List the micro-batches of a step: of many alike two are enough, then the smaller last one."""
+    whole, rest = divmod(effective_batch, micro_batch)
+    return [micro_batch] * min(whole, 2) + ([rest] if rest else [])
+
+
+def _template_or_none(log: Log) -> Template | None:
+    try:
+        return build_template(log)
+    except Unaligned:
+        return None

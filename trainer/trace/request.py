@@ -1,0 +1,68 @@
+"""What the tracer is asked and what it answers: JSON on both sides.
+
+Owns the shapes of both. Must not compute anything.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from trainer.config import Config, PlanConfig, parse_config
+from trainer.errors import BadConfiguration
+from trainer.trace.footprint import Candidate
+from trainer.trace.rehearsal import Target
+
+Count = Annotated[int, Meta(ge=1)]
+
+
+class TargetAsked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kind: Literal["cuda", "cpu", "virtual"]
+    capability: Annotated[str, Meta(pattern=r"^\d+\.\d+$")] | None = None
+    context_bytes: Annotated[int, Meta(ge=0)] = 0
+
+
+class ModeAsked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    activation_checkpointing: bool
+    optimizer_offload: bool
+    chunked_loss: bool
+
+
+class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`config` is the trainer's CONFIG; its plan and device, if any, are put aside."""
+
+    config: dict[str, Any]
+    target: TargetAsked
+    modes: Annotated[list[ModeAsked], Meta(min_length=1)]
+    micro_batches: Annotated[list[Count], Meta(min_length=1)]
+
+    def target_of(self) -> Target:
+        asked = self.target
+        return Target(kind=asked.kind, capability=asked.capability, context_bytes=asked.context_bytes)
+
+    def configs(self) -> list[Config]:
+        """Give the trainer's configuration of each mode."""
+        bare = parse_config({key: value for key, value in self.config.items() if key not in ("plan", "device")})
+        return [msgspec.structs.replace(bare, plan=PlanConfig(**msgspec.structs.asdict(mode))) for mode in self.modes]
+
+
+def read_request(text: bytes) -> Request:
+    """Decode a request; BadConfiguration names the wrong field."""
+    try:
+        return msgspec.json.decode(text, type=Request)
+    except msgspec.DecodeError as error:
+        raise BadConfiguration(f"the request: {error}") from None
+
+
+def as_json(candidate: Candidate) -> dict[str, Any]:
+    plan, outcome = candidate.plan, candidate.outcome
+    return {
+        "micro_batch": plan.micro_batch,
+        "activation_checkpointing": plan.activation_checkpointing,
+        "optimizer_offload": plan.optimizer_offload,
+        "chunked_loss": plan.chunked_loss,
+        "allocated_bytes": outcome.allocated_bytes,
+        "reserved_bytes": outcome.reserved_bytes,
+        "process_bytes": candidate.process_bytes,
+        "parts": dict(candidate.parts),
+    }
