@@ -3,6 +3,7 @@
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -47,6 +48,24 @@ def test_a_locked_database_says_so(impatient: None, home: Settings, other: sqlit
             queued(db)
         assert caught.value.hint == "mmq doctor"
         assert queued(db).id == 2
+
+
+def test_a_writer_waits_for_the_one_before(home: Settings, driver: str) -> None:
+    begun = threading.Event()
+
+    def hold_for_a_while() -> None:
+        with closing(sqlite.SqliteDatabase(home.home / "mmq.db")) as db, db.transaction() as tx:
+            tx.execute("UPDATE jobs SET name = 'first'")
+            begun.set()
+            threading.Event().wait(0.3)
+
+    holder = threading.Thread(target=hold_for_a_while)
+    with closing(open_database(home, lean=driver == "lean")) as db:
+        holder.start()
+        assert begun.wait(10)
+        assert queued(db).id == 2
+        assert jobs.get(db, 1).name == "first"
+    holder.join()
 
 
 def test_readers_do_not_wait_for_the_writer(
@@ -179,6 +198,7 @@ def _rename_and_fail(db: Database) -> None:
 
 WITHOUT_PYSQLITE = """
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 sys.modules["pysqlite3"] = sys.modules["pysqlite3.dbapi2"] = None

@@ -1,0 +1,43 @@
+"""Rows of attempts, read and written by the modules that move attempts on. Decides nothing."""
+
+from typing import Any
+
+from scheduler.errors import MmqError
+from scheduler.store.database import Reader, Transaction
+from scheduler.store.records import Attempt
+
+PEAKS = ("measured_allocated_bytes", "measured_reserved_bytes", "measured_process_bytes")
+
+
+def get(db: Reader, attempt_id: int) -> Attempt:
+    rows = db.query("SELECT * FROM attempts WHERE id = :attempt_id", attempt_id=attempt_id)
+    if not rows:
+        raise MmqError(f"there is no attempt {attempt_id}", hint="mmq status --all")
+    return Attempt.from_row(rows[0])
+
+
+def live(db: Reader, host: str | None = None) -> list[Attempt]:
+    """Attempts that have not ended, of one host or of all."""
+    rows = db.query("SELECT * FROM attempts WHERE state <> 'ended'")  # sorted by SQL, it would read all that ended
+    rows.sort(key=lambda row: int(row["id"]))
+    return [Attempt.from_row(row) for row in rows if host is None or row["host"] == host]
+
+
+def of_job(db: Reader, job_id: int) -> list[Attempt]:
+    """A job's attempts, the first one first."""
+    rows = db.query("SELECT * FROM attempts WHERE job_id = :job_id ORDER BY number", job_id=job_id)
+    return [Attempt.from_row(row) for row in rows]
+
+
+def news(attempt: Attempt, values: dict[str, Any]) -> dict[str, Any]:
+    """What of these differs from nothing; a peak only if it is higher than the one known."""
+    known = {name: value for name, value in values.items() if value is not None}
+    for name in PEAKS:
+        if name in known:
+            known[name] = max(known[name], getattr(attempt, name) or 0)
+    return known
+
+
+def write(tx: Transaction, attempt_id: int, values: dict[str, Any]) -> None:
+    columns = ", ".join(f"{name} = :{name}" for name in values)
+    tx.execute(f"UPDATE attempts SET {columns} WHERE id = :attempt_id", attempt_id=attempt_id, **values)  # noqa: S608

@@ -1,0 +1,81 @@
+"""The one end of an attempt: memory given back, and its job moved on as `scheduler.jobs.retries` decides."""
+
+import msgspec
+
+from scheduler.jobs.retries import AttemptFacts, JobFacts, Verdict, verdict
+from scheduler.jobs.states import AttemptState, EndReason, JobState
+from scheduler.store.attempt_rows import PEAKS, get, news, of_job, write
+from scheduler.store.database import Database, Transaction
+from scheduler.store.jobs import get as get_job
+from scheduler.store.records import Attempt, Job, Outcome
+from scheduler.store.transitions import move
+
+
+def finish(db: Database, attempt_id: int, outcome: Outcome, *, at: float) -> Attempt:
+    """End an attempt, give back its memory, and move its job on as `verdict` says. The first word counts."""
+    with db.transaction() as tx:
+        attempt = get(tx, attempt_id)
+        if attempt.state is AttemptState.ENDED:
+            return attempt
+        job = get_job(tx, attempt.job_id)
+        decided = verdict(_job_facts(job), _attempt_facts(tx, attempt, outcome), outcome)
+        _end(tx, attempt, outcome, at)
+        _move_on(tx, job, attempt_id, outcome, decided, at)
+        return get(tx, attempt_id)
+
+
+def _end(tx: Transaction, attempt: Attempt, outcome: Outcome, at: float) -> None:
+    last = news(attempt, {name: getattr(outcome, name) for name in ("micro_batch", "accumulation_steps", *PEAKS)})
+    end = {
+        "state": AttemptState.ENDED.value,
+        "ended_at": at,
+        "exit_code": outcome.exit_code,
+        "exit_signal": outcome.exit_signal,
+        "reason": outcome.reason.value,
+        "message": outcome.message,
+    }
+    write(tx, attempt.id, last | end)
+    tx.execute("DELETE FROM reservations WHERE attempt_id = :attempt_id", attempt_id=attempt.id)
+
+
+def _move_on(tx: Transaction, job: Job, attempt_id: int, outcome: Outcome, decided: Verdict, at: float) -> None:
+    tx.execute(
+        "UPDATE jobs SET micro_batch_limit = :micro_batch_limit, out_of_memory_retries = :out_of_memory_retries,"
+        " crash_retries = :crash_retries WHERE id = :job_id",
+        job_id=job.id,
+        micro_batch_limit=decided.micro_batch_limit,
+        out_of_memory_retries=decided.out_of_memory_retries,
+        crash_retries=decided.crash_retries,
+    )
+    if decided.state is JobState.SUCCEEDED and job.state is JobState.ADMITTED:
+        # It ran and ended before anybody could write that it had started.
+        move(tx, job.id, JobState.RUNNING, at=at, attempt_id=attempt_id)
+    reason = EndReason.CANCELLED if decided.state is JobState.CANCELLED else outcome.reason
+    move(tx, job.id, decided.state, at=at, attempt_id=attempt_id, reason=reason, message=decided.message)
+
+
+def _job_facts(job: Job) -> JobFacts:
+    spec = msgspec.json.decode(job.spec)
+    retries, memory = spec.get("retries", {}), spec.get("memory", {})
+    return JobFacts(
+        out_of_memory_allowed=retries.get("out_of_memory", 6),
+        crash_allowed=retries.get("crash", 2),
+        out_of_memory_retries=job.out_of_memory_retries,
+        crash_retries=job.crash_retries,
+        micro_batch_limit=job.micro_batch_limit,
+        cancel_requested=job.cancel_requested_at is not None,
+        activation_checkpointing=memory.get("activation_checkpointing", "auto"),
+        optimizer_offload=memory.get("optimizer_offload", "auto"),
+    )
+
+
+def _attempt_facts(tx: Transaction, attempt: Attempt, outcome: Outcome) -> AttemptFacts:
+    plan = msgspec.json.decode(attempt.plan)
+    earlier = [other.step or 0 for other in of_job(tx, attempt.job_id) if other.number < attempt.number]
+    return AttemptFacts(
+        micro_batch=outcome.micro_batch or attempt.micro_batch,
+        activation_checkpointing=bool(plan.get("activation_checkpointing")),
+        optimizer_offload=bool(plan.get("optimizer_offload")),
+        stop_requested=attempt.stop_requested_at is not None,
+        progressed=(attempt.step or 0) > max(earlier, default=0),
+    )
