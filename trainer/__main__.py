@@ -22,7 +22,11 @@ def main(arguments: list[str]) -> int:
     stop = StopRequest()
     stop.listen()
     config_path, run_dir = Path(arguments[0]), Path(arguments[1])
-    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"{run_dir}: {error.strerror}", file=sys.stderr)
+        return ExitCode.BAD_CONFIGURATION
     events = EventLog(run_dir / "events.jsonl")
     try:
         config = read_config(config_path)

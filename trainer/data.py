@@ -10,6 +10,8 @@ from trainer.order import RowOrder, hold_out
 from trainer.tokenizer import Tokenizer
 from trainer.tokens import Counts, Recipe, TokenFile, open_tokens
 
+OWN_CACHE = "cache"  # in the run directory, where CONFIG names none; gone when the run is
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
@@ -34,7 +36,7 @@ class RunData:
 def open_data(config: Config, run_dir: Path, tokenizer: Tokenizer, check_stop: Callable[[], None]) -> RunData:
     """Tokenise what is not yet, hold out the validation rows, and fix the order."""
     recipe = Recipe(kind=config.kind, tokenizer=tokenizer, max_seq_len=config.max_seq_len)
-    cache = Path(config.data.cache) if config.data.cache else run_dir / "cache"
+    cache = Path(config.data.cache) if config.data.cache else run_dir / OWN_CACHE
     training_file = open_tokens(Path(config.data.path), recipe, cache, check_stop)
     validation = config.data.validation
     if isinstance(validation, str):

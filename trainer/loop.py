@@ -4,16 +4,19 @@ Owns the order in which things happen in a run, and nothing else; each of them h
 """
 
 import math
+import shutil
 from pathlib import Path
+
+import torch
 
 from trainer import export
 from trainer.config import Config
-from trainer.data import RunData, open_data
+from trainer.data import OWN_CACHE, RunData, open_data
 from trainer.errors import Stopped
 from trainer.evaluation import Evaluation
 from trainer.events import EventLog
 from trainer.generate import sample_text
-from trainer.memory.device import Device
+from trainer.memory.device import Device, out_of_memory_numbers
 from trainer.reports import Reports
 from trainer.results import Results
 from trainer.run import Run, prepare, save
@@ -67,6 +70,7 @@ def train(config: Config, run_dir: Path, device: Device, events: EventLog, stop:
     sample = _sample(config, run, device, data, tokenizer, events)
     with device.host():
         export.write_final(run_dir, config, run.model, tokenizer, sample)
+    shutil.rmtree(run_dir / OWN_CACHE, ignore_errors=True)
     reports.finished()
 
 
@@ -79,6 +83,11 @@ def _sample(config: Config, run: Run, device: Device, data: RunData, tokenizer: 
     """Let the model write something, for a person to look at."""
     if config.sample.max_new_tokens == 0:
         return ""
-    prompt, text = sample_text(run.model, device, config, tokenizer, data.first_row())
+    try:
+        prompt, text = sample_text(run.model, device, config, tokenizer, data.first_row())
+    except torch.OutOfMemoryError as error:
+        numbers = out_of_memory_numbers(error, device)
+        events.write("out_of_memory", step=run.state.step, phase="sample", new_micro_batch=None, **numbers)
+        return ""  # the result is worth more than a look at it
     events.write("sample", step=run.state.step, prompt=prompt, text=text)
     return f"{prompt}\n---\n{text}\n"

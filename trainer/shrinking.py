@@ -20,7 +20,7 @@ from trainer.scaling import LossScaler
 from trainer.step import Phase, StepResult, train_step
 from trainer.transfer import stream
 
-REPEATABLE: tuple[Phase, ...] = ("idle", "forward", "backward")  # before these end, nothing was applied
+REPEATABLE: tuple[Phase, ...] = ("idle", "forward", "backward", "clip")  # nothing was applied yet
 
 
 class ShrinkingStep:

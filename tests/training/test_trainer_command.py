@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from trainer.__main__ import main
 from trainer.errors import ExitCode
 
 
@@ -50,6 +51,14 @@ def test_only_kind_and_data_are_needed(workshop) -> None:
     (started,) = run.events("started")
     assert started["parameters"] == 63_912_192
     assert (started["micro_batch"], started["effective_batch"], started["total_steps"]) == (32, 256, 1)
+
+
+def test_a_run_directory_that_cannot_be_is_said(workshop, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("trainer.__main__.StopRequest.listen", lambda self: None)
+    assert main([str(workshop.root / "c.json"), str(workshop.pretrain / "run")]) == ExitCode.BAD_CONFIGURATION
+    assert "Not a directory" in capsys.readouterr().err
+    assert main([]) == ExitCode.BAD_CONFIGURATION
+    assert "usage: python -m trainer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,17 @@ def test_a_refusal_in_the_optimizer_is_not_repeated(workshop, monkeypatch) -> No
         workshop.train("optimizer", workshop.config())
 
 
+def test_a_sample_that_does_not_fit_is_left_out_of_the_result(workshop, monkeypatch) -> None:
+    def refuse(*arguments: object, **fields: object) -> None:
+        raise torch.OutOfMemoryError("refused")
+
+    monkeypatch.setattr("trainer.loop.sample_text", refuse)
+    outcome = workshop.train("speechless", workshop.config())
+    assert [event["phase"] for event in outcome.events("out_of_memory")] == ["sample"]
+    assert outcome.events("finished")
+    assert (outcome.run_dir / "final" / "generated.txt").read_text(encoding="utf-8") == ""
+
+
 def test_evaluation_halves_its_own_batch_and_not_training_s(workshop, monkeypatch) -> None:
     from trainer import evaluation
 

@@ -93,9 +93,10 @@ def test_a_checkpoint_cut_off_while_it_was_written_is_no_checkpoint(tmp_path, mo
     def killed(file: Path) -> None:
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr("trainer.checkpoint._facts", killed)
-        save(tmp_path, RunState(step=2, identity={}), tensors, tensors)
+        with pytest.raises(Killed):
+            save(tmp_path, RunState(step=2, identity={}), tensors, tensors)
     (tmp_path / ".tmp-step-3-99").mkdir()  # of a process that could not even clean up
     found, damage = load_newest(tmp_path)
     assert found is not None
