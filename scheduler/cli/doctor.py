@@ -24,10 +24,10 @@ def command(as_json: bool) -> int:
         return int(ExitCode.FAILED if wrong else ExitCode.OK)
     for finding in found:
         click.echo(
-            f"{paint(f'{finding.level:<5}', _COLOURS[finding.level])}  {finding.part:<9} {plain(finding.sentence)}"
+            f"{paint(f'{finding.level:<5}', _COLOURS[finding.level])}  {finding.part:<10} {plain(finding.sentence)}"
         )
         if finding.hint:
-            click.echo(f"{'':<17}hint: {plain(finding.hint)}")
+            click.echo(f"{'':<18}hint: {plain(finding.hint)}")
     told = {0: "nothing is wrong", 1: "one thing is wrong"}.get(wrong, f"{wrong} things are wrong")
     click.echo(f"\n{told}")
     return int(ExitCode.FAILED if wrong else ExitCode.OK)

@@ -19,7 +19,7 @@ _COLOURS = {"running": "cyan", "admitted": "cyan", "succeeded": "green", "failed
 _COLUMNS = (
     Column("id", "ID", right=True),
     Column("name", "NAME", least=8),
-    Column("user", "USER", least=6, drop=9),
+    Column("user", "USER", least=6, drop=1),
     Column("state", "STATE"),
     Column("device", "DEVICE", least=6),
     Column("batch", "BATCH", right=True),

@@ -1,5 +1,6 @@
 """Reading a log that grows, and that may be rotated or cut while it is read."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +20,15 @@ class LogFile:
         """What was written since the last call; first the rest of a file that was rotated away."""
         yield from self._rest()
         if self._rotated():
-            if self._stream is not None:
-                self._stream.close()
-            try:
+            self.close()
+            with contextlib.suppress(FileNotFoundError):
                 self._stream = self._path.open("rb")
-            except FileNotFoundError:
-                self._stream = None
-                return
             yield from self._rest()
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def _rest(self) -> Iterator[str]:
         """Everything up to the last complete character."""

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -49,30 +50,34 @@ def command(job: str, follow: bool, attempt: int | None) -> None:
 
 def _show(row: Row, attempts: Path, attempt: int | None) -> None:
     number = attempt or row["number"]
-    shown = _print(LogFile(attempts / str(number) / "log.txt").read()) if number else False
-    if not shown:
-        say("note", f"job {row['id']} has printed nothing yet: it is {_why(row)}")
+    with closing(LogFile(attempts / str(number) / "log.txt")) as log:
+        if number is None or not _print(log.read()):
+            say("note", f"job {row['id']} has printed nothing yet: it is {_why(row)}")
 
 
 def _follow(database: Database, row: Row, attempts: Path) -> None:
-    """Print each attempt's log from its beginning, the latest first, until the job has ended."""
-    number = 0
-    log: LogFile | None = None
+    """Print the log of the latest attempt and of each that comes after it, until the job has ended."""
     if row["number"] is None and row["state"] not in ENDED:
         say("note", f"job {row['id']} is {_why(row)}")
+    number = row["number"] or 0
     while True:
-        row = _job(database, row["id"])  # read before the log: what was printed before the end is then all there
-        if log is not None:
-            _print(log.read())
-        if (row["number"] or 0) > number:
-            if number:
-                say("note", f"attempt {row['number']} of job {row['id']}")
-            number = row["number"]
-            log = LogFile(attempts / str(number) / "log.txt")
-            continue
-        if row["state"] in ENDED:
+        with closing(LogFile(attempts / str(number) / "log.txt")) as log:
+            row = _follow_attempt(database, row["id"], number, log)
+        if (row["number"] or 0) <= number:
             say("note", f"job {row['id']} {_why(row)}")
             return
+        number += 1
+        if number > 1:
+            say("note", f"attempt {number} of job {row['id']}")
+
+
+def _follow_attempt(database: Database, job_id: int, number: int, log: LogFile) -> Row:
+    """Print an attempt's log until the job has ended or has a later attempt; answers the job as it is then."""
+    while True:
+        row = _job(database, job_id)  # before the log is read: what was printed before an end is then all there
+        _print(log.read())
+        if (row["number"] or 0) > number or row["state"] in ENDED:
+            return row
         time.sleep(PAUSE_SECONDS)
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import click
 
@@ -15,9 +16,7 @@ INTERRUPTED = 130
 
 def run(arguments: Sequence[str] | None) -> int:
     """Run the command that the arguments name; the exit code is its result."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that lacks a character shows another in its place
-            stream.reconfigure(errors="replace")
+    _prepare_streams()
     try:
         code = mmq.main(args=arguments, prog_name="mmq", standalone_mode=False)
         sys.stdout.flush()
@@ -34,6 +33,17 @@ def run(arguments: Sequence[str] | None) -> int:
     except Exception as error:  # noqa: BLE001  the last line of defence: a person never sees a traceback
         return _unexpected(error)
     return _code(code)
+
+
+def _prepare_streams() -> None:
+    """Stand in for streams that were closed, or a file opened later would get their output."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a character shows another in its place
+            stream.reconfigure(errors="replace")
 
 
 def _misused(error: click.ClickException) -> int:

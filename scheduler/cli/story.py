@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from scheduler.cli import jobview
-from scheduler.cli.terminal import Column, Line, one_line, paint, table
+from scheduler.cli.terminal import Column, Line, one_line, paint, table, wrap
 from scheduler.config import Settings
 from scheduler.store import jobs as stored_jobs
 from scheduler.store import views
@@ -26,6 +26,7 @@ _ATTEMPTS = (
     Column("memory", "GiB PRED/PEAK", right=True),
     Column("took", "TOOK", right=True),
 )
+_INDENT = 11
 _MEANS = ("activation_checkpointing", "optimizer_offload", "chunked_loss")
 
 
@@ -98,12 +99,15 @@ def _lines(told: Told) -> Iterator[str]:
     }
     for title, fact in facts.items():
         if fact:
-            yield f"  {title:<9}{fact}"
+            first, *rest = wrap(fact, _INDENT)
+            yield f"  {title:<{_INDENT - 2}}{first}"
+            yield from (" " * _INDENT + line for line in rest)
     if told.attempts:
         yield ""
         yield table(_ATTEMPTS, [_attempt(row) for row in told.attempts])
     yield ""
-    yield from (_event(event, told.attempts) for event in told.events)
+    for event in told.events:
+        yield from _event(event, told.attempts)
 
 
 def _state(job: Row) -> str:
@@ -180,7 +184,7 @@ def _ending(row: Row) -> str | None:
     return f"{row['reason'].replace('_', ' ')}{code}{signal}{message}"
 
 
-def _event(event: Row, attempts: Sequence[Row]) -> str:
+def _event(event: Row, attempts: Sequence[Row]) -> Iterator[str]:
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at"]))
     number = next((row["number"] for row in attempts if row["id"] == event["attempt_id"]), None)
     attempt = f"attempt {number}: " if number else ""
@@ -189,7 +193,9 @@ def _event(event: Row, attempts: Sequence[Row]) -> str:
     else:
         moved = event["kind"].replace("_", " ")
     detail = ", ".join(f"{key} {_shown(value)}" for key, value in event["detail"].items() if value is not None)
-    return f"  {at}  {attempt}{moved}" + (f"  {paint(one_line(detail), 'dim')}" if detail else "")
+    yield f"  {at}  {attempt}{moved}"
+    if detail:
+        yield from (f"{'':23}{paint(line, 'dim')}" for line in wrap(one_line(detail), 23))
 
 
 def _shown(value: object) -> str:

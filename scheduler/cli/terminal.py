@@ -129,13 +129,17 @@ def _cell(column: Column, line: Line, columns: int) -> str:
     return paint(text, line.colours.get(column.key))
 
 
-def _remark(text: str, total: int) -> list[str]:
-    """Wrap a sentence under its row, indented."""
-    rows, current = [], ""
+def wrap(text: str, indent: int, total: int | None = None) -> list[str]:
+    """Break a sentence into lines that fit beside an indent; a word longer than a line stays whole."""
+    room, lines = (total or width()) - indent, [""]
     for word in text.split():
-        if current and cells(current) + 1 + cells(word) > total - 6:
-            rows.append(current)
-            current = word
+        if lines[-1] and cells(lines[-1]) + 1 + cells(word) > room:
+            lines.append(word)
         else:
-            current = f"{current} {word}".strip()
-    return [paint(f"      {row}", "dim") for row in [*rows, current]]
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+def _remark(text: str, total: int) -> list[str]:
+    """A sentence under its row, indented."""
+    return [paint(f"      {line}", "dim") for line in wrap(text, 6, total)]

@@ -1,0 +1,97 @@
+"""A home with a store, a job file with its rows, and `mmq` as it is typed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from scheduler.cli.run import run
+from scheduler.config import Settings
+from scheduler.store.database import Database, open_database
+from scheduler.store.upgrade import upgrade
+
+REPOSITORY = Path(__file__).parents[2]
+JOB = """\
+kind: pretrain
+name: tiny
+model: {hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2, vocab_size: 320}
+data:
+  path: rows.jsonl
+  max_seq_len: 32
+train: {max_steps: 10, batch_size: 8, accumulation_steps: 2}
+"""
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Mmq = Callable[..., Done]
+
+
+@pytest.fixture(scope="session")
+def blank_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without jobs, made once."""
+    home = tmp_path_factory.mktemp("blank")
+    upgrade(Settings.from_environment({"MMQ_HOME": str(home)}))
+    return home / "mmq.db"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A home that does not exist yet; two virtual devices; nothing of the caller's environment."""
+    for name in [name for name in os.environ if name.startswith("MMQ_") or name in ("NO_COLOR", "COLUMNS")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MMQ_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MMQ_DEVICES", "virtual:2x1GiB")
+    monkeypatch.chdir(tmp_path)
+    return Settings.from_environment()
+
+
+@pytest.fixture
+def store(settings: Settings, blank_store: Path) -> Iterator[Database]:
+    """The home's store, open."""
+    settings.create_home()
+    shutil.copy(blank_store, settings.home / "mmq.db")
+    with closing(open_database(settings, lean=True)) as database:
+        yield database
+
+
+@pytest.fixture
+def mmq(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Mmq:
+    """Run a command in this process."""
+
+    def typed(*arguments: str | Path) -> Done:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        return Done(code, *capsys.readouterr())
+
+    return typed
+
+
+@pytest.fixture
+def shell(settings: Settings) -> Mmq:
+    """Run a line of shell in which `$MMQ` is the command, in a process of its own."""
+
+    def typed(line: str) -> Done:
+        paths = {"MMQ": f"{sys.executable} -m scheduler", "PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(["sh", "-c", line], env=os.environ | paths, capture_output=True, text=True, timeout=60)
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return typed
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    path = tmp_path / "tiny.yaml"
+    path.write_text(JOB)
+    return path

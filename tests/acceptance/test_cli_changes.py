@@ -1,0 +1,100 @@
+"""Cancel, hold, release, retry and wait: what they do, to whose jobs, and with which exit code."""
+
+import threading
+import time
+
+import pytest
+
+from scheduler.config import Settings
+from scheduler.jobs.states import EndReason
+from scheduler.store import attempts, jobs
+from scheduler.store.database import Database, open_database
+from tests.acceptance.conftest import Mmq
+from tests.store.samples import ends, queued, running, with_device
+
+
+@pytest.fixture
+def mine(store: Database, settings: Settings) -> Database:
+    """Job 1 runs, 2 and 3 wait: all of them one's own."""
+    with_device(store)
+    running(store, queued(store, name="runs", user_name=settings.user))
+    queued(store, name="waits", user_name=settings.user)
+    queued(store, name="waits-too", user_name=settings.user)
+    return store
+
+
+def states(store: Database) -> list[str]:
+    return [row["state"] for row in store.query("SELECT state FROM jobs ORDER BY id")]
+
+
+def test_a_waiting_job_is_cancelled_at_once(mmq: Mmq, mine: Database) -> None:
+    done = mmq("cancel", "2-3")
+    assert (done.code, done.out) == (0, "2 cancelled\n3 cancelled\n")
+    assert states(mine) == ["running", "cancelled", "cancelled"]
+
+
+def test_a_running_job_is_asked_to_end(mmq: Mmq, mine: Database, settings: Settings) -> None:
+    assert mmq("cancel", "runs").out == "1 cancelling\n"
+    assert jobs.get(mine, 1).cancel_requested_by == settings.user
+    assert "cancelling" in mmq("status").out
+
+
+def test_what_has_ended_is_said_to_have(mmq: Mmq, mine: Database) -> None:
+    mmq("cancel", "2")
+    done = mmq("cancel", "2")
+    assert (done.code, done.out) == (0, "")
+    assert done.err == "note: job 2 had ended already: cancelled\n"
+
+
+def test_hold_release_and_retry(mmq: Mmq, mine: Database) -> None:
+    assert mmq("hold", "2").out == "2 held\n"
+    assert mmq("release", "2").out == "2 queued\n"
+    mmq("cancel", "2")
+    assert mmq("retry", "2").out == "2 queued\n"
+    done = mmq("retry", "1")
+    assert done.code == 1
+    assert done.err == "error: can't retry job 1: it is running, not failed or cancelled\n  hint: mmq status 1\n"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "hold", "release", "retry"])
+def test_another_s_job_is_left_alone(mmq: Mmq, mine: Database, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    queued(mine, name="bobs", user_name="bob")
+    before = states(mine)
+    for name in ("USER", "LOGNAME", "SUDO_USER"):
+        monkeypatch.setenv(name, "bob")
+    done = mmq(verb, "2", "bobs")
+    assert done.code == 6
+    assert "job 4 (bobs) belongs to bob" in done.err
+    assert states(mine) == before
+
+
+@pytest.mark.parametrize("verb", ["cancel", "hold", "release", "retry", "wait", "logs", "status"])
+def test_no_such_job(mmq: Mmq, mine: Database, verb: str) -> None:
+    assert mmq(verb, "99").code == 3
+
+
+def test_wait_needs_every_job_to_succeed(mmq: Mmq, mine: Database) -> None:
+    attempts.finish(mine, 1, ends(EndReason.DONE, exit_code=0), at=9.0)
+    assert mmq("wait", "1") == (0, "1 succeeded\n", "")
+    mmq("cancel", "2")
+    assert mmq("wait", "1,2") == (1, "1 succeeded\n2 cancelled\n", "")
+
+
+def test_wait_sees_the_end_of_a_job(mmq: Mmq, mine: Database, settings: Settings) -> None:
+    def end() -> None:
+        time.sleep(0.3)
+        database = open_database(settings, lean=True)
+        attempts.finish(database, 1, ends(EndReason.DONE, exit_code=0), at=9.0)
+        database.close()
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    assert mmq("wait", "1", "--timeout", "30s").out == "1 succeeded\n"
+    ending.join()
+
+
+def test_wait_gives_up_in_time(mmq: Mmq, mine: Database) -> None:
+    done = mmq("wait", "2", "--timeout", "0.2s")
+    assert done.code == 1
+    assert "not ended yet: 2" in done.err
+    assert mmq("wait", "2", "--timeout", "soon").code == 2

@@ -1,0 +1,146 @@
+"""The commands around the jobs, and the way every command fails."""
+
+import json
+import re
+import sqlite3
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from scheduler.cli.group import COMMANDS
+from scheduler.config import Settings
+from scheduler.jobs import jobfile
+from scheduler.store.database import Database
+from tests.acceptance.conftest import Mmq
+from tests.store.samples import queued
+
+
+def test_help_lists_every_command_without_loading_it(mmq: Mmq) -> None:
+    done = mmq("--help")
+    assert done.code == 0
+    for name, sentence in COMMANDS.items():
+        assert f"{name}" in done.out
+        assert sentence in done.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_says_of_itself_what_the_list_says(mmq: Mmq, name: str) -> None:
+    assert import_module(f"scheduler.cli.{name}").command.short_help == COMMANDS[name]
+    done = mmq(name, "--help")
+    assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["sumbit"], "error: no such command: 'sumbit'. Did you mean 'submit'?\n  hint: mmq --help\n"),
+        (["status", "--jsno"], "hint: mmq status --help\n"),
+        (["submit"], "error: Missing argument 'FILE'\n  hint: mmq submit --help\n"),
+        (["submit", "nothing.yaml"], "error: nothing.yaml: cannot be read: No such file or directory\n"),
+    ],
+)
+def test_misuse_is_one_line_and_a_hint(mmq: Mmq, arguments: list[str], told: str) -> None:
+    done = mmq(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert told in done.err
+    assert len(done.err.splitlines()) <= 2
+
+
+def test_version(mmq: Mmq) -> None:
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert mmq("--version").out == f"mmq {project['version']}\n"
+
+
+def test_a_fault_of_our_own_is_one_line_and_a_file(
+    mmq: Mmq, store: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.store.views.overview", lambda *_: 1 / 0)
+    done = mmq("status")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(
+        "error: mmq itself failed: ZeroDivisionError: division by zero\n  hint: the details are in "
+    )
+    assert "Traceback" not in done.err
+    (details,) = settings.log_dir.glob("error-*.txt")
+    assert "Traceback" in details.read_text()
+
+
+def test_an_interrupt_ends_quietly(mmq: Mmq, store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scheduler.store.views.overview", interrupted)
+    done = mmq("status")
+    assert (done.code, done.out, done.err.strip()) == (130, "", "")
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "sft"])
+def test_init_writes_a_file_that_can_be_submitted(mmq: Mmq, tmp_path: Path, kind: str) -> None:
+    done = mmq("init", kind)
+    assert (done.code, done.out) == (0, f"{kind}.yaml\n")
+    text = (tmp_path / f"{kind}.yaml").read_text()
+    job, _ = jobfile.parse(text, file="x")
+    defaults, _ = jobfile.parse(f"kind: {kind}\nname: {job.name}\ndata: {{path: {kind}.jsonl}}\n", file="x")
+    assert job == defaults
+    done = mmq("init", kind)
+    assert done.code == 2
+    assert f"hint: mmq init {kind} {kind}.yaml --force" in done.err
+    assert mmq("init", kind, "--force").code == 0
+
+
+def test_what_init_comments_out_is_the_default(mmq: Mmq, tmp_path: Path) -> None:
+    for kind in ("pretrain", "sft"):
+        mmq("init", kind)
+        lines = (tmp_path / f"{kind}.yaml").read_text().splitlines()
+        fields = ("tokenizer:", "validation:", "max_memory:", "time_limit:", "init_from:")
+        settled = [line for line in lines if not any(field in line for field in fields)]
+        spelled = "\n".join(re.sub(r"^( *)# (\w+: )", r"\1\2", line) for line in settled)
+        job, _ = jobfile.parse(spelled, file="x")
+        assert job == jobfile.parse((tmp_path / f"{kind}.yaml").read_text(), file="x")[0]
+
+
+def test_doctor_finds_nothing_on_a_fresh_home(mmq: Mmq) -> None:
+    done = mmq("doctor")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith("nothing is wrong\n")
+
+
+def test_doctor_names_what_mends(mmq: Mmq, store: Database, settings: Settings) -> None:
+    settings.home.chmod(0o755)
+    queued(store)
+    with store.transaction() as tx:
+        tx.execute("UPDATE jobs SET state = 'running'")
+    done = mmq("doctor")
+    assert done.code == 1
+    assert f"chmod 0700 {settings.home}" in done.out
+    assert "job 1 is running without a live attempt" in done.out
+    told = json.loads(mmq("doctor", "--json").out)
+    assert told["healthy"] is False
+    wrong = {finding["part"] for finding in told["findings"] if finding["level"] == "wrong"}
+    assert wrong == {"home", "database", "service"}
+    assert all(finding["hint"] for finding in told["findings"] if finding["level"] == "wrong")
+
+
+def test_doctor_tells_of_a_schema_out_of_date(mmq: Mmq, store: Database) -> None:
+    with store.transaction() as tx:
+        tx.execute("UPDATE alembic_version SET version_num = 'later'")
+    done = mmq("doctor")
+    assert done.code == 1
+    assert "wrong  database" in done.out
+
+
+def test_backup_is_a_whole_database(mmq: Mmq, store: Database, tmp_path: Path) -> None:
+    queued(store)
+    done = mmq("db", "backup", "copy.db")
+    assert (done.code, done.out) == (0, "copy.db\n")
+    copy = sqlite3.connect(tmp_path / "copy.db")
+    assert copy.execute("SELECT COUNT(*) FROM jobs").fetchone() == (1,)
+    copy.close()
+    assert mmq("db", "backup").code == 0
+
+
+def test_upgrade_of_a_current_database_changes_nothing(mmq: Mmq, store: Database) -> None:
+    assert mmq("db", "upgrade") == (0, "the database is up to date\n", "")
