@@ -54,7 +54,7 @@ def test_an_adopted_trainer_that_fails_has_its_own_reason(stage: Stage) -> None:
     attempt = orphaned(stage, stage.running({"steps": 3, "pause": 1, "exit": 81, "message": "NaN at step 3"}))
     assert stage.shim(attempt, "--adopt") == 0
     assert stage.end(attempt) == (EndReason.NON_FINITE_LOSS, JobState.FAILED)
-    assert stage.attempt(attempt).message == "NaN at step 3"
+    assert (stage.attempt(attempt).exit_code, stage.attempt(attempt).message) == (81, "NaN at step 3")
 
 
 def test_a_trainer_killed_while_adopted_is_lost(stage: Stage) -> None:
