@@ -2,7 +2,7 @@
 
 Fairness, first form. Jobs are taken by priority, then by id; one that can't start does not block those behind it
 (backfill). The bound: a job that has been short of memory alone for `PATIENCE_SECONDS` gets a device kept for it, the
-one where it is nearest to starting; nothing else starts there until it has. One job at a time is so favoured.
+one where it is nearest to starting; nothing behind it starts there until it has. One job at a time is so favoured.
 """
 
 from collections.abc import Iterable, Sequence

@@ -25,6 +25,8 @@ from scheduler.store import devices as device_rows
 from scheduler.store.database import Database
 from scheduler.store.observations import raise_process_peaks
 
+_SHORT = (WaitCode.MEMORY, WaitCode.KEPT, WaitCode.EXCLUSIVE)
+
 log = logging.getLogger(__name__)
 
 
@@ -48,6 +50,7 @@ class Controller:
     identity: Identity
     clock: Callable[[], float] = time.time
     _short_since: dict[int, float] = field(default_factory=dict)
+    _errors: dict[str, str] = field(default_factory=dict)  # of devices, as logged
 
     def __post_init__(self) -> None:
         self._lookout = Lookout(self.devices)
@@ -85,15 +88,14 @@ class Controller:
     def _look(self, now: float) -> Sight:
         sight = self._lookout.look()
         device_rows.write_readings(self.db, sight.readings.values())
-        for reading in sight.readings.values():
-            if reading.error is not None:
-                log.warning("device %s: %s", reading.device_id, reading.error)
+        errors = {one.device_id: one.error for one in sight.readings.values() if one.error is not None}
+        for device_id in errors.keys() - self._errors.keys():
+            log.warning("device %s is not used: %s", device_id, errors[device_id])
+        self._errors = errors
         return sight
 
     def _note_shortages(self, decisions: list[Decision], now: float) -> None:
-        short = {
-            decision.job_id for decision in decisions if isinstance(decision, Wait) and decision.code is WaitCode.MEMORY
-        }
+        short = {decision.job_id for decision in decisions if isinstance(decision, Wait) and decision.code in _SHORT}
         self._short_since = {job_id: self._short_since.get(job_id, now) for job_id in short}
 
     def _publish_again(self) -> None:
