@@ -86,6 +86,7 @@ class ShrinkingStep:
             phase=self._phase,
             micro_batch=old,
             new_micro_batch=new if can_shrink else None,
+            new_accumulation_steps=-(-self._config.effective_batch // new) if can_shrink else None,
             **refusal,
         )
         if not can_shrink:

@@ -28,7 +28,7 @@ class Told:
         """Fold one event in. Numbers that are no numbers are passed over."""
         self.last = event
         if event["event"] == "out_of_memory":
-            event = event | {"micro_batch": event.get("new_micro_batch")}
+            event = event | _split_after(event)
         for name in _COUNTS:
             self._note(name, _count(event.get(name)))
         if event["event"] in ("step", "finished"):
@@ -59,3 +59,9 @@ def _count(value: object) -> int | None:
 
 def _finite(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _split_after(event: TrainerEvent) -> TrainerEvent:
+    """How training is split after an out-of-memory: as before where it was not training that ran out."""
+    shrunk = event.get("phase") not in ("evaluation", "sample")
+    return {name: event.get(f"new_{name}") if shrunk else None for name in ("micro_batch", "accumulation_steps")}

@@ -30,7 +30,15 @@ def test_steps_add_up() -> None:
 
 
 def test_a_halved_micro_batch_is_known_before_the_next_step() -> None:
-    assert told({"event": "out_of_memory", "step": 3, "micro_batch": 8, "new_micro_batch": 4}).micro_batch == 4
+    event = {"event": "out_of_memory", "phase": "forward", "step": 3, "micro_batch": 8, "accumulation_steps": 2}
+    progress = told(event | {"new_micro_batch": 4, "new_accumulation_steps": 4})
+    assert (progress.micro_batch, progress.accumulation_steps) == (4, 4)
+
+
+def test_evaluation_that_ran_out_leaves_training_as_it_is_split() -> None:
+    step = {"event": "step", "step": 3, "micro_batch": 8, "accumulation_steps": 2}
+    progress = told(step, {"event": "out_of_memory", "phase": "evaluation", "micro_batch": 8, "new_micro_batch": 4})
+    assert (progress.micro_batch, progress.accumulation_steps) == (8, 2)
 
 
 def test_peaks_only_grow_wherever_they_are_told() -> None:
