@@ -24,7 +24,8 @@ def read_weights(source: Path) -> dict[str, Tensor]:
             else torch.load(file, map_location="cpu", weights_only=True)
         )
     except FileNotFoundError:
-        raise BadConfiguration(f"init_from: no such file: {file}") from None
+        place = f"{source} is a run without a result: it has no" if source.is_dir() else "there is no"
+        raise BadConfiguration(f"init_from: {place} {file}") from None
     except Exception as error:  # noqa: BLE001 (unpickling a foreign file can raise anything)
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise BadConfiguration(f"init_from: {file} is no file of weights: {first_line}") from None

@@ -89,6 +89,12 @@ def test_a_file_with_code_in_it_is_refused(workshop, result) -> None:
         workshop.train("payload", config)
 
 
+def test_a_run_without_a_result_is_said(workshop, result) -> None:
+    shutil.copy(result.run_dir / "tokenizer.json", workshop.root / "tokenizer.json")
+    with pytest.raises(BadConfiguration, match="is a run without a result"):
+        workshop.train("early", workshop.config(init_from=str(workshop.root)))
+
+
 def test_weights_without_their_tokenizer_are_refused(workshop, result) -> None:
     path = workshop.root / "alone.safetensors"
     shutil.copy(result.run_dir / "final" / "model.safetensors", path)
