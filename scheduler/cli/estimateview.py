@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scheduler.cli.terminal import Column, Line, table
+from scheduler.cli.terminal import Column, Line, table, wrap
 from scheduler.units import format_bytes
 
 Row = Mapping[str, Any]
@@ -73,7 +73,8 @@ def _means(row: Row) -> str:
 
 def _sentence(told: Row) -> str:
     gpu, plan = told["gpu"], told["plan"]
-    place = f"{gpu['name']} ({format_bytes(gpu['total_bytes'])})"
+    total = format_bytes(gpu["total_bytes"])
+    place = gpu["name"] if total in gpu["name"] else f"{gpu['name']} ({total})"
     if plan is None:
         least = min(row["process_bytes"] for row in told["candidates"])
         return f"Does not fit {place}, whatever the micro-batch: the least it needs is {format_bytes(least)}."
@@ -81,4 +82,5 @@ def _sentence(told: Row) -> str:
     means = f", with {_means(plan)}" if _means(plan) else ""
     reserved = told["reserve_bytes"]
     spare = f"with {format_bytes(gpu['total_bytes'] - reserved)} to spare: it would reserve {format_bytes(reserved)}"
-    return f"Plan: {split} (effective batch {told['effective_batch']}){means}.\nFits {place} {spare}."
+    plan_lines = wrap(f"Plan: {split} (effective batch {told['effective_batch']}){means}.", 0)
+    return "\n".join([*plan_lines, *wrap(f"Fits {place} {spare}.", 0)])

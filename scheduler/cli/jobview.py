@@ -26,7 +26,7 @@ _COLUMNS = (
     Column("step", "STEP", right=True),
     Column("speed", "TOK/S", right=True, drop=8),
     Column("loss", "LOSS", right=True, drop=6),
-    Column("memory", "GiB PRED/PEAK", right=True, drop=5),
+    Column("memory", "PRED/PEAK", right=True, drop=5),
     Column("eta", "ETA", right=True, drop=7),
 )
 _COPIED = (
@@ -109,10 +109,12 @@ def number(value: float | None, digits: int) -> str:
 
 
 def memory(predicted: int | None, measured: int | None) -> str:
-    """Predicted / measured peak in GiB."""
+    """Predicted and measured peak, in one unit."""
     if predicted is None and measured is None:
         return ""
-    return "/".join("-" if count is None else f"{count / 2**30:.2f}" for count in (predicted, measured))
+    large = max(predicted or 0, measured or 0) >= 2**30
+    shown = (f"{count / 2**30:.2f}" if large else f"{count / 2**20:.0f}" for count in (predicted or 0, measured or 0))
+    return "/".join("-" if text in ("0", "0.00") else text for text in shown) + (" GiB" if large else " MiB")
 
 
 def eta(job: Row) -> str:

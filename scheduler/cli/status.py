@@ -1,6 +1,7 @@
 """`mmq status`: the jobs and devices at a glance, or the whole story of some jobs."""
 
 import json
+import sys
 import time
 from typing import Any
 
@@ -31,7 +32,7 @@ def command(
     with context.store(settings) as database:
         while True:
             text = _told(database, settings, jobs, filters, as_json=as_json)
-            click.echo(_CLEAR + text if watch and not as_json else text)
+            click.echo(_CLEAR + text if watch and sys.stdout.isatty() else text)
             if not watch:
                 return
             time.sleep(REDRAW_SECONDS)

@@ -23,7 +23,7 @@ _ATTEMPTS = (
     Column("step", "STEP", right=True),
     Column("loss", "LOSS", right=True, drop=2),
     Column("reserved", "RESERVED", right=True, drop=1),
-    Column("memory", "GiB PRED/PEAK", right=True),
+    Column("memory", "PRED/PEAK", right=True),
     Column("took", "TOOK", right=True),
 )
 _INDENT = 11
@@ -192,11 +192,18 @@ def _event(event: Row, attempts: Sequence[Row]) -> Iterator[str]:
         moved = f"{event['from_state'] or 'submitted'} -> {event['to_state']}"
     else:
         moved = event["kind"].replace("_", " ")
-    detail = ", ".join(f"{key} {_shown(value)}" for key, value in event["detail"].items() if value is not None)
+    told = event["detail"].items()
+    detail = ", ".join(f"{_words(key)} {_shown(key, value)}" for key, value in told if value is not None)
     yield f"  {at}  {attempt}{moved}"
     if detail:
         yield from (f"{'':23}{paint(line, 'dim')}" for line in wrap(one_line(detail), 23))
 
 
-def _shown(value: object) -> str:
+def _shown(key: str, value: object) -> str:
+    if key.endswith("bytes") and isinstance(value, int):
+        return format_bytes(value)
     return json.dumps(value) if isinstance(value, dict | list) else str(value)
+
+
+def _words(key: str) -> str:
+    return key.removesuffix("_bytes").replace("_", " ")

@@ -1,7 +1,10 @@
 """`mmq submit`: what it stores, what it refuses and how it says so, and what it loads to do it."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,11 +12,11 @@ import pytest
 
 from scheduler.broker.doorbell import Doorbell
 from scheduler.config import Settings
-from scheduler.jobs import spec
+from scheduler.jobs import jobfile, spec
 from scheduler.jobs.states import EndReason
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
-from tests.acceptance.conftest import JOB, Mmq
+from tests.acceptance.conftest import JOB, REPOSITORY, Mmq
 from tests.store.samples import ends, queued
 
 HEAVY = ("torch", "celery", "redis", "kombu", "sqlalchemy", "alembic")
@@ -166,6 +169,35 @@ def test_waiting_gives_the_job_s_own_exit_code(
     assert "job 1 failed (non finite loss)" in done.err
 
 
+def test_a_job_acknowledged_just_before_a_kill_is_there_and_keeps_its_id(
+    settings: Settings, store: Database, job_file: Path, mmq: Mmq
+) -> None:
+    command = [sys.executable, "-m", "scheduler", "submit", str(job_file), "--wait"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    ) as submitting:
+        assert submitting.stdout is not None
+        assert submitting.stdout.readline() == b"1\n"
+        submitting.kill()
+    assert jobs.get(store, 1).state == "queued"
+    assert mmq("submit", job_file).out == "2\n"
+
+
+def test_a_long_queue_does_not_hold_up_a_submit(mmq: Mmq, store: Database, job_file: Path) -> None:
+    mmq("submit", job_file)
+    columns = "name, kind, user_name, state, priority, spec, source, source_path, code_version, effective_batch, gpus"
+    columns += ", out_of_memory_retries, crash_retries, submitted_at"
+    with store.transaction() as tx:
+        tx.execute(
+            f"INSERT INTO jobs ({columns}) WITH RECURSIVE n(i) AS"
+            f" (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) SELECT {columns} FROM jobs, n"
+        )
+    began = time.monotonic()
+    assert mmq("submit", job_file).out == "5002\n"
+    assert len(mmq("status").out.splitlines()) < 60
+    assert time.monotonic() - began < 3
+
+
 @pytest.mark.parametrize("command", ["--help", "submit tiny.yaml", "status", "submit --help"])
 def test_nothing_heavy_is_loaded(shell: Mmq, store: Database, job_file: Path, command: str) -> None:
     program = (
@@ -175,3 +207,8 @@ def test_nothing_heavy_is_loaded(shell: Mmq, store: Database, job_file: Path, co
     )
     done = shell(f'{{ set -- $MMQ; "$1" -c "{program}" {command}; }}')
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("example", sorted((REPOSITORY / "examples").rglob("*.yaml")), ids=lambda path: path.name)
+def test_each_example_is_a_good_job_file(example: Path) -> None:
+    jobfile.parse(example.read_text(), file=str(example))
