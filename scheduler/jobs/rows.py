@@ -21,7 +21,7 @@ from scheduler.units import format_bytes
 WHOLE_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
 BLOCKS = 30  # between the head and the tail
-LINE_BYTES = 16 << 20
+LINE_BYTES = 64 << 20  # the trainer reads no longer ones
 ROLES = ("system", "user", "assistant", "tool")
 _BOM = b"\xef\xbb\xbf"
 

@@ -44,13 +44,18 @@ def test_good_rows_are_counted(tmp_path: Path, kind: str, end: bytes) -> None:
         (b"a text", None, "is no JSON at byte 1"),
         (b'{"text": "a\xffb"}', None, "is not UTF-8 text (byte 0xff at 12)"),
         (b'{"a":' * 9000, None, "is nested too deeply"),
-        (b'{"text": "' + b"x" * (rows.LINE_BYTES + 9) + b'"}', None, "is longer than 16.0 MiB"),
     ],
 )
 def test_a_bad_pretrain_row(tmp_path: Path, line: bytes, field: str | None, reason: str) -> None:
     error = refusal(tmp_path, "pretrain", GOOD["pretrain"] * 2 + line + b"\n")
     assert (error.line, error.field, error.reason) == (3, field, reason)
     assert error.hint
+
+
+def test_a_huge_line_is_refused_without_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "LINE_BYTES", 1 << 20)
+    error = refusal(tmp_path, "pretrain", GOOD["pretrain"] + b'{"text": "' + b"x" * (1 << 21) + b'"}\n')
+    assert (error.line, error.reason) == (2, "is longer than 1.0 MiB")
 
 
 @pytest.mark.parametrize(
