@@ -1,0 +1,163 @@
+"""The proof: what the tracer predicts is what the trainer's own loop takes on a virtual device."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+from trainer import loss
+from trainer.config import Config, parse_config
+from trainer.errors import OutOfDeviceMemory
+from trainer.events import EventLog
+from trainer.session import run_session
+from trainer.stopping import StopRequest
+from trainer.trace.footprint import Candidate, Mode
+from trainer.trace.rehearsal import Target
+
+GIB = 1024**3
+CONTEXT_BYTES = 3 * 1024**2
+TARGET = Target(kind="virtual", context_bytes=CONTEXT_BYTES)
+SEQUENCE = 40
+VALIDATION_ROWS = 9
+TOLERANCE = 0.001  # what the loop keeps of its last steps: two numbers each, until they are read
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows that all fill the sequence, so that every micro-batch is as large as it can be."""
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    draw = random.Random(5)
+    texts = ("".join(draw.choices("abcdefghij klmnop", k=300)) for _ in range(40))
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    validation = path.with_name("validation.jsonl")
+    validation.write_text("".join(path.read_text().splitlines(keepends=True)[:VALIDATION_ROWS]))
+    return path
+
+
+def configured(rows: Path, ledger: Path, **draw: Any) -> Config:
+    limit = draw.get("limit_bytes")
+    return parse_config(
+        {
+            "kind": "pretrain",
+            "data": {
+                "path": str(rows),
+                "max_seq_len": SEQUENCE,
+                "validation": str(rows.with_name("validation.jsonl")),
+                "cache": str(rows.with_name("cache")),
+            },
+            "model": {"vocab_size": 300, "num_attention_heads": 4, **draw["model"]},
+            "train": {
+                "dtype": draw["dtype"],
+                "batch_size": draw["effective_batch"],
+                "accumulation_steps": 1,
+                "max_steps": 4,
+                "save_interval": 2,
+                "log_interval": 2,
+            },
+            "plan": {"micro_batch": draw["micro_batch"], **draw["plan"]},
+            "device": {
+                "kind": "virtual",
+                "ledger": str(ledger),
+                "total_bytes": GIB,
+                "context_bytes": CONTEXT_BYTES,
+                **({} if limit is None else {"limit_bytes": limit}),
+            },
+            "sample": {"max_new_tokens": 3},
+            "on_out_of_memory": "exit",
+        }
+    )
+
+
+def drawn(seed: int) -> dict[str, Any]:
+    """Draw a small configuration; the seed names it."""
+    draw = random.Random(seed)
+    effective_batch = draw.choice([4, 6, 8])
+    return {
+        "model": {
+            "hidden_size": draw.choice([32, 64, 96]),
+            "num_hidden_layers": draw.choice([1, 2, 3]),
+            "num_key_value_heads": draw.choice([1, 2, 4]),
+            "qk_norm": draw.random() < 0.7,
+            "tie_word_embeddings": draw.random() < 0.7,
+        },
+        "dtype": ("float32", "bfloat16")[seed % 2],
+        "effective_batch": effective_batch,
+        "micro_batch": draw.randint(1, effective_batch),
+        "plan": {
+            "activation_checkpointing": draw.random() < 0.5,
+            "optimizer_offload": draw.random() < 0.5,
+            "chunked_loss": draw.random() < 0.5,
+        },
+    }
+
+
+def predicted(config: Config) -> Candidate:
+    return Mode(config, TARGET).candidate(config.micro_batch)
+
+
+def measured(config: Config, run_dir: Path) -> dict[str, int]:
+    """Run the trainer's loop and read the peaks that it reports."""
+    run_dir.mkdir()
+    run_session(config, run_dir, EventLog(run_dir / "events.jsonl"), StopRequest())
+    last = json.loads((run_dir / "events.jsonl").read_text().splitlines()[-1])
+    assert last["event"] == "finished"
+    return {name: last[f"{name}_peak_bytes"] for name in ("allocated", "reserved", "process")}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 6, 11, 13])
+def test_a_prediction_is_what_the_run_takes(
+    seed: int, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 300 * 50)  # several chunks even of a small batch
+    config = configured(rows, tmp_path / "ledger", **drawn(seed))
+    forecast, run = predicted(config), measured(config, tmp_path / "run")
+    assert run["allocated"] == pytest.approx(forecast.outcome.allocated_bytes, rel=TOLERANCE)
+    assert run["reserved"] == forecast.outcome.reserved_bytes
+    assert run["process"] == run["reserved"] + CONTEXT_BYTES
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_largest_that_fits_runs_and_the_next_is_refused(checkpointing: bool, rows: Path, tmp_path: Path) -> None:
+    draw = {
+        "model": {"hidden_size": 128, "num_hidden_layers": 2, "num_key_value_heads": 2},
+        "dtype": "float32",
+        "effective_batch": 12,
+        "plan": {"activation_checkpointing": checkpointing, "chunked_loss": False},
+    }
+    mode = Mode(configured(rows, tmp_path / "unused", micro_batch=1, **draw), TARGET)
+    largest, following = 4, 8
+    limit = mode.candidate(largest).process_bytes
+    assert limit < mode.candidate(following).process_bytes
+
+    config = configured(rows, tmp_path / "ledger", micro_batch=largest, limit_bytes=limit, **draw)
+    assert measured(config, tmp_path / "fits")["process"] == limit
+    config = configured(rows, tmp_path / "ledger", micro_batch=following, limit_bytes=limit, **draw)
+    with pytest.raises(OutOfDeviceMemory, match=r"in (forward|backward)"):
+        measured(config, tmp_path / "refused")
+
+
+def test_a_refused_run_halves_to_what_fits(rows: Path, tmp_path: Path) -> None:
+    """The limit of the smaller micro-batch suffices for a run that had to find it the hard way."""
+    draw = {
+        "model": {"hidden_size": 128, "num_hidden_layers": 2, "num_key_value_heads": 2},
+        "dtype": "float32",
+        "effective_batch": 12,
+        "plan": {"chunked_loss": False},
+    }
+    mode = Mode(configured(rows, tmp_path / "unused", micro_batch=1, **draw), TARGET)
+    limit = mode.candidate(4).process_bytes
+    config = configured(rows, tmp_path / "ledger", micro_batch=8, limit_bytes=limit, **draw)
+    run_dir = tmp_path / "run"
+    assert measured(msgspec.structs.replace(config, on_out_of_memory="halve"), run_dir)["process"] <= limit
+    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    shrunk = [event["new_micro_batch"] for event in events if event["event"] == "out_of_memory"]
+    assert shrunk == [4]
