@@ -67,12 +67,14 @@ def _wait(database: Database, job_id: int) -> int:
 
 def _announce(job_id: int, settings: Settings) -> None:
     """Ring the controller; warn if the job will have to wait for the service or the broker."""
-    from scheduler.broker.address import broker_address
     from scheduler.broker.doorbell import ring
-    from scheduler.broker.reach import reachable
 
     if not ring(settings):
         say("warning", f"job {job_id} is stored; the service is not running, so nothing starts yet", hint="mmq up")
-    elif not reachable(settings):
+        return
+    from scheduler.broker.address import broker_address
+    from scheduler.broker.reach import reachable
+
+    if not reachable(settings):
         where = broker_address(settings).shown
         say("warning", f"job {job_id} is stored; the broker at {where} does not answer yet", hint="mmq doctor")
