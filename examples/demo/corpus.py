@@ -18,7 +18,7 @@ MODULES = (
     "random re shutil socket sqlite3 statistics string struct subprocess sys tarfile tempfile textwrap threading time "
     "tokenize traceback types typing unittest urllib.parse uuid weakref zipfile"
 ).split()
-ROW_CHARACTERS = 700  # enough to fill the demo's 128 positions in most rows
+ROW_CHARACTERS = 450  # enough to fill the demo's 128 positions in most rows
 ANSWER_CHARACTERS = 400
 
 

@@ -4,6 +4,7 @@ The trainers write how much each holds into a ledger directory a device; this re
 whoever started it.
 """
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -76,7 +77,9 @@ class VirtualDevices:
             "context_bytes": VIRTUAL_CONTEXT_BYTES,
             "limit_bytes": limit_bytes,
         }
-        return Launch(device=device, environment={"CUDA_VISIBLE_DEVICES": ""})
+        # The host's cores are shared out: trainers that each take them all spend their time waiting for one another.
+        threads = max(1, (os.cpu_count() or 1) // self._count)
+        return Launch(device=device, environment={"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)})
 
     def close(self) -> None:
         """Nothing is held open."""
