@@ -31,14 +31,14 @@ class Replay:
             self._steps(step)
 
     def _steps(self, rows: Sequence[int]) -> None:
-        peaks = None
+        before = self._player.peaks
         for _ in range(_MOST_STEPS):
             for turn, count in enumerate(rows):
                 self._play("micro", min(turn, 1), count)
             self._play("update", 0, 0)
-            before, peaks = peaks, self._player.peaks
-            if before == peaks:
+            if self._player.peaks == before:
                 return
+            before = self._player.peaks
 
     def _play(self, name: str, turn: int, rows: int) -> None:
         """Play all the parts of a stretch, and the loops between them."""
