@@ -17,8 +17,7 @@ def command(file: Path, gpu: str | None, overrides: tuple[str, ...], as_json: bo
     """Say what the job FILE needs, in its parts, which micro-batches fit, and the plan that would be chosen."""
     from scheduler.cli.estimateview import text
     from scheduler.controller.estimate import estimate
-    from scheduler.jobs.jobfile import load
+    from scheduler.jobs.jobfile import read
 
-    spec, _ = load(file, overrides)
-    told = estimate(spec, gpu, context.settings()).as_json()
+    told = estimate(read(file, overrides, with_files=False).spec, gpu, context.settings()).as_json()
     click.echo(json.dumps(told) if as_json else text(told))
