@@ -45,7 +45,7 @@ def test_a_job_is_traced_admitted_and_published(bench: Bench) -> None:
     plan = json.loads(attempt.plan)
     assert plan["device_config"]["limit_bytes"] == 180 * MIB
     assert plan["device_config"]["kind"] == "virtual"
-    assert plan["environment"] == {"CUDA_VISIBLE_DEVICES": ""}
+    assert plan["environment"]["CUDA_VISIBLE_DEVICES"] == ""
     assert {"micro_batch", "accumulation_steps", "activation_checkpointing"} < set(plan)
     assert bench.publisher.started == [attempt.id]
 
