@@ -192,8 +192,10 @@ def _event(event: Row, attempts: Sequence[Row]) -> Iterator[str]:
         moved = f"{event['from_state'] or 'submitted'} -> {event['to_state']}"
     else:
         moved = event["kind"].replace("_", " ")
-    told = event["detail"].items()
-    detail = ", ".join(f"{_words(key)} {_shown(key, value)}" for key, value in told if value is not None)
+    told = event["detail"]
+    hidden = ("message",) if told.get("message") == told.get("reason") else ()  # `done` is said once
+    shown = [(key, value) for key, value in told.items() if value is not None and key not in hidden]
+    detail = ", ".join(f"{_words(key)} {_shown(key, value)}" for key, value in shown)
     yield f"  {at}  {attempt}{moved}"
     if detail:
         yield from (f"{'':23}{paint(line, 'dim')}" for line in wrap(one_line(detail), 23))
