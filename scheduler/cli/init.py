@@ -13,7 +13,7 @@ from scheduler.errors import MmqError, UsageError
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 def command(kind: str, file: Path | None, force: bool) -> None:
-    """Write a commented job file for KIND to FILE, by default pretrain.yaml or sft.yaml."""
+    """Write a commented job file of that kind to FILE, by default pretrain.yaml or sft.yaml."""
     target = file or Path(f"{kind}.yaml")
     text = (resources.files("scheduler.cli") / "templates" / f"{kind}.yaml").read_text(encoding="utf-8")
     try:
