@@ -13,6 +13,7 @@ _MEANS = {
     "optimizer_offload": "optimizer offload",
     "chunked_loss": "chunked loss",
 }
+_SHORT = {"activation_checkpointing": "checkpointing", "optimizer_offload": "offload", "chunked_loss": "chunked loss"}
 _CANDIDATES = (
     Column("micro_batch", "MICRO-BATCH", right=True),
     Column("accumulation", "ACCUMULATION", right=True),
@@ -30,7 +31,8 @@ def text(told: Row) -> str:
     hidden = len(told["candidates"]) - len(shown)
     sections = [_parts(told), table(_CANDIDATES, [_candidate(row, told["plan"]) for row in shown])]
     if hidden:
-        sections[-1] += f"\n({hidden} more with other means of saving memory: --json)"
+        what = "with other means of saving memory" if told["plan"] else "that don't fit either"
+        sections[-1] += f"\n({hidden} more {what}: --json)"
     return "\n\n".join([*sections, _sentence(told)])
 
 
@@ -62,13 +64,13 @@ def _candidate(row: Row, plan: Row | None) -> Line:
         "reserved": format_bytes(row["reserved_bytes"]),
         "process": format_bytes(row["process_bytes"]),
         "fits": "chosen" if chosen else "yes" if row["fits"] else "no",
-        "means": _means(row),
+        "means": _means(row, _SHORT),
     }
     return Line(cells, {"fits": "green" if row["fits"] else "red"})
 
 
-def _means(row: Row) -> str:
-    return ", ".join(words for key, words in _MEANS.items() if row[key])
+def _means(row: Row, named: Mapping[str, str] = _MEANS) -> str:
+    return ", ".join(words for key, words in named.items() if row[key])
 
 
 def _sentence(told: Row) -> str:
@@ -77,7 +79,9 @@ def _sentence(told: Row) -> str:
     place = gpu["name"] if total in gpu["name"] else f"{gpu['name']} ({total})"
     if plan is None:
         least = min(row["process_bytes"] for row in told["candidates"])
-        return f"Does not fit {place}, whatever the micro-batch: the least it needs is {format_bytes(least)}."
+        cap = told["max_memory_bytes"]
+        limit = place if cap is None or cap > gpu["total_bytes"] else f"its max_memory of {format_bytes(cap)}"
+        return f"Does not fit {limit}, whatever the micro-batch: the least it needs is {format_bytes(least)}."
     split = f"micro-batch {plan['micro_batch']} x {plan['accumulation_steps']} accumulation steps"
     means = f", with {_means(plan)}" if _means(plan) else ""
     reserved = told["reserve_bytes"]

@@ -38,8 +38,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield from _home(settings)
     yield from _packages()
     yield from _disk(settings)
-    yield from _attempted("devices", lambda: _devices(settings))
     up = lock_held(settings.service_lock)
+    yield from _attempted("devices", lambda: _served(settings) if up else _devices(settings))
     yield from _attempted("database", lambda: _store(settings, up=up))
 
 
@@ -93,6 +93,22 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     level = "ok" if free >= LEAST_FREE_BYTES else "wrong"
     hint = None if level == "ok" else f"du -sh {settings.jobs_dir}/*"
     yield Finding("disk", level, f"{format_bytes(free)} free under {place}", hint)
+
+
+def _served(settings: Settings) -> Iterator[Finding]:
+    """What the running service reads, which may not be what this environment says."""
+    with closing(open_database(settings, lean=True)) as database:
+        rows = views.devices(database)
+    for row in rows:
+        named = f"{row['kind']}:{row['number']} ({row['name']})"
+        if row["error"]:
+            yield Finding("devices", "wrong", f"{named}: {row['error']}", "nvidia-smi")
+        elif row["used_bytes"] is None:
+            yield Finding("devices", "note", f"{named}: not read yet")
+        else:
+            yield Finding("devices", "ok", f"{named}: {format_bytes(row['total_bytes'] - row['used_bytes'])} free")
+    if not rows:
+        yield Finding("devices", "wrong", "the service has found none", f"less {settings.log_dir}/controller.log")
 
 
 def _devices(settings: Settings) -> Iterator[Finding]:
@@ -187,7 +203,7 @@ def _locks(database: Database, settings: Settings, *, up: bool) -> Iterator[Find
         sentence = f"job {job_id} should be running, and no process of it lives"
         yield Finding("locks", "note" if up else "wrong", sentence, "mmq up")
     if held <= set(live) and running <= held:
-        yield Finding("locks", "ok", f"{len(held)} held, each by a live attempt")
+        yield Finding("locks", "ok", f"{len(held)} held, each by a live attempt" if held else "none is held")
 
 
 def _run_dirs(settings: Settings) -> list[int]:

@@ -4,7 +4,7 @@ Reads the footprint cache and adds to it where a store exists; does not create o
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,11 @@ from scheduler.errors import MmqError, UsageError
 from scheduler.footprint.curve import Candidate, Footprint
 from scheduler.footprint.request import Target
 from scheduler.footprint.tracer import trace
+from scheduler.jobs.liveness import lock_held
 from scheduler.jobs.spec import JobSpec
 from scheduler.store import footprints
 from scheduler.store.database import Database, open_database, sqlite_path
+from scheduler.store.devices import DeviceFacts, list_devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,7 @@ class Estimate:
                 for candidate in self.footprint.candidates
             ],
             "effective_batch": self.wish.effective_batch,
+            "max_memory_bytes": self.wish.max_memory_bytes,
             "parameters": self.footprint.parameters,
             "fits": self.plan is not None,
         }
@@ -116,13 +119,27 @@ def _named(gpu: str) -> Place:
 
 
 def _here(settings: Settings) -> Place:
-    with closing(open_devices(settings.devices, settings)) as devices:
-        infos = devices.discover()
+    infos = _served(settings) or _found(settings)
     if not infos:
         raise UsageError("there is no device here to estimate for", hint="mmq estimate FILE --gpu 24GiB")
     largest = max(infos, key=lambda info: info.total_bytes)
     target = Target(kind=largest.kind, capability=largest.capability)
-    return Place(name=f"{largest.label} ({largest.name})", target=target, total_bytes=largest.total_bytes)
+    name = f"{largest.kind}:{largest.number} ({largest.name})"
+    return Place(name=name, target=target, total_bytes=largest.total_bytes)
+
+
+def _served(settings: Settings) -> Sequence[DeviceFacts]:
+    """Return what a running service works with, which may not be what this environment says."""
+    if not lock_held(settings.service_lock):
+        return []
+    with _store(settings) as db:
+        known = list_devices(db) if db is not None else []
+    return [device for device in known if device.present and device.host == settings.host]
+
+
+def _found(settings: Settings) -> Sequence[DeviceFacts]:
+    with closing(open_devices(settings.devices, settings)) as devices:
+        return devices.discover()
 
 
 def _footprint(spec: JobSpec, wish: Wish, target: Target, settings: Settings) -> Footprint:

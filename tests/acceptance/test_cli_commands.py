@@ -1,5 +1,6 @@
 """The commands around the jobs, and the way every command fails."""
 
+import fcntl
 import json
 import re
 import sqlite3
@@ -13,7 +14,7 @@ from scheduler.config import Settings
 from scheduler.jobs import jobfile
 from scheduler.store.database import Database
 from tests.acceptance.conftest import Mmq
-from tests.store.samples import queued
+from tests.store.samples import queued, with_device
 
 
 def test_help_lists_every_command_without_loading_it(mmq: Mmq) -> None:
@@ -122,6 +123,19 @@ def test_doctor_names_what_mends(mmq: Mmq, store: Database, settings: Settings) 
     wrong = {finding["part"] for finding in told["findings"] if finding["level"] == "wrong"}
     assert wrong == {"home", "database", "service"}
     assert all(finding["hint"] for finding in told["findings"] if finding["level"] == "wrong")
+
+
+def test_doctor_shows_the_devices_of_the_service_that_runs(
+    mmq: Mmq, store: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_device(store)
+    monkeypatch.setenv("MMQ_DEVICES", "cpu:1GiB")  # this shell's, and not the service's
+    with settings.service_lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = mmq("doctor")
+    assert "virtual:0 (" in done.out
+    assert "cpu:0" not in done.out
+    assert "cpu:0" in mmq("doctor").out
 
 
 def test_doctor_tells_of_a_schema_out_of_date(mmq: Mmq, store: Database) -> None:

@@ -1,5 +1,7 @@
 """`mmq estimate`'s part: no service, no GPU, the store's cache where there is one."""
 
+import fcntl
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,17 @@ def test_the_service_and_the_estimate_share_a_cache(bench: Bench, traced: list[d
     estimates.estimate(spec_of(bench.home), "24GiB", bench.settings)
     estimates.estimate(spec_of(bench.home), "24GiB", bench.settings)
     assert len(traced) == 3
+
+
+def test_the_devices_of_a_running_service_go_before_those_of_the_environment(
+    bench: Bench, traced: list[dict[str, Any]]
+) -> None:
+    bench.cycles(1)
+    elsewhere = replace(bench.settings, devices="virtual:1x6GiB")
+    assert estimates.estimate(spec_of(bench.home), None, elsewhere).place.total_bytes == 6 * GIB
+    with bench.settings.service_lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert estimates.estimate(spec_of(bench.home), None, elsewhere).place.total_bytes == GIB
 
 
 def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ def answer(**changes: Any) -> dict[str, Any]:
             candidate(16, 18 * GIB, checkpointing=True),
         ],
         "effective_batch": 16,
+        "max_memory_bytes": None,
         "parameters": 63_912_192,
         "fits": True,
     }
@@ -58,3 +59,5 @@ def test_a_plan_is_told_with_what_is_left() -> None:
 def test_what_does_not_fit_says_how_little_it_needs() -> None:
     told = answer(plan=None, reserve_bytes=None, fits=False)
     assert "Does not fit RTX 4090 (24.0 GiB), whatever the micro-batch: the least it needs is 18.0 GiB." in text(told)
+    capped = " ".join(text(told | {"max_memory_bytes": 4 * GIB}).split())
+    assert "Does not fit its max_memory of 4.0 GiB, whatever the micro-batch" in capped
