@@ -123,6 +123,11 @@ def holders(db: Reader) -> list[Row]:
     )
 
 
+def unended(db: Reader) -> bool:
+    """Whether any job waits for memory, or runs."""
+    return bool(db.query("SELECT 1 AS one FROM jobs WHERE state IN ('queued', 'admitted', 'running') LIMIT 1"))
+
+
 def components(db: Reader) -> list[Row]:
     """The latest sign of life of each process of the service."""
     return db.query("SELECT * FROM heartbeats ORDER BY component")

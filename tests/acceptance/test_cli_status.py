@@ -1,5 +1,6 @@
 """`mmq status` and `mmq gpus`: the shapes programs rely on, and the tables people read."""
 
+import fcntl
 import json
 import time
 
@@ -10,6 +11,7 @@ from scheduler.config import Settings
 from scheduler.jobs.states import EndReason
 from scheduler.store import attempts, devices
 from scheduler.store.database import Database
+from scheduler.store.heartbeats import beat
 from scheduler.store.records import Progress, Reading
 from tests.acceptance.conftest import Mmq
 from tests.store.samples import DEVICE, ends, queued, running, with_device
@@ -107,6 +109,21 @@ def test_the_table_is_readable_at_80_columns(mmq: Mmq, busy: Database) -> None:
     assert "2 queued, 1 running, 1 failed" in done.out
 
 
+def test_a_service_that_is_not_there_is_told(mmq: Mmq, busy: Database, settings: Settings) -> None:
+    told = "note: the service is not running, so nothing starts; it has never run\n  hint: mmq up\n"
+    assert mmq("status").err == told
+    assert mmq("status", "works").err == told
+    assert mmq("status", "--json").err == ""
+    with settings.service_lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert mmq("status").err == ""
+    beat(busy, "controller@here", pid=1, pid_started=1, detail={}, at=time.time() - 65)
+    assert "last heard of 1m 05s ago" in mmq("status").err
+    with busy.transaction() as tx:
+        tx.execute("UPDATE jobs SET state = 'cancelled'")
+    assert mmq("status").err == ""
+
+
 def test_colour_is_for_terminals(
     mmq: Mmq, busy: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,4 +206,6 @@ def test_a_closed_pipe_is_no_error(shell: Mmq, store: Database, line: str) -> No
     for _ in range(200):
         queued(store)
     command, pipe, rest = line.partition(" |")
-    assert shell(f"{{ $MMQ {command}; echo ended $? >&2; }}{pipe}{rest}").err == "ended 0\n"
+    *notes, last = shell(f"{{ $MMQ {command}; echo ended $? >&2; }}{pipe}{rest}").err.splitlines()
+    assert last == "ended 0"
+    assert [line for line in notes if not line.startswith(("note: the service is not running", "  hint: mmq up"))] == []
