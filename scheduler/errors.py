@@ -39,6 +39,10 @@ class SchemaMismatch(MmqError):
     exit_code = ExitCode.SCHEMA
 
 
+class NoDatabase(SchemaMismatch):
+    """There is no store yet, or one whose making was broken off: no file, or a file without a schema."""
+
+
 class Unreachable(MmqError):
     exit_code = ExitCode.UNREACHABLE
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from scheduler.config import Settings
-from scheduler.errors import MmqError
-from scheduler.store.database import Database, open_database, sqlite_path
+from scheduler.errors import MmqError, NoDatabase
+from scheduler.store.database import Database, open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,20 +21,21 @@ def settings() -> Settings:
 @contextmanager
 def store(of: Settings, *, create: bool = False) -> Iterator[Database]:
     """Open the store by its lean driver; with `create`, make it where there is none yet."""
-    if create:
-        _create_missing(of)
-    database = open_database(of, lean=True)
+    try:
+        database = open_database(of, lean=True)
+    except NoDatabase:
+        if not create:
+            raise
+        _create(of)
+        database = open_database(of, lean=True)
     try:
         yield database
     finally:
         database.close()
 
 
-def _create_missing(of: Settings) -> None:
+def _create(of: Settings) -> None:
     """Make the store in a process of its own, so that migrations' heavy imports stay out of this one."""
-    path = sqlite_path(of.database_url)
-    if path is None or path.exists():
-        return
     import os
     import subprocess
 
@@ -43,8 +44,8 @@ def _create_missing(of: Settings) -> None:
     command = python_command("scheduler", "db", "upgrade")
     made = subprocess.run(command, env=with_source(os.environ), capture_output=True, text=True, check=False)
     if made.returncode:
-        told = made.stderr.strip().removeprefix("error: ").splitlines() or ["no reason given"]
-        raise MmqError(f"the database could not be made: {told[0]}", hint="mmq db upgrade")
+        told, _, hint = made.stderr.strip().removeprefix("error: ").partition("\n  hint: ")
+        raise MmqError(f"the database could not be made: {told or 'no reason given'}", hint=hint or "mmq db upgrade")
 
 
 def change(refs: Sequence[str], verb: "Callable[[Database, Job], Job]") -> "Iterator[tuple[Job, Job]]":

@@ -8,13 +8,13 @@ from pathlib import Path
 from scheduler.broker.address import broker_address
 from scheduler.config import Settings
 from scheduler.devices.choice import open_devices
-from scheduler.errors import ExitCode, MmqError
+from scheduler.errors import ExitCode, MmqError, NoDatabase
 from scheduler.interpreter import python_command
 from scheduler.service.lock import Holder, ServiceLock, holder
 from scheduler.service.logs import last_line, open_log
 from scheduler.service.roles import ALL, child_environment, roles
 from scheduler.service.supervisor import Supervisor
-from scheduler.store.database import open_database, sqlite_path
+from scheduler.store.database import open_database
 
 READY_SECONDS = 60.0
 
@@ -58,19 +58,24 @@ def lock_path(settings: Settings, only: tuple[str, ...] = ALL) -> Path:
 
 def prepare_database(settings: Settings, devices: str | None) -> None:
     """Make the database if there is none; SchemaMismatch if there is another revision's."""
-    path = sqlite_path(settings.database_url)
-    if path is None or not path.exists():
-        made = subprocess.run(
-            python_command("scheduler.service.prepare"),
-            env=child_environment(settings, devices),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode != 0:
-            message, _, hint = made.stderr.strip().rpartition("\nhint: ")
-            raise MmqError(message or hint or "the database could not be made", hint=hint if message else None)
-    open_database(settings, lean=True).close()
+    try:
+        open_database(settings, lean=True).close()
+    except NoDatabase:
+        _make_database(settings, devices)
+        open_database(settings, lean=True).close()
+
+
+def _make_database(settings: Settings, devices: str | None) -> None:
+    made = subprocess.run(
+        python_command("scheduler.service.prepare"),
+        env=child_environment(settings, devices),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        message, _, hint = made.stderr.strip().rpartition("\nhint: ")
+        raise MmqError(message or hint or "the database could not be made", hint=hint if message else None)
 
 
 def _in_background(settings: Settings, devices: str | None) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from scheduler.config import Settings
-from scheduler.errors import MmqError, SchemaMismatch, UsageError
+from scheduler.errors import MmqError, NoDatabase, SchemaMismatch, UsageError
 from scheduler.store.filesystem import refuse_network_file_system
 
 Row = dict[str, Any]
@@ -58,7 +58,8 @@ class Database(Reader, Protocol):
 def open_database(settings: Settings, *, lean: bool, create: bool = False) -> Database:
     """Open the store and check its revision; with `create`, make the schema where there is none yet.
 
-    Raises SchemaMismatch where there is no store, or one of another revision; MmqError where it can't be read.
+    Raises NoDatabase where there is no store, SchemaMismatch for one of another revision; MmqError where it can't be
+    read.
     """
     if create:
         from scheduler.store.upgrade import create_missing  # Alembic: too heavy for every command
@@ -133,7 +134,7 @@ def without_password(url: str) -> str:
 
 
 def _missing(place: str) -> MmqError:
-    return SchemaMismatch(f"there is no database at {place} yet", hint="mmq up")
+    return NoDatabase(f"there is no database at {place} yet", hint="mmq up")
 
 
 def placeholders(name: str, values: "list[Any] | tuple[Any, ...]") -> tuple[str, Mapping[str, Any]]:

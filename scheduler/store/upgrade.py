@@ -33,6 +33,8 @@ def upgrade(settings: Settings) -> Path | None:
         revision = _revision(path)
         if revision == head():
             return None
+        if revision is None:
+            _refuse_emptied(path, settings)
         copy = _back_up_before(path, revision) if revision else None
         sqlite.create_file(path)
         _migrate(settings.database_url)
@@ -93,6 +95,15 @@ def _revision(path: Path) -> str | None:
     if revision is not None:
         refuse_newer(revision)
     return revision
+
+
+def _refuse_emptied(path: Path, settings: Settings) -> None:
+    """Tell a first start that was broken off from a store that has lost its jobs: those leave directories."""
+    if path.exists() and settings.jobs_dir.is_dir() and any(settings.jobs_dir.iterdir()):
+        raise MmqError(
+            f"{path} is empty, and jobs have run here: their records are lost; put a backup in its place, or remove it",
+            hint=f"ls {path.parent / 'backups'}",
+        )
 
 
 def _back_up_before(path: Path, revision: str) -> Path:
