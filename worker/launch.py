@@ -12,9 +12,10 @@ import time
 from scheduler.config import Settings
 from scheduler.errors import MmqError
 from scheduler.interpreter import python_command, with_source
-from scheduler.store import attempts
+from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
-from scheduler.store.records import Attempt
+from scheduler.store.records import Attempt, Job
+from worker.belonging import make_own
 from worker.ending import could_not_start
 from worker.rundir import RunDir
 
@@ -31,7 +32,7 @@ def start(settings: Settings, database: Database, job_id: int, attempt_id: int) 
     if attempt is None:
         _logger.info("attempt %d of job %d is not there to be claimed", attempt_id, job_id)
         return False
-    problem = spawn_shim(settings, attempt)
+    problem = spawn_shim(settings, jobs.get(database, job_id), attempt)
     if problem is None:
         _logger.info("job %d attempt %d: shim started", job_id, attempt.number)
         return True
@@ -44,18 +45,20 @@ def adopt(settings: Settings, database: Database, job_id: int, attempt_id: int) 
     """Start a shim that looks after an attempt left alone; it finds out by itself if there is nothing to do."""
     if not _names(database, job_id, attempt_id):
         return False
-    problem = spawn_shim(settings, attempts.get(database, attempt_id), "--adopt")
+    problem = spawn_shim(settings, jobs.get(database, job_id), attempts.get(database, attempt_id), "--adopt")
     if problem is not None:
         _logger.error("job %d attempt %d: can't be adopted: %s", job_id, attempt_id, problem)
     return problem is None
 
 
-def spawn_shim(settings: Settings, attempt: Attempt, *flags: str) -> str | None:
+def spawn_shim(settings: Settings, job: Job, attempt: Attempt, *flags: str) -> str | None:
     """Start a shim and wait until it stands on its own; None, or why it does not."""
     run = RunDir(root=settings.run_dir(attempt.job_id), number=attempt.number)
     command = python_command("worker.shim", str(attempt.id), *flags)
     try:
-        run.create()
+        aside = make_own(run, job, is_first_start=attempt.number == 1 and not flags)
+        if aside is not None:
+            _logger.warning("%s was another job's run directory, and is %s now", run.root, aside)
         with run.shim_log.open("ab") as diary:
             first_half = subprocess.run(
                 command,

@@ -1,0 +1,45 @@
+"""Whose a run directory is. Ids begin again where a store was made anew, or an older copy was put in its place, and
+the directories of the jobs that had them are still there: no job may take another's result for its own.
+
+Owns the mark that a job leaves in its directory, and the setting aside of a stranger's.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from scheduler.store.records import Job
+from worker.process import evict
+from worker.rundir import RunDir, write_durably
+
+MARK = "job.json"
+
+
+def make_own(run: RunDir, job: Job, *, is_first_start: bool) -> Path | None:
+    """Make the run directory, and put a stranger's out of its way first; answers where that is now."""
+    aside = _set_aside(run) if _is_anothers(run, job, is_first_start) else None
+    run.create()
+    if not (run.root / MARK).exists():
+        write_durably(run.root / MARK, json.dumps(_mark(job)) + "\n")
+    return aside
+
+
+def _mark(job: Job) -> dict[str, object]:
+    return {"id": job.id, "submitted_at": job.submitted_at}
+
+
+def _is_anothers(run: RunDir, job: Job, is_first_start: bool) -> bool:
+    try:
+        return bool(json.loads((run.root / MARK).read_text()) != _mark(job))
+    except (OSError, ValueError):
+        # Not marked: before a job's first start nothing there is its own, so whatever was trained is another's.
+        return is_first_start and any(path.exists() for path in (run.events, run.checkpoints, run.final))
+
+
+def _set_aside(run: RunDir) -> Path:
+    """Rename the directory, once nobody is left who would go on writing under its old name."""
+    for lock in (run.shim_lock, run.trainer_lock):
+        evict(lock, grace_seconds=0)
+    aside = run.root.with_name(f"{run.root.name}.{time.strftime('%Y%m%d-%H%M%S')}.{os.getpid()}")
+    return run.root.rename(aside)
