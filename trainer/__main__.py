@@ -3,14 +3,16 @@
 Owns the exit code and the `failed` event. Imports torch only when there is something to train.
 """
 
+import contextlib
 import sys
 import traceback
 from pathlib import Path
 
 from trainer.config import Config, read_config
-from trainer.errors import BadData, ExitCode, TrainerError
+from trainer.errors import BadData, DiskFull, ExitCode, TrainerError
 from trainer.events import EventLog
 from trainer.stopping import StopRequest
+from trainer.storage import is_full
 
 USAGE = "usage: python -m trainer CONFIG.json RUN_DIR"
 
@@ -35,7 +37,10 @@ def main(arguments: list[str]) -> int:
     except TrainerError as error:
         return _failed(events, error.exit_code, error.reason, str(error))
     except Exception as error:  # noqa: BLE001 (a defect of ours: tell all, and leave an event)
-        traceback.print_exc()
+        if is_full(error):
+            return _failed(events, DiskFull.exit_code, DiskFull.reason, f"no room to write any more: {error}")
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         return _failed(events, ExitCode.FAILED, "exit_code", f"{type(error).__name__}: {error}")
     return ExitCode.DONE
 
@@ -58,11 +63,13 @@ def _inputs(config: Config) -> list[Path]:
 
 
 def _failed(events: EventLog, code: ExitCode, reason: str, message: str) -> int:
-    print(message, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a full disk holds the log, too
+        print(message, file=sys.stderr, flush=True)
     try:
         events.write("failed", exit_code=code, reason=reason, message=message)
     except OSError as error:
-        print(f"and the event could not be written: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"and the event could not be written: {error}", file=sys.stderr)
     return code
 
 

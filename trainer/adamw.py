@@ -41,12 +41,6 @@ class AdamW:
         """Give the live state by flat names, for checkpoints."""
         return {"steps": self.steps} | dict(self._moments())
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take a state of the same names and shapes; KeyError or RuntimeError otherwise."""
-        with torch.no_grad():
-            for name, tensor in self.state().items():
-                tensor.copy_(state[name])
-
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
         for name in self.parameters:
             yield f"first.{name}", self.first[name]

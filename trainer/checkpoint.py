@@ -1,7 +1,8 @@
 """Checkpoints: `checkpoints/step-N/`, complete or absent, with a manifest by which damage is found.
 
 Owns their format: model.safetensors (fp32), training.safetensors (optimizer, scaler, random state), state.json,
-manifest.json (size and SHA-256 of each). No pickle. The newest two are kept, and the best by validation loss.
+manifest.json (size and SHA-256 of each). No pickle. The newest two are kept, and the best by validation loss. Those
+of later steps than the one just saved are of a run that was set back, since they were damaged: they make way.
 """
 
 import errno
@@ -67,7 +68,7 @@ def save(root: Path, state: RunState, model: Mapping[str, Tensor], training: Map
         facts = {file.name: _facts(file) for file in sorted(directory.iterdir())}
         manifest = Manifest(step=state.step, validation_loss=state.validation_loss, files=facts)
         (directory / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    _prune(root)
+    _prune(root, state.step)
     return path
 
 
@@ -121,11 +122,12 @@ def _newest_first(root: Path) -> list[Path]:
     return [path for _, path in sorted(numbered, reverse=True)]
 
 
-def _prune(root: Path) -> None:
+def _prune(root: Path, newest: int) -> None:
     paths = _newest_first(root)
-    best = min(_scores(paths), default=(0.0, None))[1]
-    for path in paths[KEPT:]:
-        if path != best:
+    current = paths[paths.index(root / f"step-{newest}") :]
+    best = min(_scores(current), default=(0.0, None))[1]
+    for path in paths:
+        if path not in current[:KEPT] and path != best:
             shutil.rmtree(path)
 
 

@@ -80,9 +80,9 @@ class DeviceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     kind: Literal["auto", "cuda", "cpu", "virtual"] = "auto"
     number: Amount = 0
     limit_bytes: Count | None = None  # the most this process may show on the device, context included
-    ledger: str | None = None  # virtual only, as are the two below
+    context_bytes: Amount = 0  # what the process shows there beside its allocator, and is part of the limit
+    ledger: str | None = None  # virtual only, as is the one below
     total_bytes: Count | None = None
-    context_bytes: Amount = 0
 
 
 class SampleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,17 +11,13 @@ import torch
 from torch import Tensor
 
 from trainer.checkpoint import save_tensors
-from trainer.config import Config, ModelConfig
+from trainer.config import Config
 from trainer.model import MiniMind
 from trainer.storage import new_directory
 from trainer.tokenizer import Tokenizer
 
 FINAL = "final"
 _PTH_NAMES = {"pretrain": "pretrain", "sft": "full_sft"}
-
-
-def is_complete(run_dir: Path) -> bool:
-    return (run_dir / FINAL).is_dir()
 
 
 def write_final(run_dir: Path, config: Config, model: MiniMind, tokenizer: Tokenizer, sample: str) -> Path:
@@ -50,9 +46,3 @@ def _config_json(config: Config) -> bytes:
     model = msgspec.to_builtins(config.model)
     explicit = {"head_dim": config.model.head_width, "intermediate_size": config.model.inner_width}
     return msgspec.json.encode({"model_type": "minimind", "kind": config.kind} | model | explicit)
-
-
-def read_model_config(final: Path) -> ModelConfig:
-    """Read back the model part of a final/config.json."""
-    found = msgspec.json.decode((final / "config.json").read_bytes())
-    return msgspec.convert({key: found[key] for key in ModelConfig.__struct_fields__}, ModelConfig)

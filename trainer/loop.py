@@ -42,7 +42,7 @@ def train(config: Config, run_dir: Path, device: Device, events: EventLog, stop:
     reports.started(data)
 
     # 3. The steps. Losses stay on the device until a line is due: reading one would wait for the device.
-    results, first = Results(scaled=run.scaler is not None), state.step + 1
+    results, first = Results(device.torch_device, scaled=run.scaler is not None), state.step + 1
     for number in range(first, total_steps + 1):
         rows = data.rows_of_step(number - 1)
         run.optimizer.learning_rate = learning_rate(config.learning_rate, number, total_steps)

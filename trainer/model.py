@@ -157,7 +157,10 @@ class Decoder(nn.Module):
 
 
 class MiniMind(nn.Module):
-    """`model(ids)` gives the last hidden states [batch, length, hidden]; the loss applies `head_weight`."""
+    """`model(ids)` gives the last hidden states [batch, length, hidden]; the loss applies `head_weight`.
+
+    Made with its weights not yet set: see `initialise` and `trainer.weights`.
+    """
 
     def __init__(self, config: Config, device: torch.device) -> None:
         super().__init__()
@@ -172,11 +175,6 @@ class MiniMind(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         return self.lm_head.weight
-
-
-def build_model(config: Config, device: torch.device) -> MiniMind:
-    """Make the model of CONFIG on a device, weights not yet set: see `initialise` and trainer.weights."""
-    return MiniMind(config, device)
 
 
 def initialise(model: nn.Module, seed: int, host: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:

@@ -20,7 +20,7 @@ from trainer.errors import BadConfiguration, BadData
 from trainer.events import EventLog
 from trainer.log import say
 from trainer.memory.device import Device
-from trainer.model import MiniMind, build_model, initialise
+from trainer.model import MiniMind, initialise
 from trainer.scaling import LossScaler
 from trainer.weights import load_weights, read_weights
 
@@ -51,7 +51,7 @@ def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events
     if found:
         _check_same(found, identity, run_dir)
     torch.manual_seed(config.train.seed)
-    model = build_model(config, device.torch_device)
+    model = MiniMind(config, device.torch_device)
     _set_weights(model, config, device, found)
     optimizer = build_optimizer(
         model,

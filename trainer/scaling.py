@@ -1,7 +1,5 @@
 """Loss scaling for float16: GradScaler's rule by the same kernels, without asking the device in a step."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -25,7 +23,3 @@ class LossScaler:
 
     def state(self) -> dict[str, Tensor]:
         return {"scale": self.scale, "growth": self.growth}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        for name, tensor in self.state().items():
-            tensor.copy_(state[name])

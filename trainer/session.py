@@ -10,7 +10,8 @@ from trainer.config import Config
 from trainer.errors import BadConfiguration, OutOfDeviceMemory
 from trainer.events import EventLog
 from trainer.loop import train
-from trainer.memory.device import Device, open_device, out_of_memory_numbers
+from trainer.memory.choice import open_device
+from trainer.memory.device import Device, out_of_memory_numbers
 from trainer.stopping import StopRequest
 
 

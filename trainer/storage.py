@@ -51,12 +51,17 @@ def remove_leftovers(parent: Path) -> None:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
+def is_full(error: Exception) -> bool:
+    """Say whether an error means that the disk, or our share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextmanager
 def _room_for(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             free = shutil.disk_usage(path.parent).free
             raise DiskFull(
                 f"no room to write {path}: {free / 1024**2:.0f} MiB free\nhint: df -h {path.parent}"

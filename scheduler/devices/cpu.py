@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scheduler.devices.device import DeviceInfo, DeviceReading, Launch
+from scheduler.devices.host_cores import usable_cores
 from scheduler.devices.host_memory import HostMemory, read_host_memory
 from scheduler.errors import UsageError
+from scheduler.footprint.context import CPU_CONTEXT_BYTES
 from scheduler.units import format_bytes, parse_bytes
 
 MARK = "MMQ_DEVICE"
@@ -65,8 +67,9 @@ class CpuDevices:
 
     def launch(self, info: DeviceInfo, limit_bytes: int | None) -> Launch:
         return Launch(
-            device={"kind": self.kind, "limit_bytes": limit_bytes},
-            environment={"CUDA_VISIBLE_DEVICES": "", MARK: info.id},
+            device={"kind": self.kind, "limit_bytes": limit_bytes, "context_bytes": CPU_CONTEXT_BYTES},
+            # All cores for each: how many trainers will share them is not known yet, and one alone should use them.
+            environment={"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(usable_cores()), MARK: info.id},
         )
 
     def close(self) -> None:

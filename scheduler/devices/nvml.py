@@ -10,6 +10,7 @@ from scheduler.devices.device import DeviceInfo, DeviceReading, Launch
 from scheduler.devices.nvml_child import ProbeChild, ProbeFailed
 from scheduler.devices.nvml_report import GpuReport, Report
 from scheduler.errors import MmqError
+from scheduler.footprint.context import CUDA_CONTEXT_BYTES
 
 _HINT = "nvidia-smi shows more; after a driver update, reboot; MMQ_DEVICES=cpu does without GPUs"
 
@@ -38,7 +39,12 @@ class NvmlDevices:
     def launch(self, info: DeviceInfo, limit_bytes: int | None) -> Launch:
         """The trainer sees this one GPU, by UUID: an index means another GPU to CUDA than to NVML."""
         return Launch(
-            device={"kind": self.kind, "number": 0, "limit_bytes": limit_bytes},
+            device={
+                "kind": self.kind,
+                "number": 0,
+                "limit_bytes": limit_bytes,
+                "context_bytes": CUDA_CONTEXT_BYTES,
+            },
             environment={"CUDA_VISIBLE_DEVICES": info.id, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
         )
 

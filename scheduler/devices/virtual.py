@@ -4,13 +4,13 @@ The trainers write how much each holds into a ledger directory a device; this re
 whoever started it.
 """
 
-import os
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from scheduler.devices.device import DeviceInfo, DeviceReading, Launch
+from scheduler.devices.host_cores import usable_cores
 from scheduler.devices.ledger import read_ledger
 from scheduler.errors import UsageError
 from scheduler.footprint.context import VIRTUAL_CONTEXT_BYTES
@@ -78,7 +78,7 @@ class VirtualDevices:
             "limit_bytes": limit_bytes,
         }
         # The host's cores are shared out: trainers that each take them all spend their time waiting for one another.
-        threads = max(1, (os.cpu_count() or 1) // self._count)
+        threads = max(1, usable_cores() // self._count)
         return Launch(device=device, environment={"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)})
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ def test_the_cap_holds(devices: Devices, gpu: DeviceInfo, run_python: RunPython)
     launch = devices.launch(gpu, 3 * GIB)
     program = f"""
 import torch
-from trainer.memory.device import open_device
+from trainer.memory.choice import open_device
 device = open_device({launch.device!r})
 with device.accounting():
     one = torch.empty(2**30, dtype=torch.uint8, device=device.torch_device)

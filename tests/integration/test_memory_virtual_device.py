@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.memory.device import Device, open_device
+from trainer.memory.choice import open_device
+from trainer.memory.device import Device
 from trainer.memory.ledger import Ledger
 
 MIB = 1024**2

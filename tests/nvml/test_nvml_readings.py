@@ -7,6 +7,7 @@ import pytest
 
 from scheduler.devices.nvml import NvmlDevices
 from scheduler.devices.nvml_child import ProbeChild
+from scheduler.footprint.context import CUDA_CONTEXT_BYTES
 from tests.nvml.standin import GIB, Gpu, Machine, build
 
 
@@ -111,7 +112,12 @@ def test_an_old_driver_without_the_newer_functions(machine: Machine, tmp_path: P
 def test_the_trainer_sees_one_gpu_by_its_uuid(machine: Machine, devices: NvmlDevices) -> None:
     machine.show(Gpu(uuid="GPU-a"), Gpu(uuid="GPU-b"))
     launch = devices.launch(devices.discover()[1], 7 * GIB)
-    assert launch.device == {"kind": "cuda", "number": 0, "limit_bytes": 7 * GIB}
+    assert launch.device == {
+        "kind": "cuda",
+        "number": 0,
+        "limit_bytes": 7 * GIB,
+        "context_bytes": CUDA_CONTEXT_BYTES,
+    }
     assert launch.environment == {"CUDA_VISIBLE_DEVICES": "GPU-b", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 

@@ -5,8 +5,8 @@ import torch
 
 from trainer.adamw import AdamW
 from trainer.errors import ExitCode, OutOfDeviceMemory
+from trainer.memory.choice import open_device
 from trainer.memory.cpu import CpuDevice
-from trainer.memory.device import open_device
 
 
 def peak_bytes(workshop, micro_batch: int) -> int:

@@ -1,6 +1,7 @@
 """Killed, stopped or damaged: the run goes on, bit for bit."""
 
 import errno
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -9,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from trainer.__main__ import main
 from trainer.checkpoint import RunState, load_newest, save
 from trainer.errors import BadConfiguration, BadData, DiskFull, ExitCode, Stopped
+from trainer.events import EventLog
 from trainer.stopping import StopRequest
 
 LONG = {"max_steps": 36, "save_interval": 7}
@@ -83,6 +86,21 @@ def test_the_newest_two_checkpoints_and_the_best_are_kept(tmp_path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"step-2", "step-4", "step-5"}
 
 
+def test_a_run_set_back_by_damage_keeps_what_it_saves_from_then_on(tmp_path) -> None:
+    tensors = {"some": torch.ones(3)}
+    for step, loss in ((10, 3.0), (20, 2.0), (30, 1.0)):
+        save(tmp_path, RunState(step=step, identity={}, validation_loss=loss), tensors, tensors)
+    for step in (20, 30):
+        (tmp_path / f"step-{step}" / "model.safetensors").write_bytes(b"")
+    (tmp_path / "step-10").mkdir(exist_ok=True)
+    for step in (13, 16):
+        save(tmp_path, RunState(step=step, identity={}), tensors, tensors)
+        found, damage = load_newest(tmp_path)
+        assert found is not None
+        assert (found.state.step, damage) == (step, [])
+    assert {path.name for path in tmp_path.iterdir()} == {"step-13", "step-16"}
+
+
 def test_a_checkpoint_cut_off_while_it_was_written_is_no_checkpoint(tmp_path, monkeypatch) -> None:
     tensors = {"some": torch.ones(3)}
     save(tmp_path, RunState(step=1, identity={}), tensors, tensors)
@@ -117,6 +135,25 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoints_there_are(workshop, monk
         workshop.train("full", workshop.config())
     checkpoints = workshop.root / "full" / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["step-6"]
+
+
+def test_a_disk_that_is_full_for_the_events_is_no_crash(workshop, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("trainer.__main__.StopRequest.listen", lambda self: None)
+    config = workshop.root / "full-log.json"
+    config.write_text(json.dumps(workshop.config()))
+    written = EventLog.write
+
+    def write(self: EventLog, event: str, **fields: object) -> None:
+        if event == "step":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(self, event, **fields)
+
+    monkeypatch.setattr(EventLog, "write", write)
+    run_dir = workshop.root / "full-log"
+    assert main([str(config), str(run_dir)]) == ExitCode.FAILED
+    assert "Traceback" not in capsys.readouterr().err
+    last = json.loads((run_dir / "events.jsonl").read_text().splitlines()[-1])
+    assert (last["event"], last["reason"]) == ("failed", "disk_full")
 
 
 def test_stopping_before_the_first_step_saves_nothing_and_loses_nothing(workshop) -> None:

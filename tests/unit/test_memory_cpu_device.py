@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from trainer.memory.device import open_device, out_of_memory_numbers
+from trainer.memory.choice import open_device
+from trainer.memory.device import Peaks, out_of_memory_numbers
 
 MIB = 1024**2
 
@@ -33,6 +34,19 @@ def test_refuses_beyond_its_limit_and_says_the_numbers() -> None:
             "reserved_bytes": kept.nbytes,
             "limit_bytes": 3 * MIB,
         }
+
+
+def test_the_context_is_part_of_the_limit_and_of_what_the_process_shows() -> None:
+    device = open_device({"kind": "cpu", "limit_bytes": 3 * MIB, "context_bytes": MIB})
+    with device.accounting():
+        kept = torch.ones(2 * MIB, dtype=torch.uint8)
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.ones(1, dtype=torch.uint8)
+        assert device.peaks() == Peaks(
+            allocated_bytes=kept.nbytes, reserved_bytes=kept.nbytes, process_bytes=kept.nbytes + MIB
+        )
+    with pytest.raises(torch.OutOfMemoryError):
+        open_device({"kind": "cpu", "limit_bytes": MIB - 1, "context_bytes": MIB})
 
 
 def test_an_unknown_kind_is_named() -> None:

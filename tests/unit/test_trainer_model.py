@@ -5,7 +5,7 @@ import torch
 
 from trainer.config import Config, parse_config
 from trainer.loss import cross_entropy_sum
-from trainer.model import build_model, initialise
+from trainer.model import MiniMind, initialise
 
 MINIMIND_2 = {"num_key_value_heads": 2, "qk_norm": False, "rms_norm_eps": 1e-5}
 
@@ -40,12 +40,12 @@ TINY = {
     ],
 )
 def test_parameter_counts_are_minimind_s(model: dict[str, object], parameters: int) -> None:
-    built = build_model(config(**model), torch.device("meta"))
+    built = MiniMind(config(**model), torch.device("meta"))
     assert sum(p.numel() for p in built.parameters()) == parameters
 
 
 def test_state_dict_has_minimind_s_names() -> None:
-    names = build_model(config(), torch.device("meta")).state_dict().keys()
+    names = MiniMind(config(), torch.device("meta")).state_dict().keys()
     block = {
         *(f"self_attn.{x}.weight" for x in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")),
         *(f"mlp.{x}_proj.weight" for x in ("gate", "up", "down")),
@@ -59,7 +59,7 @@ def test_state_dict_has_minimind_s_names() -> None:
 
 def test_padding_changes_nothing() -> None:
     torch.set_num_threads(1)
-    model = build_model(config(**TINY), torch.device("cpu"))
+    model = MiniMind(config(**TINY), torch.device("cpu"))
     initialise(model, seed=1)
     row = torch.randint(3, 512, (1, 9), generator=torch.Generator().manual_seed(1))
     padded = torch.cat((row, torch.zeros(1, 12, dtype=torch.int64)), dim=1)
@@ -71,7 +71,7 @@ def test_recomputing_activations_changes_no_gradient(dtype: str) -> None:
     torch.set_num_threads(1)
     gradients = []
     for checkpointing in (False, True):
-        model = build_model(config({"activation_checkpointing": checkpointing}, dtype, **TINY), torch.device("cpu"))
+        model = MiniMind(config({"activation_checkpointing": checkpointing}, dtype, **TINY), torch.device("cpu"))
         initialise(model, seed=1)
         model(torch.arange(24).view(2, 12)).float().square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})

@@ -4,9 +4,11 @@ Owns the Protocol, the refusal that every allocator raises, and the allocator of
 know tensors.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
+
+from trainer.memory.capacity import Capacity, Unlimited
 
 _MIB = 1024**2
 
@@ -27,6 +29,11 @@ class OutOfMemory(torch.OutOfMemoryError):
         self.allocated_bytes = allocated_bytes
         self.reserved_bytes = reserved_bytes
         self.limit_bytes = limit_bytes
+
+    @classmethod
+    def of_context(cls, context_bytes: int, limit_bytes: int | None) -> Self:
+        """The refusal of a process whose context alone is too much."""
+        return cls(requested_bytes=context_bytes, allocated_bytes=0, reserved_bytes=0, limit_bytes=limit_bytes)
 
 
 class Allocator(Protocol):
@@ -55,8 +62,8 @@ class Allocator(Protocol):
 class DirectAllocator:
     """Take and give back exactly what is asked, as a plain CPU does: allocated is reserved."""
 
-    def __init__(self, limit_bytes: int | None = None) -> None:
-        self.limit_bytes = limit_bytes
+    def __init__(self, capacity: Capacity | None = None) -> None:
+        self._capacity = Unlimited() if capacity is None else capacity
         self.allocated_bytes = 0
         self.allocated_peak_bytes = 0
 
@@ -69,20 +76,20 @@ class DirectAllocator:
         return self.allocated_peak_bytes
 
     def malloc(self, size_bytes: int) -> int:
-        after = self.allocated_bytes + size_bytes
-        if self.limit_bytes is not None and after > self.limit_bytes:
+        if not self._capacity.take(size_bytes):
             raise OutOfMemory(
                 requested_bytes=size_bytes,
                 allocated_bytes=self.allocated_bytes,
                 reserved_bytes=self.reserved_bytes,
-                limit_bytes=self.limit_bytes,
+                limit_bytes=self._capacity.limit_bytes,
             )
-        self.allocated_bytes = after
-        self.allocated_peak_bytes = max(self.allocated_peak_bytes, after)
+        self.allocated_bytes += size_bytes
+        self.allocated_peak_bytes = max(self.allocated_peak_bytes, self.allocated_bytes)
         return size_bytes
 
     def free(self, block: int) -> None:
         self.allocated_bytes -= block
+        self._capacity.give_back(block)
 
     def empty_cache(self) -> None:
         """Nothing is cached."""

@@ -1,4 +1,4 @@
-"""What stands behind the caching allocator: the parts of cudaMalloc and cudaFree.
+"""What stands behind an allocator: for the caching one, the parts of cudaMalloc and cudaFree.
 
 Owns the Protocol and the two forms that need no file. Must not know blocks.
 """
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Capacity(Protocol):
-    """Grants segments, or not."""
+    """Grants memory, or not."""
 
     @property
     def limit_bytes(self) -> int | None: ...
@@ -30,7 +30,7 @@ class Unlimited:
 
 
 class Limited:
-    """So many bytes for the segments of one process."""
+    """So many bytes for one process."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes: int | None = limit_bytes
@@ -44,3 +44,7 @@ class Limited:
 
     def give_back(self, size_bytes: int) -> None:
         self.free_bytes += size_bytes
+
+
+def capacity_of(limit_bytes: int | None) -> Capacity:
+    return Unlimited() if limit_bytes is None else Limited(limit_bytes)

@@ -1,6 +1,7 @@
 """A real CUDA device: torch counts, and torch caps the process at its limit.
 
-Owns the translation only. CUDA_VISIBLE_DEVICES decides which GPU number 0 is.
+Owns the translation only. CUDA_VISIBLE_DEVICES decides which GPU number 0 is; what the context takes beside torch's
+segments is the caller's to say.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -10,13 +11,11 @@ import torch
 from trainer.memory.allocation import OutOfMemory
 from trainer.memory.device import Peaks
 
-CONTEXT_BYTES = 560 * 1024**2  # what a process with lazily loaded kernels shows beside torch's segments
-
 
 class CudaDevice:
     kind = "cuda"
 
-    def __init__(self, number: int, limit_bytes: int | None, *, context_bytes: int = CONTEXT_BYTES) -> None:
+    def __init__(self, number: int, limit_bytes: int | None = None, *, context_bytes: int = 0) -> None:
         self.torch_device = torch.device("cuda", number)
         self.limit_bytes = limit_bytes
         self._context_bytes = context_bytes
@@ -50,11 +49,6 @@ class CudaDevice:
     def _cap(self, segments_bytes: int) -> None:
         """Cap torch's segments, so that an error hurts this process and not its neighbours."""
         if segments_bytes <= 0:
-            raise OutOfMemory(
-                requested_bytes=self._context_bytes,
-                allocated_bytes=0,
-                reserved_bytes=0,
-                limit_bytes=self.limit_bytes,
-            )
+            raise OutOfMemory.of_context(self._context_bytes, self.limit_bytes)
         total_bytes = torch.cuda.get_device_properties(self.torch_device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, segments_bytes / total_bytes), self.torch_device)

@@ -1,13 +1,11 @@
 """One face for every device that the training loop can run on: cuda, cpu and virtual.
 
-Owns the Protocol and the choice. Must not know the loop.
+Owns the Protocol. Must not know the loop, nor which devices there are: `choice.py` does.
 """
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -43,29 +41,6 @@ class Device(Protocol):
     def peaks(self) -> Peaks: ...
 
     def empty_cache(self) -> None: ...
-
-
-def open_device(config: Mapping[str, Any]) -> Device:
-    """Open the device that a configuration names; torch.OutOfMemoryError if not even the context fits."""
-    kind, limit_bytes = config["kind"], config.get("limit_bytes")
-    if kind == "cuda":
-        from trainer.memory.cuda import CudaDevice
-
-        return CudaDevice(config.get("number", 0), limit_bytes)
-    if kind == "cpu":
-        from trainer.memory.cpu import CpuDevice
-
-        return CpuDevice(limit_bytes)
-    if kind == "virtual":
-        from trainer.memory.virtual import VirtualDevice
-
-        return VirtualDevice(
-            Path(config["ledger"]),
-            total_bytes=config["total_bytes"],
-            context_bytes=config["context_bytes"],
-            limit_bytes=limit_bytes,
-        )
-    raise ValueError(f"no such kind of device: {kind!r}; there are cuda, cpu and virtual")
 
 
 def out_of_memory_numbers(error: torch.OutOfMemoryError, device: Device) -> dict[str, int | None]:

@@ -15,9 +15,10 @@ from trainer.batches import input_length
 from trainer.config import Config
 from trainer.memory.kernels import cuda_kernels, temporaries_bytes, workspace_bytes
 from trainer.memory.loops import listening
-from trainer.model import MiniMind, build_model
+from trainer.model import MiniMind
+from trainer.results import Results
 from trainer.scaling import LossScaler
-from trainer.step import MicroBatch, evaluation_loss, train_step
+from trainer.step import MicroBatch, StepResult, evaluation_loss, train_step
 from trainer.trace.log import Log, Place
 from trainer.trace.recording import Recorder, Recording
 from trainer.trace.shapes import ShapeMemory
@@ -54,7 +55,7 @@ def rehearse(
         vocabulary=config.model.vocab_size,
         shapes=shapes,
     )
-    build_model(config, META)  # torch's first use of a function on meta leaves garbage that would be counted
+    MiniMind(config, META)  # torch's first use of a function on meta leaves garbage that would be counted
     with ExitStack() as scope:
         scope.callback(gc.enable if gc.isenabled() else gc.disable)
         gc.disable()  # a collection in the middle would free at a moment of its own choice
@@ -73,7 +74,7 @@ class _Rehearsal:
         self.recording = recording
 
     def run(self, programme: Programme) -> None:
-        model = build_model(self.config, META)
+        model = MiniMind(self.config, META)
         self.recorder.log.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.recorder.begin(Place("optimizer"), 0)
         optimizer = build_optimizer(
@@ -83,15 +84,16 @@ class _Rehearsal:
             host=self.recording.host,
         )
         scaler = LossScaler(META) if self.config.train.dtype == "float16" else None
-        for rows in programme.steps:
-            self._step(model, optimizer, scaler, rows)
+        results = Results(META, scaled=scaler is not None)
+        for number, rows in enumerate(programme.steps):
+            results.add(number, self._step(model, optimizer, scaler, rows))
         for turn, count in enumerate(programme.evaluations):
             self.recorder.begin(Place("evaluation", min(turn, 1)), count)
             evaluation_loss(model, self._batch(count), chunked_loss=self.config.plan.chunked_loss)
         self.recorder.begin(Place("end"), 0)  # what is torn down from here on is no part of the evaluation
 
-    def _step(self, model: MiniMind, optimizer: AdamW, scaler: LossScaler | None, rows: Sequence[int]) -> None:
-        train_step(
+    def _step(self, model: MiniMind, optimizer: AdamW, scaler: LossScaler | None, rows: Sequence[int]) -> StepResult:
+        return train_step(
             model,
             optimizer,
             self._batches(rows),
