@@ -8,12 +8,13 @@ one where it is nearest to starting; nothing behind it starts there until it has
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from scheduler.admission.decisions import Admit, Decision, Wait, WaitCode
+from scheduler.admission.decisions import Admit, Decision, Wait
 from scheduler.admission.eligibility import gate
 from scheduler.admission.facts import Claim, DeviceView, QueuedJob
 from scheduler.admission.fitting import Nomination, nominate, wanted_on, why_not
 from scheduler.admission.refusal import refusal
 from scheduler.admission.room import Room, room_of
+from scheduler.jobs.states import WaitCode
 
 HEADS = 256  # jobs looked at in one cycle
 PATIENCE_SECONDS = 600.0
@@ -23,7 +24,7 @@ def decide(jobs: Iterable[QueuedJob], devices: Sequence[DeviceView], *, now: flo
     """Decide about every job, in the order of the queue.
 
     Never promises more of a device than is there beside its foreign processes, nor anything of a device with a
-    problem; never starts a job that is held, cancelled, or waits for another.
+    problem; never starts a job that is cancelled, or waits for another. `now` is by the clock of `short_since`.
     """
     queue = sorted(jobs, key=lambda job: (-job.priority, job.job_id))
     # 1. heads: settle those that no memory could help, look at the first of the rest

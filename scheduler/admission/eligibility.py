@@ -1,18 +1,18 @@
-"""What settles a job before memory is looked at: held, cancelled, dependencies, no device, no such device. Pure."""
+"""What settles a job before memory is looked at: cancelled, damaged, dependencies, no device. Pure."""
 
 from collections.abc import Sequence
 
-from scheduler.admission.decisions import Decision, Refuse, Wait, WaitCode
+from scheduler.admission.decisions import Decision, Refuse, Wait
 from scheduler.admission.facts import DeviceView, QueuedJob
-from scheduler.jobs.states import EndReason, JobState
+from scheduler.jobs.states import EndReason, JobState, WaitCode
 
 
 def gate(job: QueuedJob, devices: Sequence[DeviceView]) -> Decision | None:
     """Return why this job can't be considered now, or None where only memory may be in its way."""
     if job.cancel_requested:
         return Wait(job_id=job.job_id, code=WaitCode.CANCELLING, sentence="is being cancelled")
-    if job.held:
-        return Wait(job_id=job.job_id, code=WaitCode.HELD, sentence=f"is held until `mmq release {job.job_id}`")
+    if job.problem is not None:
+        return Wait(job_id=job.job_id, code=WaitCode.ERROR, sentence=job.problem)
     return _dependencies(job) or _devices(job, devices)
 
 

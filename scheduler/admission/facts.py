@@ -34,10 +34,10 @@ class QueuedJob:
     footprints: Mapping[str, Footprint | Untraced]  # by the target of a device
     priority: int = 0
     gpus: int = 1
-    held: bool = False
     cancel_requested: bool = False
     dependencies: tuple[Dependency, ...] = ()
-    short_since: float | None = None  # since when it has been waiting for memory alone
+    short_since: float | None = None  # since when it has been waiting for room alone, by a monotonic clock
+    problem: str | None = None  # why it can't even be considered: a mistake of ours, or damage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class DeviceView:
     """A device as the cycle sees it. With a `problem` it is not used, whatever the numbers say."""
 
     device_id: str
-    label: str  # "GPU 0", "virtual device 1", "the CPU"
+    label: str  # "GPU 0", "virtual device 1", "the host's memory"
     kind: str
     target: str  # names what a footprint on it depends on: kind and compute capability
     total_bytes: int

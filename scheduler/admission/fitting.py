@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scheduler.admission.decisions import Wait, WaitCode
+from scheduler.admission.decisions import Wait
 from scheduler.admission.facts import NOT_TRACED, DeviceView, QueuedJob, Untraced
 from scheduler.admission.plan import FLAT, Plan, choose, wanted_bytes
 from scheduler.admission.room import Room
+from scheduler.jobs.states import WaitCode
 from scheduler.units import format_bytes
 
 _NAMED_DEVICES = 4  # in one sentence

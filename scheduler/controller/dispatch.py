@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from scheduler.admission.decisions import WaitCode
 from scheduler.errors import Unreachable
+from scheduler.jobs.states import WaitCode
 from scheduler.store.database import Database
 from scheduler.store.observations import explain_admitted
 from scheduler.store.records import Attempt

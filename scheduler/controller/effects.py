@@ -11,11 +11,12 @@ from scheduler.config import Settings
 from scheduler.controller.dispatch import Dispatch
 from scheduler.controller.sight import Sight
 from scheduler.devices.device import Devices, Launch
-from scheduler.jobs.states import JobState
+from scheduler.errors import MmqError
+from scheduler.jobs.states import JobState, WaitCode
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
 from scheduler.store.records import Attempt, NewAttempt
-from scheduler.store.transitions import move
+from scheduler.store.transitions import IllegalTransition, move
 from scheduler.units import format_bytes
 
 log = logging.getLogger(__name__)
@@ -34,16 +35,23 @@ def apply(
     """Admit and publish, refuse, and write down why the rest waits."""
     waits: dict[int, tuple[str, str]] = {}
     for decision in decisions:
-        match decision:
-            case Admit():
-                attempt = attempts.admit(db, decision.job_id, _new_attempt(decision, settings, devices, sight), at=now)
-                if attempt is not None:  # else cancelled or held since the snapshot: the next cycle sees it
-                    _log_admission(decision, attempt)
-                    dispatch.start(attempt)
-            case Refuse():
-                _refuse(db, decision, now)
-            case Wait():
-                waits[decision.job_id] = (decision.code.value, decision.sentence)
+        try:
+            match decision:
+                case Admit():
+                    new = _new_attempt(decision, settings, devices, sight)
+                    attempt = attempts.admit(db, decision.job_id, new, at=now)
+                    if attempt is not None:  # else cancelled or held since the snapshot: the next cycle sees it
+                        _log_admission(decision, attempt)
+                        dispatch.start(attempt)
+                case Refuse():
+                    _refuse(db, decision, now)
+                case Wait():
+                    waits[decision.job_id] = (decision.code.value, decision.sentence)
+        except Exception as error:  # one job that we fail on must not stop the queue
+            if isinstance(error, MmqError) and not isinstance(error, IllegalTransition):
+                raise  # the store is away: nothing can be done for any job
+            log.exception("job %d: what was decided can't be done", decision.job_id)
+            waits[decision.job_id] = (WaitCode.ERROR.value, f"mmq itself failed on it: {type(error).__name__}: {error}")
     jobs.explain_waiting(db, waits)
 
 

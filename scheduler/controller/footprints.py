@@ -4,7 +4,8 @@ The fastest memory means are traced first, which is all that most jobs need; the
 offered those is still in the queue.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -40,15 +41,17 @@ class Request:
 @dataclass(frozen=True, kw_only=True)
 class _Failure:
     answer: Answer
-    at: float
+    at: float  # monotonic
 
 
 class FootprintBook:
     """Looks footprints up; asks the tracer for what it does not find, and stores what comes back."""
 
-    def __init__(self, db: Database, tracer: AsksTracer) -> None:
+    def __init__(self, db: Database, tracer: AsksTracer, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._db = db
         self._tracer = tracer
+        self._monotonic = monotonic
+        self._wanted: set[str] = set()  # keys looked up this cycle
         self._stages: dict[str, Footprint] = {}
         self._incomplete: dict[str, Footprint] = {}  # the first stage, knowing that it is alone
         self._joined: dict[tuple[str, str], Footprint] = {}
@@ -56,41 +59,50 @@ class FootprintBook:
         self._offering: set[int] = set()  # the same, this cycle
         self._failures: dict[str, _Failure] = {}
 
-    def look_up(self, job_id: int, spec: JobSpec, wish: Wish, target: Target, *, now: float) -> Footprint | Untraced:
+    def look_up(self, job_id: int, spec: JobSpec, wish: Wish, target: Target) -> Footprint | Untraced:
         """Return what is known of a footprint, or why nothing is; asks the tracer for what is missing."""
         first, *others = requests_for(spec, wish, target)
         footprint = self._stage(first)
         if footprint is None:
-            return self._ask(first, now)
+            return self._ask(first)
         if not others:
             return footprint
         rest = self._stage(others[0])
         if rest is not None:
             return self._joined.setdefault((first.key, others[0].key), footprint.joined(rest))
         self._offering.add(job_id)
-        if job_id in self._offered and self._ask(others[0], now).hopeless:
+        if job_id in self._offered and self._ask(others[0]).hopeless:
             return footprint  # the other means can't be had
         return self._incomplete.setdefault(first.key, footprint.without(wish.stages[1]))
 
     def collect(self, *, now: float) -> None:
-        """Begin a cycle: store the answers that have come in."""
+        """Begin a cycle: store the answers that have come in, and forget what the last cycle had no use for."""
+        self._forget_unwanted()
         self._offered, self._offering = self._offering, set()
         for answer in self._tracer.collect():
             if answer.body is None:
-                self._failures[answer.key] = _Failure(answer=answer, at=now)
+                self._failures[answer.key] = _Failure(answer=answer, at=self._monotonic())
             else:
                 self._failures.pop(answer.key, None)
                 footprints.put(self._db, answer.key, answer.body, at=now)
 
+    def _forget_unwanted(self) -> None:
+        wanted, self._wanted = self._wanted, set()
+        self._stages = {key: one for key, one in self._stages.items() if key in wanted}
+        self._incomplete = {key: one for key, one in self._incomplete.items() if key in wanted}
+        self._joined = {keys: one for keys, one in self._joined.items() if wanted.issuperset(keys)}
+        self._failures = {key: one for key, one in self._failures.items() if key in wanted}
+
     def _stage(self, request: Request) -> Footprint | None:
+        self._wanted.add(request.key)
         known = self._stages.get(request.key) or stored(self._db, request.key)
         if known is not None:
             self._stages[request.key] = known
         return known
 
-    def _ask(self, request: Request, now: float) -> Untraced:
+    def _ask(self, request: Request) -> Untraced:
         failure = self._failures.get(request.key)
-        if failure is not None and (failure.answer.hopeless or now - failure.at < RETRY_SECONDS):
+        if failure is not None and (failure.answer.hopeless or self._monotonic() - failure.at < RETRY_SECONDS):
             return _untraced(failure.answer)
         self._tracer.ask(request.key, request.body)
         return Untraced(sentence="its memory is being worked out")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from scheduler.admission.cycle import decide
-from scheduler.admission.decisions import Decision, Wait, WaitCode
+from scheduler.admission.decisions import Decision, Wait
 from scheduler.config import Settings
 from scheduler.controller.dispatch import Dispatch, Publisher
 from scheduler.controller.effects import apply
@@ -20,6 +20,7 @@ from scheduler.controller.reconcile import reconcile
 from scheduler.controller.sight import Lookout, Sight
 from scheduler.controller.snapshot import take
 from scheduler.devices.device import Devices
+from scheduler.jobs.states import WaitCode
 from scheduler.store import attempts, heartbeats, queueing
 from scheduler.store import devices as device_rows
 from scheduler.store.database import Database
@@ -49,13 +50,14 @@ class Controller:
     publisher: Publisher
     identity: Identity
     clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
     _short_since: dict[int, float] = field(default_factory=dict)
     _errors: dict[str, str] = field(default_factory=dict)  # of devices, as logged
 
     def __post_init__(self) -> None:
         self._lookout = Lookout(self.devices)
         self._dispatch = Dispatch(self.db, self.publisher)
-        self._book = FootprintBook(self.db, self.tracer)
+        self._book = FootprintBook(self.db, self.tracer, monotonic=self.monotonic)
 
     def reconcile(self) -> None:
         """See which devices there are, and publish what live attempts need."""
@@ -70,7 +72,7 @@ class Controller:
         sight = self._look(now)
         snapshot = take(self.db, self.settings, sight, self._book, self._short_since, now=now)
         raise_process_peaks(self.db, snapshot.held)
-        decisions = decide(snapshot.jobs, snapshot.devices, now=now)
+        decisions = decide(snapshot.jobs, snapshot.devices, now=self.monotonic())
         apply(
             decisions,
             db=self.db,
@@ -80,7 +82,7 @@ class Controller:
             dispatch=self._dispatch,
             now=now,
         )
-        self._note_shortages(decisions, now)
+        self._note_shortages(decisions)
         self._publish_again()
         self._beat(now)
         return queueing.unsettled(self.db)
@@ -94,7 +96,8 @@ class Controller:
         self._errors = errors
         return sight
 
-    def _note_shortages(self, decisions: list[Decision], now: float) -> None:
+    def _note_shortages(self, decisions: list[Decision]) -> None:
+        now = self.monotonic()
         short = {decision.job_id for decision in decisions if isinstance(decision, Wait) and decision.code in _SHORT}
         self._short_since = {job_id: self._short_since.get(job_id, now) for job_id in short}
 

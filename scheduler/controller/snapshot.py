@@ -1,6 +1,7 @@
 """Step 2 of the admission cycle: one moment of the store and the devices, as the values that `decide` takes."""
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +16,20 @@ from scheduler.config import Settings
 from scheduler.controller.footprints import FootprintBook
 from scheduler.controller.holdings import held_bytes, owners
 from scheduler.controller.sight import Sight, target_of, view
+from scheduler.errors import MmqError
 from scheduler.footprint.curve import Footprint, Modes
 from scheduler.jobs.spec import decode
-from scheduler.jobs.states import EndReason, JobState
+from scheduler.jobs.states import EndReason, JobState, WaitCode
 from scheduler.store import attempts, devices, jobs, queueing
 from scheduler.store.database import Database, Reader
+from scheduler.store.queueing import Damaged
 from scheduler.store.records import Attempt, Job, Reservation
 
 EXPLAINED = 500  # jobs beyond the heads that are given a reason in one cycle
 
-_ONE_ROW = Wish(effective_batch=1, max_seq_len=1)  # of a job that is refused before its wish counts
+_ONE_ROW = Wish(effective_batch=1, max_seq_len=1)  # of a job that is settled before its wish counts
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,7 @@ class Snapshot:
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
     queued: list[Job]
+    damaged: list[Damaged]
     dependencies: dict[int, list[tuple[int, JobState]]]
     latest: dict[int, Attempt]  # of queued jobs, by the attempt's id
     live: list[Attempt]
@@ -56,8 +62,9 @@ def take(
     with db.snapshot() as reader:
         rows = _read(reader)
     views, held = _views(rows, sight, settings.host, now)
-    queued = tuple(_queued(job, rows, sight, book, short_since.get(job.id), now) for job in rows.queued)
-    return Snapshot(jobs=queued, devices=views, held=held)
+    queued = [_queued(job, rows, sight, book, short_since.get(job.id)) for job in rows.queued]
+    queued += [_unfit(one.id, f"its row in the database can't be read: {one.why}") for one in rows.damaged]
+    return Snapshot(jobs=tuple(queued), devices=views, held=held)
 
 
 def _read(reader: Reader) -> _Rows:
@@ -69,9 +76,10 @@ def _read(reader: Reader) -> _Rows:
             *queueing.unexplained(reader, limit=EXPLAINED),
         )
     }
-    queued = list(found.values())
+    queued = [one for one in found.values() if isinstance(one, Job)]
     return _Rows(
         queued=queued,
+        damaged=[one for one in found.values() if isinstance(one, Damaged)],
         dependencies=jobs.dependencies(reader, found),
         latest={job.attempt_id: attempts.get(reader, job.attempt_id) for job in queued if job.attempt_id is not None},
         live=attempts.live(reader),
@@ -110,22 +118,35 @@ def _claim(attempt: Attempt | None, attempt_id: int, reserved_bytes: int, held: 
     )
 
 
-def _queued(
-    job: Job, rows: _Rows, sight: Sight, book: FootprintBook, short_since: float | None, now: float
-) -> QueuedJob:
+def _queued(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, short_since: float | None) -> QueuedJob:
+    try:
+        return _considered(job, rows, sight, book, short_since)
+    except MmqError:
+        raise  # the store is away: nothing can be done for any job
+    except Exception as error:  # one job that we fail on must not stop the queue
+        if job.waiting_code != WaitCode.ERROR:
+            log.exception("job %d can't be considered", job.id)
+        return _unfit(job.id, f"mmq itself failed on it: {type(error).__name__}: {error}")
+
+
+def _unfit(job_id: int, problem: str) -> QueuedJob:
+    return QueuedJob(job_id=job_id, wish=_ONE_ROW, footprints={}, problem=problem)
+
+
+def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, short_since: float | None) -> QueuedJob:
     dependencies = tuple(Dependency(job_id=parent, state=state) for parent, state in rows.dependencies.get(job.id, []))
     blocked = any(dependency.state is not JobState.SUCCEEDED for dependency in dependencies)
     targets = [] if blocked else [target_of(info) for info in sight.infos]
     footprints: dict[str, Footprint | Untraced]
     try:
         spec = _spec(job.spec)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         unreadable = Untraced(sentence=f"its stored job file can't be read: {error}", hopeless=True)
         wish, footprints = _ONE_ROW, {target.name: unreadable for target in targets}
     else:
         latest = rows.latest.get(job.attempt_id) if job.attempt_id is not None else None
         wish = wish_of(spec, micro_batch_limit=job.micro_batch_limit, ran_out_at_one=_ran_out(job, latest))
-        footprints = {target.name: book.look_up(job.id, spec, wish, target, now=now) for target in set(targets)}
+        footprints = {target.name: book.look_up(job.id, spec, wish, target) for target in set(targets)}
     return QueuedJob(
         job_id=job.id,
         wish=wish,

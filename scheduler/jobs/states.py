@@ -7,7 +7,8 @@
     admitted, running -> queued      for another attempt
     queued, held, admitted -> failed | cancelled
 
-Cancelling is a request, not a state. Why a job ended is an `EndReason`, not a state. Pure values: no I/O.
+Cancelling is a request, not a state. Why a job ended is an `EndReason`, and why it waits a `WaitCode`: neither is a
+state. Pure values: no I/O.
 """
 
 from enum import StrEnum
@@ -32,6 +33,25 @@ class AttemptState(StrEnum):
     CLAIMED = "claimed"  # one worker won it; the shim is on its way
     RUNNING = "running"  # the trainer has a pid
     ENDED = "ended"
+
+
+class WaitCode(StrEnum):
+    """Why a job waits, beside a sentence for people."""
+
+    NEW = "new"  # not looked at yet
+    REQUEUED = "requeued"  # an attempt ended, and another is to follow
+    HELD = "held"  # by a person, until released
+    CANCELLING = "cancelling"  # a cancel was asked for
+    DEPENDENCY = "dependency"  # a job it comes after has not succeeded yet
+    NO_DEVICE = "no_device"  # no device is known here
+    DEVICE_ERROR = "device_error"  # the devices it fits on can't be read
+    TRACING = "tracing"  # its footprint is being worked out
+    MEMORY = "memory"  # not enough is free
+    EXCLUSIVE = "exclusive"  # a device is in use by a job that shares with none, or the reverse
+    KEPT = "kept"  # the room is kept for a job that has waited longer
+    BEHIND = "behind"  # too far back in the queue to be looked at
+    BROKER = "broker"  # admitted, but the worker could not be told yet
+    ERROR = "error"  # mmq itself failed on it; the others go on
 
 
 class EndReason(StrEnum):

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from scheduler.errors import MmqError, NoSuchJob, UsageError
-from scheduler.jobs.states import EndReason, JobState
+from scheduler.jobs.states import EndReason, JobState, WaitCode
 from scheduler.store import references
 from scheduler.store.database import Database, Reader, Transaction, placeholders
 from scheduler.store.records import Job, NewJob
-from scheduler.store.transitions import NEW, enter, move, record
+from scheduler.store.transitions import HELD, NEW, enter, move, record
 
 CHUNK = 500  # values in one IN list
 DEPENDENCIES = (
@@ -59,8 +59,8 @@ def _insert(tx: Transaction, job: NewJob, at: float) -> int:
         kind=job.kind,
         user_name=job.user_name,
         state=state.value,
-        waiting_code="held" if job.hold else "new",
-        waiting="held; `mmq release` lets it go" if job.hold else NEW,
+        waiting_code=(WaitCode.HELD if job.hold else WaitCode.NEW).value,
+        waiting=HELD if job.hold else NEW,
         priority=job.priority,
         spec=job.spec,
         source=job.source,

@@ -7,10 +7,11 @@ import json
 from typing import Any, NamedTuple
 
 from scheduler.errors import MmqError
-from scheduler.jobs.states import MOVES, EndReason, JobState
+from scheduler.jobs.states import MOVES, EndReason, JobState, WaitCode
 from scheduler.store.database import Reader, Row, Transaction
 
 NEW = "not considered yet"
+HELD = "held; `mmq release` lets it go"
 
 
 class IllegalTransition(MmqError):
@@ -94,9 +95,10 @@ def _move_one(
 
 def _waiting(step: _Step) -> dict[str, str | None]:
     if step.to is JobState.QUEUED:
-        return {"waiting_code": "requeued" if step.message else "new", "waiting": step.message or NEW}
+        code = WaitCode.REQUEUED if step.message else WaitCode.NEW
+        return {"waiting_code": code.value, "waiting": step.message or NEW}
     if step.to is JobState.HELD:
-        return {"waiting_code": "held", "waiting": f"held; `mmq release {step.job_id}` lets it go"}
+        return {"waiting_code": WaitCode.HELD.value, "waiting": HELD}
     return {"waiting_code": None, "waiting": None}
 
 

@@ -115,11 +115,10 @@ class Bench:
         self.settings = settings_at(home, devices)
         self.db: Database = open_database(self.settings, lean=False, create=True)
         self.tracer, self.publisher = ScriptedTracer(), WritesDown()
-        self.now = time.time()
         self.controller = self.new_controller()
         self.controller.reconcile()
 
-    def new_controller(self, clock: Callable[[], float] | None = None) -> Controller:
+    def new_controller(self, monotonic: Callable[[], float] = time.monotonic) -> Controller:
         """As after a restart: the same store, an empty memory."""
         pid = os.getpid()
         return Controller(
@@ -129,7 +128,7 @@ class Bench:
             tracer=self.tracer,
             publisher=self.publisher,
             identity=Identity(pid=pid, pid_started=process_started(pid) or 0),
-            clock=clock or time.time,
+            monotonic=monotonic,
         )
 
     def submit(self, *overrides: str, **changes: Any) -> int:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,64 @@ def test_a_stored_job_that_cannot_be_read_is_refused(bench: Bench) -> None:
     job_id = bench.submit(spec='{"kind": "something else"}')
     bench.cycles()
     assert bench.job(job_id).reason is EndReason.BAD_CONFIGURATION
+
+
+@pytest.mark.parametrize("spec", ["{", "\x00", '{"kind": "pretrain", "name": 7}'])
+def test_a_damaged_spec_is_refused_and_the_next_job_starts(bench: Bench, spec: str) -> None:
+    damaged, sound = bench.submit(spec=spec), bench.submit()
+    bench.cycles()
+    assert bench.job(damaged).reason is EndReason.BAD_CONFIGURATION
+    assert bench.job(sound).state is JobState.ADMITTED
+
+
+def test_a_damaged_row_waits_with_its_reason_and_the_next_job_starts(bench: Bench) -> None:
+    damaged, sound = bench.submit(), bench.submit()
+    with bench.db.transaction() as tx:
+        tx.execute("UPDATE jobs SET effective_batch = 'many' WHERE id = :id", id=damaged)
+    bench.cycles()
+    assert bench.job(sound).state is JobState.ADMITTED
+    (row,) = bench.db.query("SELECT state, waiting_code, waiting FROM jobs WHERE id = :id", id=damaged)
+    assert (row["state"], row["waiting_code"]) == ("queued", "error")
+    assert "effective_batch" in row["waiting"]
+
+
+@pytest.mark.parametrize("place", ["scheduler.controller.snapshot.wish_of", "scheduler.controller.effects.plan_json"])
+def test_a_job_that_mmq_fails_on_does_not_stop_the_queue(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    poison, sound = bench.submit(), bench.submit("train.batch_size=4")
+    module, name = place.rsplit(".", 1)
+    real = getattr(sys.modules[module], name)
+
+    def fails_on_poison(first: object, *others: object, **more: object) -> object:
+        batch = getattr(first, "effective_batch", None) or getattr(first, "micro_batch", None)
+        if batch == 8:
+            raise ZeroDivisionError("poison")
+        return real(first, *others, **more)
+
+    monkeypatch.setattr(place, fails_on_poison)
+    bench.cycles()
+    assert bench.job(sound).state is JobState.ADMITTED
+    assert (bench.job(poison).state, bench.job(poison).waiting_code) == (JobState.QUEUED, "error")
+    assert bench.job(poison).waiting == "mmq itself failed on it: ZeroDivisionError: poison"
+    monkeypatch.setattr(place, real)
+    bench.cycles()
+    assert bench.job(poison).state is JobState.ADMITTED
+
+
+def test_a_wall_clock_that_is_set_back_delays_no_second_trace(bench: Bench) -> None:
+    seconds = 0.0
+    bench.tracer.error = Answer(key="", error="the tracer says no")
+    bench.controller = bench.new_controller(monotonic=lambda: seconds)
+    bench.controller.reconcile()
+    bench.submit()
+    bench.cycles(3)
+    assert len(bench.tracer.asked) == 1
+    bench.controller.clock = lambda: time.time() - 7200
+    bench.tracer.error = None
+    seconds = 61.0
+    bench.cycles(2)
+    assert len(bench.tracer.asked) == 2
 
 
 def test_a_job_waits_for_the_one_it_comes_after(bench: Bench) -> None:

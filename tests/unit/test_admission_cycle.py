@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.admission.cycle import HEADS, PATIENCE_SECONDS, decide
-from scheduler.admission.decisions import Admit, Refuse, Wait, WaitCode
+from scheduler.admission.decisions import Admit, Refuse, Wait
 from scheduler.admission.facts import Claim, Dependency, DeviceView, QueuedJob, Untraced
 from scheduler.admission.wish import Wish
 from scheduler.footprint.curve import Candidate, Footprint, Modes
-from scheduler.jobs.states import EndReason, JobState
+from scheduler.jobs.states import EndReason, JobState, WaitCode
 
 GIB = 1024**3
 
@@ -139,7 +139,7 @@ def test_a_device_that_cannot_be_read_is_hope_enough_not_to_refuse() -> None:
 @pytest.mark.parametrize(
     ("facts", "code"),
     [
-        ({"held": True}, WaitCode.HELD),
+        ({"problem": "its row is damaged"}, WaitCode.ERROR),
         ({"cancel_requested": True}, WaitCode.CANCELLING),
         ({"dependencies": (Dependency(job_id=3, state=JobState.RUNNING),)}, WaitCode.DEPENDENCY),
         ({"footprints": {"virtual": Untraced(sentence="is being traced")}}, WaitCode.TRACING),
@@ -222,7 +222,7 @@ JOBS = st.lists(
         lambda sizes, **facts: (sizes, facts),
         SIZES,
         priority=st.integers(-2, 2),
-        held=st.booleans(),
+        problem=st.none() | st.just("damaged"),
         cancel_requested=st.booleans(),
         dependencies=st.lists(
             st.builds(Dependency, job_id=st.just(99), state=st.sampled_from(JobState)), max_size=2
@@ -261,7 +261,7 @@ def test_never_over_commits_and_never_starts_what_must_not(drawn_jobs, drawn_dev
     admitted = [decision for decision in decisions if isinstance(decision, Admit)]
     for decision in admitted:
         one = by_id[decision.job_id]
-        assert not one.held
+        assert one.problem is None
         assert not one.cancel_requested
         assert all(dependency.state is JobState.SUCCEEDED for dependency in one.dependencies)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from scheduler.admission.decisions import WaitCode
+from scheduler.jobs.states import WaitCode
 
 DOCS = Path(__file__).parents[2] / "docs" / "admission.md"
 
