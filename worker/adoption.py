@@ -9,8 +9,10 @@ import os
 import time
 
 from scheduler.config import Settings
-from scheduler.jobs.liveness import boot_id, holders, process_started, same_process
 from scheduler.jobs.states import AttemptState
+from scheduler.processes.liveness import boot_id, process_started, same_process
+from scheduler.processes.locks import holders
+from scheduler.store import observations
 from scheduler.store.database import open_database
 from scheduler.store.records import Attempt
 from worker.classification import Ending, Exit
@@ -52,7 +54,7 @@ def adopt(settings: Settings, attempt: Attempt, run: RunDir, reporter: Reporter,
             reporter=reporter,
             patience=patience,
             ran_seconds=max(0.0, time.time() - (attempt.started_at or time.time())),
-            noted=_noted(settings, attempt),
+            noted_until=_noted_until(settings, attempt),
             told=told,
         )
         ending = supervision.watch()
@@ -85,8 +87,6 @@ def _just_claimed(attempt: Attempt) -> bool:
     return attempt.state is AttemptState.CLAIMED and 0 <= age_seconds < START_PATIENCE_SECONDS
 
 
-def _noted(settings: Settings, attempt: Attempt) -> int:
-    """How many of the trainer's events are in the job's story already."""
+def _noted_until(settings: Settings, attempt: Attempt) -> float | None:
     with contextlib.closing(open_database(settings, lean=True)) as database:
-        rows = database.query("SELECT kind FROM events WHERE attempt_id = :attempt_id", attempt_id=attempt.id)
-    return sum(row["kind"] in NOTED for row in rows)
+        return observations.noted_until(database, attempt, NOTED)

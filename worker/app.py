@@ -15,7 +15,7 @@ from celery.signals import worker_ready, worker_shutdown
 from scheduler.broker.app import make_app
 from scheduler.config import Settings
 from scheduler.errors import MmqError
-from scheduler.jobs.liveness import process_started
+from scheduler.processes.liveness import process_started
 from scheduler.store import heartbeats
 from scheduler.store.database import open_database
 from worker import tasks

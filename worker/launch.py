@@ -11,7 +11,7 @@ import time
 
 from scheduler.config import Settings
 from scheduler.errors import MmqError
-from scheduler.interpreter import python_command, with_source
+from scheduler.processes.interpreter import python_command, with_source
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
 from scheduler.store.records import Attempt, Job

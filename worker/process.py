@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from scheduler.jobs.liveness import group_members, holders, process_started
+from scheduler.processes.liveness import group_members, process_started
+from scheduler.processes.locks import holders
+from scheduler.processes.signalling import send_each
 from worker.classification import Exit
 
 
@@ -120,10 +122,7 @@ def sweep(process: Process, lock: Path) -> int:
 
 def evict(lock: Path, *, grace_seconds: float) -> int:
     """End whoever holds a run's lock though nobody looks after it: TERM, then KILL. How many those were."""
-    found = others_with(lock)
-    for pid in found:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGTERM)
+    found = send_each(lambda: others_with(lock), signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
     while others_with(lock) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -138,11 +137,8 @@ def others_with(lock: Path) -> set[int]:
 def _kill_until_none(left: Callable[[], set[int]], *, limit_seconds: float = 5) -> int:
     killed: set[int] = set()
     deadline = time.monotonic() + limit_seconds
-    while (now := left()) and time.monotonic() < deadline:
-        for pid in now:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        killed |= now
+    while left() and time.monotonic() < deadline:
+        killed |= send_each(left, signal.SIGKILL)
         time.sleep(0.02)
     return len(killed)
 

@@ -48,6 +48,11 @@ class Told:
             self.numbers[name] = value
 
 
+def happened_at(event: TrainerEvent) -> float | None:
+    """The event's own time; None if it has none."""
+    return _finite(event.get("at"))
+
+
 def _peaks(event: TrainerEvent) -> dict[str, Any]:
     nested = event.get("peaks")
     return event | nested if isinstance(nested, dict) else event

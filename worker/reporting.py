@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from scheduler.config import Settings
 from scheduler.errors import MmqError
-from scheduler.jobs.liveness import boot_id, process_started
-from scheduler.store import attempts, transitions
+from scheduler.processes.liveness import boot_id, process_started
+from scheduler.store import attempts, observations
 from scheduler.store.database import Database, open_database
 from scheduler.store.records import Attempt, Orders, Outcome, Progress
 from worker.process import Process
@@ -68,16 +68,10 @@ class Reporter:
         )
 
     def note(self, event: TrainerEvent, at: float) -> None:
-        """Put an event of the trainer's into the job's story."""
+        """Put an event of the trainer's into the job's story, at the time it happened."""
         detail = {key: _plain(value) for key, value in event.items() if key not in ("event", "attempt", "at")}
 
-        def write(db: Database) -> None:
-            with db.transaction() as tx:
-                transitions.record(
-                    tx, self._attempt.job_id, event["event"], at=at, attempt_id=self._attempt.id, detail=detail
-                )
-
-        self._waiting.append(write)
+        self._waiting.append(lambda db: observations.note(db, self._attempt, event["event"], detail, at=at))
 
     def reached(self, progress: Progress, at: float) -> None:
         """Say how far the trainer came, before its end is said."""

@@ -4,16 +4,14 @@ Holds no opinion about what the files mean. Standard library only: the shim load
 """
 
 import contextlib
-import fcntl
 import json
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scheduler.jobs.liveness import SHIM_LOCK, TRAINER_LOCK
+from scheduler.processes.locks import SHIM_LOCK, TRAINER_LOCK
 
 LATEST = ("config.json", "log.txt", "exit.json")  # at the top: links to the latest attempt's own
 
@@ -109,25 +107,6 @@ def write_durably(path: Path, text: str) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def take_lock(path: Path, *, patience_seconds: float) -> int | None:
-    """Take the exclusive flock of a file and return its descriptor; None if another keeps it all this while.
-
-    A prober may hold a shared lock for a moment, hence the patience.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + patience_seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(descriptor)
-                return None
-            time.sleep(0.02)
-        else:
-            return descriptor
 
 
 def _link(name: Path, target: Path) -> None:

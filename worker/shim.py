@@ -18,10 +18,11 @@ import msgspec
 
 from scheduler.config import Settings
 from scheduler.errors import MmqError
-from scheduler.interpreter import python_command, with_source
 from scheduler.jobs import spec as specs
 from scheduler.jobs.states import AttemptState, EndReason
 from scheduler.jobs.trainer_config import trainer_config
+from scheduler.processes.interpreter import python_command, with_source
+from scheduler.processes.locks import take_lock
 from scheduler.store import attempts, jobs
 from scheduler.store.database import open_database
 from scheduler.store.records import Attempt, Job, Orders, Outcome
@@ -30,7 +31,7 @@ from worker.ending import conclude, conclude_seen, could_not_start
 from worker.environment import trainer_environment
 from worker.process import OwnProcess, evict
 from worker.reporting import Reporter
-from worker.rundir import RunDir, take_lock
+from worker.rundir import RunDir
 from worker.shimlog import log
 from worker.supervision import CANCEL_GRACE_SECONDS, STOP_GRACE_SECONDS, Patience, Supervision
 from worker.tail import Tail
@@ -90,11 +91,7 @@ def _start(task: Task) -> int:
         return 1
     if detach():
         reporter = Reporter(task.settings, task.attempt, pid=os.getpid())
-        orders = reporter.alive(time.time()) or Orders()
-        early = outcome_before_start(orders)
-        if early is not None:
-            conclude(task.settings, task.run, reporter, early)
-        elif not orders.ended:
+        if still_wanted(task, reporter):
             run_trainer(task, reporter)
     return 0
 
@@ -121,6 +118,15 @@ def detach() -> bool:
     return True
 
 
+def still_wanted(task: Task, reporter: Reporter) -> bool:
+    """Name ourselves to the store and hear its orders; an attempt that is not wanted any more is ended here."""
+    orders = reporter.alive(time.time()) or Orders()
+    early = outcome_before_start(orders)
+    if early is not None:
+        conclude(task.settings, task.run, reporter, early)
+    return early is None and not orders.ended
+
+
 def outcome_before_start(orders: Orders) -> Outcome | None:
     """The end of an attempt that somebody no longer wanted before its trainer had started."""
     if orders.ended:
@@ -133,9 +139,15 @@ def outcome_before_start(orders: Orders) -> Outcome | None:
 
 
 def run_trainer(task: Task, reporter: Reporter) -> None:
-    """Start the trainer, watch it, and write down how it ended."""
+    """Start the trainer, watch it, and write down how it ended.
+
+    A cancel that comes between the last look and the start ends the trainer at the first heartbeat, at once.
+    """
     try:
         lock = own_run(task)
+        if not still_wanted(task, reporter):  # asked again: to clear the run may have taken a minute
+            os.close(lock)
+            return
         process, tail = start_trainer(task, lock)
     except (MmqError, OSError, KeyError, ValueError) as error:
         conclude(task.settings, task.run, reporter, could_not_start(f"the trainer could not be started: {error}"))

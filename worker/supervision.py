@@ -11,7 +11,7 @@ from scheduler.store.records import Orders
 from worker.caught import caught_signals
 from worker.classification import Ending, Intent
 from worker.process import Process, kill_group, oom_kills, sweep, terminate
-from worker.progress import NOTED, Told
+from worker.progress import NOTED, Told, happened_at
 from worker.reporting import Reporter
 from worker.rundir import RunDir
 from worker.shimlog import log
@@ -45,7 +45,7 @@ class Supervision:
     reporter: Reporter
     patience: Patience
     ran_seconds: float = 0.0  # before we came
-    noted: int = 0  # events that a shim before us has put into the story
+    noted_until: float | None = None  # a shim before us has put the events up to then into the story
     told: Told = field(default_factory=Told)
     intent: Intent | None = None
     kill_at: float | None = None  # monotonic
@@ -89,10 +89,9 @@ class Supervision:
         for event in self.tail.read():
             self.told.take(event)
             if event["event"] in NOTED:
-                if self.noted > 0:
-                    self.noted -= 1
-                else:
-                    self.reporter.note(event, time.time())
+                at = happened_at(event) or time.time()
+                if self.noted_until is None or at > self.noted_until:
+                    self.reporter.note(event, at)
 
     def _obey(self, orders: Orders) -> None:
         if orders.ended:

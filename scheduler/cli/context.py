@@ -39,7 +39,7 @@ def _create(of: Settings) -> None:
     import os
     import subprocess
 
-    from scheduler.interpreter import python_command, with_source
+    from scheduler.processes.interpreter import python_command, with_source
 
     command = python_command("scheduler", "db", "upgrade")
     made = subprocess.run(command, env=with_source(os.environ), capture_output=True, text=True, check=False)

@@ -16,7 +16,8 @@ from scheduler.broker.valkey import find_server
 from scheduler.config import Settings
 from scheduler.devices.choice import open_devices
 from scheduler.errors import MmqError
-from scheduler.jobs.liveness import lock_held, process_started
+from scheduler.processes.liveness import process_started
+from scheduler.processes.locks import TRAINER_LOCK, lock_held
 from scheduler.store import attempts, audit, views
 from scheduler.store.database import Database, open_database, sqlite_path
 from scheduler.units import format_bytes, format_duration
@@ -195,10 +196,10 @@ def _locks(database: Database, settings: Settings, *, up: bool) -> Iterator[Find
     """Hold the store's word on who runs against the locks that live processes hold."""
     live = {attempt.job_id: attempt for attempt in attempts.live(database, settings.host)}
     running = {job_id for job_id, attempt in live.items() if attempt.pid is not None}
-    held = {job_id for job_id in _run_dirs(settings) if lock_held(settings.run_dir(job_id) / "lock")}
+    held = {job_id for job_id in _run_dirs(settings) if lock_held(settings.run_dir(job_id) / TRAINER_LOCK)}
     for job_id in sorted(held - set(live)):
         sentence = f"processes of job {job_id} still live, and the store knows no attempt of it"
-        yield Finding("locks", "wrong", sentence, f"fuser -v {settings.run_dir(job_id)}/lock")
+        yield Finding("locks", "wrong", sentence, f"fuser -v {settings.run_dir(job_id) / TRAINER_LOCK}")
     for job_id in sorted(running - held):
         sentence = f"job {job_id} should be running, and no process of it lives"
         yield Finding("locks", "note" if up else "wrong", sentence, "mmq up")

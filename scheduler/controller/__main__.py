@@ -14,7 +14,7 @@ from scheduler.controller.service import Controller, Identity
 from scheduler.devices.choice import open_devices
 from scheduler.errors import MmqError
 from scheduler.footprint.tracer import Tracer
-from scheduler.jobs.liveness import process_started
+from scheduler.processes.liveness import process_started
 from scheduler.store.database import open_database
 
 log = logging.getLogger("scheduler.controller")

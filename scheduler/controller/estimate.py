@@ -21,8 +21,8 @@ from scheduler.errors import MmqError, UsageError
 from scheduler.footprint.curve import Candidate, Footprint
 from scheduler.footprint.request import Target
 from scheduler.footprint.tracer import trace
-from scheduler.jobs.liveness import lock_held
 from scheduler.jobs.spec import JobSpec
+from scheduler.processes.locks import lock_held
 from scheduler.store import footprints
 from scheduler.store.database import Database, open_database, sqlite_path
 from scheduler.store.devices import DeviceFacts, list_devices

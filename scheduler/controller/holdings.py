@@ -1,10 +1,9 @@
 """Whose memory it is: device processes traced to the live attempts they belong to. Reads /proc; fails to "foreign"."""
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from scheduler.devices.device import DeviceReading
-from scheduler.jobs.liveness import process_started
+from scheduler.processes.liveness import parent_of, process_started
 from scheduler.store.records import Attempt
 
 _DEEPEST = 64  # generations
@@ -18,14 +17,6 @@ def owners(attempts: Iterable[Attempt], *, started: Callable[[int], int | None] 
             if pid is not None and ticks is not None and started(pid) == ticks:
                 found[pid] = attempt.id
     return found
-
-
-def parent_of(pid: int) -> int | None:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (OSError, ValueError):
-        return None
-    return int(status[status.rindex(")") + 2 :].split()[1])
 
 
 def held_bytes(

@@ -1,13 +1,13 @@
 """One controller a home, and one a host and store: a lock that dies with its holder."""
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 
 from scheduler.config import Settings
 from scheduler.errors import MmqError
-from scheduler.jobs.liveness import process_started
+from scheduler.processes.liveness import process_started
+from scheduler.processes.locks import take_lock
 from scheduler.store import heartbeats
 from scheduler.store.database import Reader
 
@@ -17,17 +17,15 @@ def sole_controller(settings: Settings) -> Iterator[None]:
     """Hold the home's controller lock; MmqError naming the holder if another process has it."""
     settings.create_home()
     path = settings.home / "controller.lock"
-    with path.open("a+") as lock:
-        path.chmod(0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise _taken(lock.read().strip() or "unknown", str(settings.home)) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+    descriptor = take_lock(path)
+    if descriptor is None:
+        raise _taken(path.read_text().strip() or "unknown", str(settings.home))
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
+    finally:
+        os.close(descriptor)
 
 
 def component(settings: Settings) -> str:

@@ -7,8 +7,8 @@ alive, or writes the attempt off as lost. So each end is written in one place, u
 from enum import StrEnum
 
 from scheduler.controller.dispatch import Dispatch
-from scheduler.jobs.liveness import same_process
 from scheduler.jobs.states import AttemptState
+from scheduler.processes.liveness import same_process
 from scheduler.store.records import Attempt
 
 CLAIM_GRACE_SECONDS = 16.0  # from a worker's claim to its shim's first word; the adopting side waits for 15

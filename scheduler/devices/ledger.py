@@ -7,7 +7,7 @@ count nothing. Only reads: the trainer's side takes the lock and writes.
 from dataclasses import dataclass
 from pathlib import Path
 
-from scheduler.jobs.liveness import process_started
+from scheduler.processes.liveness import process_started
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scheduler.footprint.curve import Footprint
-from scheduler.interpreter import python_command, with_source
+from scheduler.processes.interpreter import python_command, with_source
 
 TRACER = tuple(python_command("trainer.trace"))
 TIME_LIMIT_SECONDS = 300.0

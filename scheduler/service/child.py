@@ -1,5 +1,6 @@
 """A child of the service: started, started again with growing pauses, stopped. Knows nothing of what it does."""
 
+import os
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ from scheduler.service.parent import dies_with_parent
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
+PRIVATE_UMASK = 0o077  # what a child writes, and a shim or trainer after it, is for its owner alone
 SETTLED_SECONDS = 60.0  # having lived so long, it is forgiven its earlier ends
 
 
@@ -84,12 +86,15 @@ class Child:
                 env=dict(self.role.environment),
                 start_new_session=True,  # a terminal's ^C is ours to answer
                 pass_fds=[self.lock],
+                umask=PRIVATE_UMASK,
                 preexec_fn=dies_with_parent(),
             )
         except OSError as error:
             self.say(f"{self.role.name} can't be started: {error}")
             self._back_off(now)
             return
+        finally:
+            os.close(log)
         self._started_at = now
 
     def _ended(self, status: int, now: float) -> None:

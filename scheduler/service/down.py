@@ -1,7 +1,5 @@
 """`mmq down`: stop the service; with `stop_jobs`, also let each running job save and end."""
 
-import contextlib
-import os
 import signal
 import time
 from contextlib import closing
@@ -9,7 +7,8 @@ from pathlib import Path
 
 from scheduler.config import Settings
 from scheduler.errors import ExitCode, MmqError
-from scheduler.jobs.liveness import attended, process_started
+from scheduler.processes.locks import attended
+from scheduler.processes.signalling import send
 from scheduler.service.lock import Holder, holder
 from scheduler.service.up import lock_path, say
 from scheduler.store import attempts
@@ -62,9 +61,7 @@ def _wait(settings: Settings, stopping: list[Attempt]) -> list[Attempt]:
 
 def _stop_service(path: Path, found: Holder) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if process_started(found.pid) == found.started:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(found.pid, number)
+        send(found.pid, found.started, number)
         if _released(path, found):
             return
     raise MmqError(f"the service (pid {found.pid}) does not end", hint=f"ps -fp {found.pid}")

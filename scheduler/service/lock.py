@@ -4,14 +4,14 @@ Owns the lock files. The kernel drops a lock with its holder, so no crash leaves
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scheduler.jobs.liveness import lock_held, process_started
+from scheduler.processes.liveness import process_started
+from scheduler.processes.locks import lock_held, take_lock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +36,8 @@ class ServiceLock:
     @classmethod
     def take(cls, path: Path) -> "ServiceLock | None":
         """Take it; None if another has it."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        for _ in range(20):  # somebody who only looks holds it for a moment, shared
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.01)
-            else:
-                return cls(descriptor)
-        os.close(descriptor)
-        return None
+        descriptor = take_lock(path)
+        return None if descriptor is None else cls(descriptor)
 
     def tell(self, *, ready: bool, problem: str | None = None) -> None:
         pid = os.getpid()

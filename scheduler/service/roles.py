@@ -8,7 +8,7 @@ from scheduler.broker import valkey
 from scheduler.broker.reach import reachable
 from scheduler.config import Settings
 from scheduler.errors import MmqError
-from scheduler.interpreter import python_command, with_source
+from scheduler.processes.interpreter import python_command, with_source
 from scheduler.service.child import Role
 from scheduler.store import heartbeats
 from scheduler.store.database import open_database, sqlite_path

@@ -5,7 +5,6 @@ one begins afresh.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -15,7 +14,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 
-from scheduler.jobs.liveness import process_started
+from scheduler.processes.liveness import process_started
+from scheduler.processes.locks import take_lock
+from scheduler.processes.signalling import send
 from scheduler.service.child import Child, Role
 from scheduler.service.lock import ServiceLock
 from scheduler.service.logs import last_line
@@ -33,7 +34,6 @@ class Supervisor:
     def __init__(self, roles: Iterable[Role], lock: ServiceLock, children: Path, say: Callable[[str], None]) -> None:
         self._lock = lock
         self._say = say
-        self._children_path = children
         self._children_lock = wait_for_orphans(children, say)
         self._children = [Child(role, say, self._children_lock) for role in roles]
         self._signals: list[int] = []
@@ -99,27 +99,17 @@ def wait_for_orphans(path: Path, say: Callable[[str], None]) -> int:
 
     They were told to end by the kernel; one that doesn't is killed, after making sure that it is one of them.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + ORPHAN_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                deadline += ORPHAN_SECONDS
-                _kill_recorded(path, say)
-            time.sleep(0.05)
-        else:
-            os.ftruncate(descriptor, 0)
-            return descriptor
+    while (descriptor := take_lock(path, patience_seconds=ORPHAN_SECONDS)) is None:
+        _kill_recorded(path, say)
+    os.ftruncate(descriptor, 0)
+    return descriptor
 
 
 def _kill_recorded(path: Path, say: Callable[[str], None]) -> None:
     with contextlib.suppress(OSError, ValueError):
         for pid, started in json.loads(path.read_text()):
-            if process_started(pid) == started:
+            if send(pid, started, signal.SIGKILL):
                 say(f"process {pid} of a service that is gone does not end: killed")
-                os.kill(pid, signal.SIGKILL)
 
 
 def _write_pids(descriptor: int, pids: list[int]) -> None:

@@ -1,5 +1,6 @@
 """`mmq up`: prepare the home, take the lock, and supervise here or in the background."""
 
+import os
 import subprocess
 import sys
 import time
@@ -9,9 +10,9 @@ from scheduler.broker.address import broker_address
 from scheduler.config import Settings
 from scheduler.devices.choice import open_devices
 from scheduler.errors import ExitCode, MmqError, NoDatabase
-from scheduler.interpreter import python_command
+from scheduler.processes.interpreter import python_command
 from scheduler.service.lock import Holder, ServiceLock, holder
-from scheduler.service.logs import last_line, open_log
+from scheduler.service.logs import last_line, open_log, rotate
 from scheduler.service.roles import ALL, child_environment, roles
 from scheduler.service.supervisor import Supervisor
 from scheduler.store.database import open_database
@@ -44,8 +45,9 @@ def serve(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) 
 
 
 def prepare(settings: Settings, devices: str | None) -> None:
-    """See to the home, the choice of devices, and the database."""
+    """See to the home, the broker's address, the choice of devices, and the database."""
     settings.create_home()
+    broker_address(settings)  # refuse what is none here, where the person sees it
     _check_devices(settings, devices or settings.devices)
     prepare_database(settings, devices)
 
@@ -80,16 +82,20 @@ def _make_database(settings: Settings, devices: str | None) -> None:
 
 def _in_background(settings: Settings, devices: str | None) -> int:
     log = settings.log_dir / "service.log"
+    rotate(log)
     descriptor = open_log(log)
-    service = subprocess.Popen(
-        python_command("scheduler.service"),
-        env=child_environment(settings, devices),
-        cwd=settings.home,
-        stdin=subprocess.DEVNULL,
-        stdout=descriptor,
-        stderr=descriptor,
-        start_new_session=True,
-    )
+    try:
+        service = subprocess.Popen(
+            python_command("scheduler.service"),
+            env=child_environment(settings, devices),
+            cwd=settings.home,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            start_new_session=True,
+        )
+    finally:
+        os.close(descriptor)
     found = _wait_until_ready(settings, service)
     if found is not None and found.ready:
         print(f"mmq is up (pid {found.pid}): {_described(settings, devices)}")

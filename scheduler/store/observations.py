@@ -1,8 +1,15 @@
-"""What the controller sees of live attempts from outside: memory that a device shows, a worker that can't be told."""
+"""What is seen and told of attempts beside their course: memory that a device shows, events of the trainer's, a worker
+that can't be told.
+"""
 
 from collections.abc import Mapping
+from typing import Any
 
-from scheduler.store.database import Database
+from scheduler.store.database import Database, Reader
+from scheduler.store.records import Attempt
+from scheduler.store.transitions import record
+
+NOTES_KEPT = 20  # of a kind and attempt: a long run saves many checkpoints, and its story is for people
 
 
 def raise_process_peaks(db: Database, peaks: Mapping[int, int]) -> None:
@@ -29,3 +36,28 @@ def explain_admitted(db: Database, job_id: int, why: tuple[str, str] | None) -> 
             sentence=sentence,
             job_id=job_id,
         )
+
+
+def note(db: Database, attempt: Attempt, kind: str, detail: dict[str, Any], *, at: float) -> None:
+    """Put an event of the trainer's into the job's story; of each kind the latest are kept."""
+    with db.transaction() as tx:
+        record(tx, attempt.job_id, kind, at=at, attempt_id=attempt.id, detail=detail)
+        tx.execute(
+            "DELETE FROM events WHERE job_id = :job_id AND attempt_id = :attempt_id AND kind = :kind AND id NOT IN"
+            " (SELECT id FROM events WHERE job_id = :job_id AND attempt_id = :attempt_id AND kind = :kind"
+            " ORDER BY id DESC LIMIT :kept)",
+            job_id=attempt.job_id,
+            attempt_id=attempt.id,
+            kind=kind,
+            kept=NOTES_KEPT,
+        )
+
+
+def noted_until(db: Reader, attempt: Attempt, kinds: frozenset[str]) -> float | None:
+    """When the latest of the trainer's events in the story happened; None if there is none."""
+    rows = db.query(
+        "SELECT kind, at FROM events WHERE job_id = :job_id AND attempt_id = :attempt_id",
+        job_id=attempt.job_id,
+        attempt_id=attempt.id,
+    )
+    return max((float(row["at"]) for row in rows if row["kind"] in kinds), default=None)

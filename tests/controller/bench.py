@@ -13,8 +13,8 @@ from scheduler.devices.choice import open_devices
 from scheduler.errors import Unreachable
 from scheduler.footprint.tracer import Answer
 from scheduler.jobs.jobfile import load
-from scheduler.jobs.liveness import process_started
 from scheduler.jobs.spec import JobSpec, encode
+from scheduler.processes.liveness import process_started
 from scheduler.store import jobs
 from scheduler.store.database import Database, open_database
 from scheduler.store.records import Job, NewJob

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from scheduler.footprint.tracer import Answer
-from scheduler.jobs.liveness import boot_id, process_started
 from scheduler.jobs.states import AttemptState, EndReason, JobState
+from scheduler.processes.liveness import boot_id, process_started
 from scheduler.store import attempts, devices, footprints, heartbeats, jobs
 from scheduler.store.records import Outcome
 from tests.controller.bench import MIB, Bench

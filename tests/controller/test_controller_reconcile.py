@@ -9,7 +9,7 @@ import pytest
 
 from scheduler.controller.dispatch import AGAIN_SECONDS, Dispatch
 from scheduler.controller.reconcile import CLAIM_GRACE_SECONDS, Remedy, remedy
-from scheduler.jobs.liveness import boot_id, process_started
+from scheduler.processes.liveness import boot_id, process_started
 from scheduler.store import attempts
 from scheduler.store.records import Attempt
 from tests.controller.bench import Bench, WritesDown

@@ -13,7 +13,7 @@ from scheduler.devices.choice import open_devices
 from scheduler.devices.ledger import read_ledger
 from scheduler.devices.virtual import VirtualDevices
 from scheduler.errors import UsageError
-from scheduler.jobs.liveness import process_started
+from scheduler.processes.liveness import process_started
 
 GIB = 1024**3
 

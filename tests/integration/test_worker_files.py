@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from scheduler.service.logs import last_line, open_log, rotate
-from worker.rundir import RunDir, take_lock, write_durably
+from worker.rundir import RunDir, write_durably
 from worker.tail import LINE_BYTES, Tail
 
 
@@ -64,13 +64,6 @@ def test_the_names_at_the_top_follow_the_latest_attempt(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "7/config.json").read_text()) == {"attempt": 2}
     assert (tmp_path / "7/log.txt").readlink() == Path("attempts/2/log.txt")
     assert stat.S_IMODE((tmp_path / "7").stat().st_mode) == 0o700
-
-
-def test_a_lock_is_taken_once(tmp_path: Path) -> None:
-    first = take_lock(tmp_path / "lock", patience_seconds=0)
-    assert first is not None
-    assert take_lock(tmp_path / "lock", patience_seconds=0.05) is None
-    os.close(first)
 
 
 def test_logs_are_cut_by_size_under_their_writer(tmp_path: Path) -> None:

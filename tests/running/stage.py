@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from scheduler.config import Settings
-from scheduler.interpreter import python_command, with_source
 from scheduler.jobs import presets
 from scheduler.jobs import spec as specs
-from scheduler.jobs.liveness import holders, process_started
 from scheduler.jobs.states import AttemptState, EndReason, JobState
+from scheduler.processes.interpreter import python_command, with_source
+from scheduler.processes.liveness import process_started
+from scheduler.processes.locks import holders
 from scheduler.store import attempts, devices, jobs
 from scheduler.store.database import open_database
 from scheduler.store.records import Attempt, Job, NewAttempt, NewJob

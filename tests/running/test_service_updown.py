@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from scheduler.broker.reach import reachable
-from scheduler.interpreter import python_command
-from scheduler.jobs.liveness import process_started
 from scheduler.jobs.states import AttemptState, EndReason, JobState
+from scheduler.processes.interpreter import python_command
+from scheduler.processes.liveness import process_started
 from scheduler.service.lock import holder
 from scheduler.store import attempts
 from tests.running.stage import Stage, kill, until
@@ -150,6 +150,14 @@ def test_a_broker_with_torn_files_does_not_keep_the_service_down(stage: Stage, s
     again = up(service)
     assert again.returncode == 0, again.stderr
     assert (stage.settings.broker_dir / "appendonlydir.torn").is_dir()
+
+
+def test_a_misspelt_broker_is_refused_at_once(stage: Stage) -> None:
+    code = CODE.format(verb="up", arguments="'virtual:1x4GiB', True")
+    environment = stage.environment | {"MMQ_BROKER_URL": "http://somewhere"}
+    refused = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=90)
+    assert "MMQ_BROKER_URL is no address" in refused.stderr
+    assert holder(stage.settings.service_lock) is None
 
 
 def test_a_misspelt_choice_of_devices_is_refused_at_once(service: Service) -> None:

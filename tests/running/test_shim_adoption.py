@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from scheduler.interpreter import python_command
-from scheduler.jobs.liveness import holders, lock_held, process_started
 from scheduler.jobs.states import AttemptState, EndReason, JobState
+from scheduler.processes.interpreter import python_command
+from scheduler.processes.liveness import process_started
+from scheduler.processes.locks import holders, lock_held
 from scheduler.store import attempts, jobs
 from scheduler.store.records import Attempt, Outcome
 from tests.running.stage import Stage, kill, until

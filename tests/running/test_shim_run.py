@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from scheduler.jobs.liveness import boot_id, group_members, process_started
 from scheduler.jobs.states import AttemptState, EndReason, JobState
+from scheduler.processes.liveness import boot_id, group_members, process_started
 from scheduler.store import attempts, jobs
 from tests.running.stage import Stage, until
 

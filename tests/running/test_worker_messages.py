@@ -12,8 +12,8 @@ from scheduler.broker import valkey
 from scheduler.broker.app import make_app, queue_name
 from scheduler.broker.publish import publish_adopt, publish_start
 from scheduler.broker.reach import reachable
-from scheduler.interpreter import python_command
 from scheduler.jobs.states import AttemptState, EndReason, JobState
+from scheduler.processes.interpreter import python_command
 from scheduler.store import heartbeats, jobs
 from tests.running.stage import Stage, kill, until
 

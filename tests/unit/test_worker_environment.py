@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.interpreter import python_command, with_source
+from scheduler.processes.interpreter import python_command, with_source
 from worker.environment import inherited
 from worker.tasks import read_ids
 

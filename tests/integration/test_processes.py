@@ -1,13 +1,16 @@
-"""Liveness of real processes."""
+"""Real processes: who lives, who holds a lock, whom a signal reaches."""
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from scheduler.jobs.liveness import boot_id, group_members, holders, lock_held, process_started, same_process
+from scheduler.processes.liveness import boot_id, group_members, process_started, same_process
+from scheduler.processes.locks import holders, lock_held, take_lock
+from scheduler.processes.signalling import send, send_each
 
 
 def test_a_living_process_has_a_start_and_a_dead_one_has_none() -> None:
@@ -67,3 +70,32 @@ def test_members_of_a_group_are_found() -> None:
     leader.wait()
     while group_members(leader.pid, session):
         assert time.monotonic() < deadline
+
+
+def test_a_lock_is_taken_once_and_probers_do_not_hinder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    first = take_lock(path)
+    assert first is not None
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert take_lock(path, patience_seconds=0) is None
+    os.close(first)
+    with path.open() as prober:
+        fcntl.flock(prober, fcntl.LOCK_SH)
+        assert take_lock(path, patience_seconds=0) is None
+    again = take_lock(path)
+    assert again is not None
+    os.close(again)
+
+
+def test_a_signal_reaches_the_process_that_was_meant_and_no_other() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    started = process_started(child.pid)
+    assert started is not None
+    assert not send(child.pid, started - 1, signal.SIGKILL)
+    assert not send(child.pid, None, signal.SIGKILL)
+    looks = iter([{child.pid, 1 << 30}, set()])  # found, and a moment later no longer one of those
+    assert send_each(lambda: next(looks), signal.SIGKILL) == set()
+    assert child.poll() is None
+    assert send(child.pid, started, signal.SIGTERM)
+    assert child.wait(10) == -signal.SIGTERM
+    assert not send(child.pid, started, signal.SIGKILL)

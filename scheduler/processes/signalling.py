@@ -1,0 +1,28 @@
+"""Signals that reach the very process they are meant for, and never one that has its pid by now."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
+from scheduler.processes.liveness import process_started
+
+
+def send(pid: int, started: int | None, number: int) -> bool:
+    """Signal the process of this pid and start time; False if it is gone."""
+    return bool(send_each(lambda: {pid} if process_started(pid) == started else set(), number))
+
+
+def send_each(find: Callable[[], set[int]], number: int) -> set[int]:
+    """Signal each process that `find` finds, by a descriptor opened before it is found once more; who those were."""
+    with contextlib.ExitStack() as opened:
+        descriptors: dict[int, int] = {}
+        for pid in find():
+            with contextlib.suppress(ProcessLookupError):
+                descriptors[pid] = os.pidfd_open(pid)
+                opened.callback(os.close, descriptors[pid])
+        found = find() & descriptors.keys()
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(descriptors[pid], number)
+    return found

@@ -1,0 +1,52 @@
+"""A child of the service that ends again and again: nothing of it may be left in the supervisor."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scheduler.service.child import Child, Role
+
+
+@pytest.fixture
+def lock(tmp_path: Path):
+    descriptor = os.open(tmp_path / "children", os.O_RDWR | os.O_CREAT, 0o600)
+    yield descriptor
+    os.close(descriptor)
+
+
+def role(folder: Path, code: str) -> Role:
+    return Role(
+        name="toy",
+        command=(sys.executable, "-c", code),
+        environment={},
+        directory=folder,
+        log=folder / "toy.log",
+        is_ready=lambda pid: False,
+    )
+
+
+def tend_until(child: Child, failures: int) -> None:
+    deadline = time.monotonic() + 60
+    while child.failures < failures:
+        assert time.monotonic() < deadline
+        child.tend()
+        time.sleep(0.005)
+
+
+def test_restarts_leave_no_descriptor_open(tmp_path: Path, lock: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.service.child.FIRST_PAUSE_SECONDS", 0.0)
+    child = Child(role(tmp_path, "raise SystemExit(3)"), lambda line: None, lock)
+    tend_until(child, 1)
+    before = len(os.listdir("/proc/self/fd"))
+    tend_until(child, 4)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_a_child_writes_is_private(tmp_path: Path, lock: int) -> None:
+    child = Child(role(tmp_path, "open('made', 'w').close()"), lambda line: None, lock)
+    tend_until(child, 1)
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "toy.log").stat().st_mode & 0o777 == 0o600
