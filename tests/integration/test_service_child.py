@@ -28,6 +28,10 @@ def role(folder: Path, code: str) -> Role:
     )
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def tend_until(child: Child, failures: int) -> None:
     deadline = time.monotonic() + 60
     while child.failures < failures:
@@ -40,9 +44,9 @@ def test_restarts_leave_no_descriptor_open(tmp_path: Path, lock: int, monkeypatc
     monkeypatch.setattr("scheduler.service.child.FIRST_PAUSE_SECONDS", 0.0)
     child = Child(role(tmp_path, "raise SystemExit(3)"), lambda line: None, lock)
     tend_until(child, 1)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     tend_until(child, 4)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_what_a_child_writes_is_private(tmp_path: Path, lock: int) -> None:
