@@ -10,7 +10,7 @@ import click
 from scheduler.cli import context, deviceview, jobview
 from scheduler.cli.terminal import say
 from scheduler.config import Settings
-from scheduler.processes.liveness import lock_held
+from scheduler.processes.locks import lock_held
 from scheduler.store import views
 from scheduler.store.database import Database, sqlite_path
 from scheduler.units import format_duration

@@ -12,8 +12,10 @@ import pytest
 from scheduler.config import Settings
 from scheduler.devices.choice import open_devices
 from scheduler.devices.cpu import CpuDevices, parse_budget
+from scheduler.devices.host_cores import usable_cores
 from scheduler.devices.host_memory import HostMemory, read_host_memory
 from scheduler.errors import UsageError
+from scheduler.footprint.context import CPU_CONTEXT_BYTES
 
 GIB = 1024**3
 MIB = 1024**2
@@ -56,8 +58,9 @@ def test_other_programs_count_once_less_than_the_budget_is_left() -> None:
 def test_launch_hides_the_gpus() -> None:
     cpu = devices()
     launch = cpu.launch(cpu.discover()[0], GIB)
-    assert launch.device == {"kind": "cpu", "limit_bytes": GIB}
+    assert launch.device == {"kind": "cpu", "limit_bytes": GIB, "context_bytes": CPU_CONTEXT_BYTES}
     assert launch.environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert int(launch.environment["OMP_NUM_THREADS"]) == usable_cores()
 
 
 def test_the_budget_is_what_was_said_or_half_the_host(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ class _Rehearsal:
             host=self.recording.host,
         )
         scaler = LossScaler(META) if self.config.train.dtype == "float16" else None
+        self.recorder.begin(Place("results"), 0)
         results = Results(META, scaled=scaler is not None)
         for number, rows in enumerate(programme.steps):
             results.add(number, self._step(model, optimizer, scaler, rows))

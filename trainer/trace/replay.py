@@ -24,6 +24,7 @@ class Replay:
         """Play optimizer steps until no peak rises, an evaluation of two batches, and steps again."""
         self._play("weights", 0, 0)
         self._play("optimizer", 0, 0)
+        self._play("results", 0, 0)
         self._steps(step)
         if evaluation is not None:
             for turn in range(2):
