@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 from scheduler.config import Settings
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 
 JOBS = 10_000
 ROUNDS = 25

@@ -13,7 +13,7 @@ from scheduler.jobs.states import AttemptState
 from scheduler.processes.liveness import boot_id, process_started, same_process
 from scheduler.processes.locks import holders
 from scheduler.store import observations
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt
 from worker.classification import Ending, Exit
 from worker.ending import conclude, conclude_seen, recorded_outcome

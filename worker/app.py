@@ -17,7 +17,7 @@ from scheduler.config import Settings
 from scheduler.errors import MmqError
 from scheduler.processes.liveness import process_started
 from scheduler.store import heartbeats
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 from worker import tasks
 
 BEAT_SECONDS = 5.0

@@ -12,7 +12,8 @@ from scheduler.config import Settings
 from scheduler.errors import MmqError
 from scheduler.processes.liveness import boot_id, process_started
 from scheduler.store import attempts, observations
-from scheduler.store.database import Database, open_database
+from scheduler.store.database import Database
+from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt, Orders, Outcome, Progress
 from worker.process import Process
 from worker.shimlog import log

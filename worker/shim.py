@@ -24,7 +24,7 @@ from scheduler.jobs.trainer_config import trainer_config
 from scheduler.processes.interpreter import python_command, with_source
 from scheduler.processes.locks import take_lock
 from scheduler.store import attempts, jobs
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt, Job, Orders, Outcome
 from worker.adoption import adopt
 from worker.ending import conclude, conclude_seen, could_not_start

@@ -11,7 +11,7 @@ from celery import Celery
 from scheduler.broker.app import ADOPT, START
 from scheduler.config import Settings
 from scheduler.errors import MmqError
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 from worker import launch
 
 _logger = logging.getLogger(__name__)

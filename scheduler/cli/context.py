@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from scheduler.config import Settings
-from scheduler.errors import MmqError, NoDatabase
-from scheduler.store.database import Database, open_database
+from scheduler.errors import NoDatabase
+from scheduler.store.database import Database
+from scheduler.store.opening import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,26 +27,14 @@ def store(of: Settings, *, create: bool = False) -> Iterator[Database]:
     except NoDatabase:
         if not create:
             raise
-        _create(of)
+        from scheduler.store.creation import create_apart
+
+        create_apart(of)
         database = open_database(of, lean=True)
     try:
         yield database
     finally:
         database.close()
-
-
-def _create(of: Settings) -> None:
-    """Make the store in a process of its own, so that migrations' heavy imports stay out of this one."""
-    import os
-    import subprocess
-
-    from scheduler.processes.interpreter import python_command, with_source
-
-    command = python_command("scheduler", "db", "upgrade")
-    made = subprocess.run(command, env=with_source(os.environ), capture_output=True, text=True, check=False)
-    if made.returncode:
-        told, _, hint = made.stderr.strip().removeprefix("error: ").partition("\n  hint: ")
-        raise MmqError(f"the database could not be made: {told or 'no reason given'}", hint=hint or "mmq db upgrade")
 
 
 def change(refs: Sequence[str], verb: "Callable[[Database, Job], Job]") -> "Iterator[tuple[Job, Job]]":

@@ -19,7 +19,9 @@ from scheduler.errors import MmqError
 from scheduler.processes.liveness import process_started
 from scheduler.processes.locks import TRAINER_LOCK, lock_held
 from scheduler.store import attempts, audit, views
-from scheduler.store.database import Database, open_database, sqlite_path
+from scheduler.store.database import Database
+from scheduler.store.location import sqlite_path
+from scheduler.store.opening import open_database
 from scheduler.units import format_bytes, format_duration
 
 BEAT_SECONDS = 60.0

@@ -1,13 +1,12 @@
 """What a job passes before it is stored: its file, its rows, its references, and whether it can run here."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from scheduler.cli import context, possible
+from scheduler.cli import possible
 from scheduler.config import Settings
 from scheduler.errors import NoSuchJob, UsageError
 from scheduler.jobs import jobfile, parameters, rows
@@ -32,19 +31,6 @@ def check(path: Path, overrides: Sequence[str], settings: Settings) -> CheckedFi
     if isinstance(file.spec.data.validation, str):
         rows.check(Path(file.spec.data.validation), file.spec.kind)
     return CheckedFile(file, path.absolute(), said)
-
-
-@contextmanager
-def store_if_any(settings: Settings) -> Iterator[Database | None]:
-    """The store, or None where there is none: for a dry run, which makes nothing."""
-    from scheduler.store.database import sqlite_path
-
-    path = sqlite_path(settings.database_url)
-    if path is not None and not path.exists():
-        yield None
-        return
-    with context.store(settings) as database:
-        yield database
 
 
 def new_job(

@@ -12,7 +12,8 @@ from scheduler.cli.terminal import say
 from scheduler.config import Settings
 from scheduler.processes.locks import lock_held
 from scheduler.store import views
-from scheduler.store.database import Database, sqlite_path
+from scheduler.store.database import Database
+from scheduler.store.location import sqlite_path
 from scheduler.units import format_duration
 
 REDRAW_SECONDS = 1.0

@@ -38,13 +38,14 @@ def command(
     """Check the job file FILE and its data, store the job, and print its id."""
     from scheduler.cli import intake
     from scheduler.store import jobs
+    from scheduler.store.opening import open_if_any
 
     settings = context.settings()
     given = {"name": name, "priority": priority}
     overrides += tuple(f"{field}={value}" for field, value in given.items() if value is not None)
     checked = intake.check(file, overrides, settings)
     if dry_run:
-        with intake.store_if_any(settings) as found:
+        with open_if_any(settings) as found:
             new = intake.new_job(checked, found, settings, after=after, hold=hold, key=key)
         click.echo(json.dumps(intake.dry_json(new)) if as_json else intake.dry_text(new, checked))
         return 0

@@ -15,7 +15,7 @@ from scheduler.devices.choice import open_devices
 from scheduler.errors import MmqError
 from scheduler.footprint.tracer import Tracer
 from scheduler.processes.liveness import process_started
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 
 log = logging.getLogger("scheduler.controller")
 

@@ -4,8 +4,8 @@ Reads the footprint cache and adds to it where a store exists; does not create o
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,9 @@ from scheduler.footprint.tracer import trace
 from scheduler.jobs.spec import JobSpec
 from scheduler.processes.locks import lock_held
 from scheduler.store import footprints
-from scheduler.store.database import Database, open_database, sqlite_path
+from scheduler.store.database import Database
 from scheduler.store.devices import DeviceFacts, list_devices
+from scheduler.store.opening import open_if_any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,7 @@ def _served(settings: Settings) -> Sequence[DeviceFacts]:
     """Return what a running service works with, which may not be what this environment says."""
     if not lock_held(settings.service_lock):
         return []
-    with _store(settings) as db:
+    with open_if_any(settings) as db:
         known = list_devices(db) if db is not None else []
     return [device for device in known if device.present and device.host == settings.host]
 
@@ -144,7 +145,7 @@ def _found(settings: Settings) -> Sequence[DeviceFacts]:
 
 def _footprint(spec: JobSpec, wish: Wish, target: Target, settings: Settings) -> Footprint:
     first, *others = requests_for(spec, wish, target)
-    with _store(settings) as db:
+    with open_if_any(settings) as db:
         footprint = _traced(first, db)
         for request in others:
             footprint = footprint.joined(_traced(request, db))
@@ -161,14 +162,3 @@ def _traced(request: Request, db: Database | None) -> Footprint:
     if db is not None:
         footprints.put(db, request.key, answer.body, at=time.time())
     return Footprint.from_json(msgspec.json.decode(answer.body))
-
-
-@contextmanager
-def _store(settings: Settings) -> Iterator[Database | None]:
-    """Open the store if there is one; an estimate neither makes one nor needs one."""
-    path = sqlite_path(settings.database_url)
-    if path is not None and not path.exists():
-        yield None
-        return
-    with closing(open_database(settings, lean=True)) as db:
-        yield db

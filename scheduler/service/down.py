@@ -12,7 +12,8 @@ from scheduler.processes.signalling import send
 from scheduler.service.lock import Holder, holder
 from scheduler.service.up import lock_path, say
 from scheduler.store import attempts
-from scheduler.store.database import Database, open_database
+from scheduler.store.database import Database
+from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt
 
 SERVICE_SECONDS = 60.0

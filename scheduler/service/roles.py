@@ -11,7 +11,8 @@ from scheduler.errors import MmqError
 from scheduler.processes.interpreter import python_command, with_source
 from scheduler.service.child import Role
 from scheduler.store import heartbeats
-from scheduler.store.database import open_database, sqlite_path
+from scheduler.store.location import sqlite_path
+from scheduler.store.opening import open_database
 
 BROKER, CONTROLLER, WORKER = "broker", "controller", "worker"
 ALL = (BROKER, CONTROLLER, WORKER)

@@ -15,7 +15,8 @@ from scheduler.service.lock import Holder, ServiceLock, holder
 from scheduler.service.logs import last_line, open_log, rotate
 from scheduler.service.roles import ALL, child_environment, roles
 from scheduler.service.supervisor import Supervisor
-from scheduler.store.database import open_database
+from scheduler.store.creation import create_apart
+from scheduler.store.opening import open_database
 
 READY_SECONDS = 60.0
 
@@ -49,7 +50,7 @@ def prepare(settings: Settings, devices: str | None) -> None:
     settings.create_home()
     broker_address(settings)  # refuse what is none here, where the person sees it
     _check_devices(settings, devices or settings.devices)
-    prepare_database(settings, devices)
+    prepare_database(settings)
 
 
 def lock_path(settings: Settings, only: tuple[str, ...] = ALL) -> Path:
@@ -58,26 +59,13 @@ def lock_path(settings: Settings, only: tuple[str, ...] = ALL) -> Path:
     return settings.service_lock.with_name(f"service-{'-'.join(sorted(only))}.lock")
 
 
-def prepare_database(settings: Settings, devices: str | None) -> None:
+def prepare_database(settings: Settings) -> None:
     """Make the database if there is none; SchemaMismatch if there is another revision's."""
     try:
         open_database(settings, lean=True).close()
     except NoDatabase:
-        _make_database(settings, devices)
+        create_apart(settings)
         open_database(settings, lean=True).close()
-
-
-def _make_database(settings: Settings, devices: str | None) -> None:
-    made = subprocess.run(
-        python_command("scheduler.service.prepare"),
-        env=child_environment(settings, devices),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode != 0:
-        message, _, hint = made.stderr.strip().rpartition("\nhint: ")
-        raise MmqError(message or hint or "the database could not be made", hint=hint if message else None)
 
 
 def _in_background(settings: Settings, devices: str | None) -> int:

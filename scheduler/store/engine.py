@@ -14,7 +14,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 
 from scheduler.errors import MmqError, Unreachable, UsageError
 from scheduler.store import sqlite
-from scheduler.store.database import Row, sqlite_path, without_password
+from scheduler.store.database import Row
+from scheduler.store.location import sqlite_path, without_password
 
 WRITER_LOCK = 0x6D6D71  # "mmq"
 

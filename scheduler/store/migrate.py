@@ -11,7 +11,7 @@ from sqlalchemy import Connection, event, text
 import migrations
 from scheduler.errors import MmqError
 from scheduler.store import engine as engines
-from scheduler.store.database import refuse_newer
+from scheduler.store.revisions import refuse_newer
 
 
 def configuration(connection: Connection | None = None) -> Config:

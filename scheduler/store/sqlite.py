@@ -10,17 +10,12 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from scheduler.errors import MmqError, NotPermitted
+from scheduler.store.database import Reader, Row
 
-Row = dict[str, Any]
-
-WAL_RESET_FIXED = (
-    3,
-    51,
-    3,
-)  # before it, connections that write and checkpoint at once can corrupt a WAL database
+WAL_RESET_FIXED = (3, 51, 3)  # before it, connections that write and checkpoint at once can corrupt a WAL database
 BUSY_SECONDS = 30.0
 
 
@@ -84,11 +79,7 @@ def is_ours_to_explain(error: Exception) -> bool:
     )
 
 
-class _Reader(Protocol):
-    def query(self, sql: str, **parameters: object) -> list[Row]: ...
-
-
-def broken_pages(reader: _Reader) -> list[str]:
+def broken_pages(reader: Reader) -> list[str]:
     """SQLite's own checks: of the pages and indexes, and of rows that refer to none."""
     pages = [str(row["integrity_check"]) for row in reader.query("PRAGMA integrity_check")]
     strays = reader.query("PRAGMA foreign_key_check")

@@ -12,10 +12,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from scheduler.config import Settings
-from scheduler.errors import MmqError, SchemaMismatch, UsageError
+from scheduler.errors import MmqError, UsageError
 from scheduler.store import sqlite
-from scheduler.store.database import connect, head, refuse_newer, sqlite_path
+from scheduler.store.drivers import connect
 from scheduler.store.filesystem import refuse_network_file_system
+from scheduler.store.location import sqlite_path
+from scheduler.store.revisions import head, missing, refuse_newer
 
 
 def upgrade(settings: Settings) -> Path | None:
@@ -59,7 +61,7 @@ def backup(settings: Settings, target: Path) -> None:
     if path is None:
         raise UsageError("a PostgreSQL store is backed up by its own tools", hint="pg_dump --help")
     if not path.exists():
-        raise SchemaMismatch(f"there is no database at {path} yet", hint="mmq up")
+        raise missing(str(path))
     _copy(path, target)
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from scheduler.cli.run import run
 from scheduler.config import Settings
-from scheduler.store.database import Database, open_database
+from scheduler.store.database import Database
+from scheduler.store.opening import open_database
 from scheduler.store.upgrade import upgrade
 
 REPOSITORY = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ from scheduler.cli.logfile import LogFile
 from scheduler.config import Settings
 from scheduler.jobs.states import EndReason
 from scheduler.store import attempts, jobs
-from scheduler.store.database import Database, open_database
+from scheduler.store.database import Database
+from scheduler.store.opening import open_database
 from tests.acceptance.conftest import Mmq
 from tests.store.samples import ends, queued, running, with_device
 

@@ -16,7 +16,8 @@ from scheduler.jobs.jobfile import load
 from scheduler.jobs.spec import JobSpec, encode
 from scheduler.processes.liveness import process_started
 from scheduler.store import jobs
-from scheduler.store.database import Database, open_database
+from scheduler.store.database import Database
+from scheduler.store.opening import open_database
 from scheduler.store.records import Job, NewJob
 
 MIB = 1024**2

@@ -16,7 +16,7 @@ import pytest
 from scheduler.broker.doorbell import Doorbell, ring
 from scheduler.controller.loop import Stop, run
 from scheduler.store import attempts, heartbeats, jobs
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 from tests.controller.bench import MIB, Bench, settings_at
 
 PATIENCE_SECONDS = 30.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.config import Settings
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 from tests.running.stage import Stage
 
 

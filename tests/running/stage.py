@@ -21,7 +21,7 @@ from scheduler.processes.interpreter import python_command, with_source
 from scheduler.processes.liveness import process_started
 from scheduler.processes.locks import holders
 from scheduler.store import attempts, devices, jobs
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt, Job, NewAttempt, NewJob
 from worker.rundir import RunDir
 

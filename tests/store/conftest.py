@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from scheduler.config import Settings
-from scheduler.store.database import Database, open_database
+from scheduler.store.database import Database
+from scheduler.store.opening import open_database
 from tests.store.samples import settings_at, with_device
 
 POSTGRES_URL = os.environ.get("MMQ_TEST_POSTGRES_URL")

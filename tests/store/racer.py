@@ -10,7 +10,8 @@ from typing import Any
 from scheduler.errors import MmqError
 from scheduler.jobs.states import EndReason
 from scheduler.store import attempts, jobs
-from scheduler.store.database import Database, open_database
+from scheduler.store.database import Database
+from scheduler.store.opening import open_database
 from tests.store.samples import DEVICE, GIB, ends, new_attempt, new_job, settings_at, start
 
 

@@ -190,7 +190,7 @@ def test_killed_in_the_middle_it_starts_again(at_home: Settings) -> None:
 
 def test_several_at_once_do_it_once(at_home: Settings) -> None:
     code = (
-        "import sys; from pathlib import Path; from scheduler.store.database import open_database;"
+        "import sys; from pathlib import Path; from scheduler.store.opening import open_database;"
         " from tests.store.samples import settings_at;"
         " print(open_database(settings_at(Path(sys.argv[1])), lean=True, create=True).revision())"
     )

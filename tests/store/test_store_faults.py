@@ -13,8 +13,11 @@ import pytest
 from scheduler.config import Settings
 from scheduler.errors import MmqError, SchemaMismatch, Unreachable, UsageError
 from scheduler.store import engine, jobs, sqlite
-from scheduler.store.database import Database, connect, open_database, sqlite_path, without_password
+from scheduler.store.database import Database
+from scheduler.store.drivers import connect
 from scheduler.store.filesystem import refuse_network_file_system
+from scheduler.store.location import sqlite_path, without_password
+from scheduler.store.opening import open_database
 from tests.store.samples import new_job, queued, settings_at
 
 
@@ -203,7 +206,7 @@ from contextlib import closing
 from pathlib import Path
 sys.modules["pysqlite3"] = sys.modules["pysqlite3.dbapi2"] = None
 from scheduler.store import sqlite, jobs
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 from tests.store.samples import queued, settings_at
 sqlite.WAL_RESET_FIXED = (99,)
 for lean in (True, False):

@@ -10,7 +10,7 @@ from scheduler.cli import context
 from scheduler.config import Settings
 from scheduler.errors import MmqError, NoDatabase
 from scheduler.service.up import prepare_database
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 from tests.store.samples import queued, settings_at
 
 
@@ -30,7 +30,7 @@ def test_an_empty_file_is_no_database(broken_off: Settings) -> None:
 
 
 def test_the_service_finishes_a_first_start_that_was_broken_off(broken_off: Settings) -> None:
-    prepare_database(broken_off, None)
+    prepare_database(broken_off)
     open_database(broken_off, lean=True).close()
 
 
@@ -61,6 +61,6 @@ def test_a_database_cut_to_nothing_is_not_replaced_where_jobs_have_run(broken_of
         open_database(broken_off, lean=True, create=True)
     assert caught.value.hint == f"ls {broken_off.home / 'backups'}"
     with pytest.raises(MmqError, match="jobs have run here"):
-        prepare_database(broken_off, None)
+        prepare_database(broken_off)
     with pytest.raises(MmqError, match="jobs have run here"), context.store(broken_off, create=True):
         pass

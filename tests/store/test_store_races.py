@@ -14,7 +14,8 @@ import pytest
 from scheduler.config import Settings
 from scheduler.jobs.states import EndReason, JobState
 from scheduler.store import attempts, audit, devices, jobs, sqlite
-from scheduler.store.database import Database, open_database
+from scheduler.store.database import Database
+from scheduler.store.opening import open_database
 from tests.store.racer import act_once
 from tests.store.samples import GIB, admitted, ends, new_attempt, queued, settings_at, start, with_device
 

@@ -147,7 +147,7 @@ def test_the_lean_way_in_loads_nothing_heavy(
         pytest.skip("of the lean driver")
     first = "from scheduler.store import views" if "views" in imports else "from scheduler.store import jobs"
     code = (
-        "import sys; from scheduler.config import Settings; from scheduler.store.database import open_database;"
+        "import sys; from scheduler.config import Settings; from scheduler.store.opening import open_database;"
         f"{first}; db = open_database(Settings.from_environment(), lean=True); {imports}; print(*sys.modules)"
     )
     loaded = subprocess.run(

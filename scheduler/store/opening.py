@@ -1,0 +1,46 @@
+"""The door to the store: how it is opened, its revision checked, and made where there is none."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from scheduler.config import Settings
+from scheduler.store.database import Database
+from scheduler.store.drivers import connect
+from scheduler.store.filesystem import refuse_network_file_system
+from scheduler.store.location import sqlite_path
+from scheduler.store.revisions import check_revision, missing
+
+
+def open_database(settings: Settings, *, lean: bool, create: bool = False) -> Database:
+    """Open the store and check its revision; with `create`, make the schema where there is none yet.
+
+    Raises NoDatabase where there is no store, SchemaMismatch for one of another revision; MmqError where it can't be
+    read.
+    """
+    if create:
+        from scheduler.store.upgrade import create_missing  # Alembic: too heavy for every command
+
+        create_missing(settings)
+    path = sqlite_path(settings.database_url)
+    if path is not None:
+        refuse_network_file_system(path)
+        if not path.exists():
+            raise missing(str(path))
+    database = connect(settings.database_url, lean=lean)
+    try:
+        check_revision(database.revision(), settings.database_url)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+@contextmanager
+def open_if_any(settings: Settings) -> Iterator[Database | None]:
+    """Open the store by its lean driver; None where there is none: for who neither makes one nor needs one."""
+    path = sqlite_path(settings.database_url)
+    if path is not None and not path.exists():
+        yield None
+        return
+    with closing(open_database(settings, lean=True)) as database:
+        yield database
