@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from scheduler.errors import UsageError
+
+_ELSEWHERE = "export MMQ_HOME=/another/folder"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -20,8 +24,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        state = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-        home = Path(environment.get("MMQ_HOME") or Path(state) / "mmq").absolute()
+        home = _home(environment)
         return cls(
             home=home,
             database_url=environment.get("MMQ_DATABASE_URL") or f"sqlite:///{home / 'mmq.db'}",
@@ -77,6 +80,21 @@ class Settings:
     def ledger_dir(self) -> Path:
         """One directory a virtual device: who holds how much of it."""
         return self.home / "ledger"
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    told = environment.get("MMQ_HOME")
+    state = environment.get("XDG_STATE_HOME")
+    try:
+        home = Path(told or Path(state or Path.home() / ".local" / "state") / "mmq").absolute()
+        str(home).encode()
+    except RuntimeError:
+        raise UsageError("this user has no home directory to keep mmq's state in", hint=_ELSEWHERE) from None
+    except UnicodeEncodeError:
+        raise UsageError(f"mmq's home {str(told or state)!a} is no UTF-8 text", hint=_ELSEWHERE) from None
+    if "?" in str(home):  # in a database URL, the path ends there
+        raise UsageError(f"mmq's home {home} may have no question mark in its name", hint=_ELSEWHERE)
+    return home
 
 
 def _real_user() -> str:

@@ -17,8 +17,9 @@ from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt
 from worker.classification import Ending, Exit
 from worker.ending import conclude, conclude_seen, recorded_outcome
+from worker.hearing import Hearing
 from worker.process import AdoptedProcess, evict
-from worker.progress import NOTED, Told
+from worker.progress import NOTED
 from worker.reporting import Reporter
 from worker.rundir import RunDir
 from worker.shimlog import log
@@ -39,26 +40,24 @@ def adopt(settings: Settings, attempt: Attempt, run: RunDir, reporter: Reporter,
         conclude(settings, run, reporter, outcome)
         return
     reporter.alive(time.time())
-    told = Told()
+    hearing = Hearing(Tail(run.events, attempt.number), reporter, _noted_until(settings, attempt))
     process = living_trainer(attempt, run)
     if process is None:
         evict(run.trainer_lock, grace_seconds=0)
-        ending = last_words(attempt, run, told)
+        ending = last_words(attempt, run, hearing)
     else:
         log(f"adopted trainer {process.pid}")
         reporter.started(process, time.time())
         supervision = Supervision(
             process=process,
             run=run,
-            tail=Tail(run.events, attempt.number),
+            hearing=hearing,
             reporter=reporter,
             patience=patience,
             ran_seconds=max(0.0, time.time() - (attempt.started_at or time.time())),
-            noted_until=_noted_until(settings, attempt),
-            told=told,
         )
         ending = supervision.watch()
-    conclude_seen(settings, run, reporter, ending, told)
+    conclude_seen(settings, run, reporter, ending, hearing.told)
 
 
 def living_trainer(attempt: Attempt, run: RunDir) -> AdoptedProcess | None:
@@ -73,13 +72,12 @@ def living_trainer(attempt: Attempt, run: RunDir) -> AdoptedProcess | None:
     return None
 
 
-def last_words(attempt: Attempt, run: RunDir, told: Told) -> Ending:
+def last_words(attempt: Attempt, run: RunDir, hearing: Hearing) -> Ending:
     """The end of a trainer that nobody saw end, by its own events."""
-    for event in Tail(run.events, attempt.number).read():
-        told.take(event)
+    hearing.listen()
     rebooted = attempt.boot_id not in (None, boot_id())
-    log(f"nobody is alive{', the host was rebooted' if rebooted else ''}; last word: {told.last}")
-    return Ending(exit=Exit(), last=told.last, result_exists=run.result_exists())
+    log(f"nobody is alive{', the host was rebooted' if rebooted else ''}; last word: {hearing.told.last}")
+    return Ending(exit=Exit(), last=hearing.told.last, result_exists=run.result_exists())
 
 
 def _just_claimed(attempt: Attempt) -> bool:

@@ -29,6 +29,7 @@ from scheduler.store.records import Attempt, Job, Orders, Outcome
 from worker.adoption import adopt
 from worker.ending import conclude, conclude_seen, could_not_start
 from worker.environment import trainer_environment
+from worker.hearing import Hearing
 from worker.process import OwnProcess, evict
 from worker.reporting import Reporter
 from worker.rundir import RunDir
@@ -154,9 +155,11 @@ def run_trainer(task: Task, reporter: Reporter) -> None:
         return
     log(f"trainer {process.pid} started")
     reporter.started(process, time.time())
-    supervision = Supervision(process=process, run=task.run, tail=tail, reporter=reporter, patience=task.patience())
-    ending = supervision.watch()
-    conclude_seen(task.settings, task.run, reporter, ending, supervision.told)
+    hearing = Hearing(tail, reporter)
+    supervision = Supervision(
+        process=process, run=task.run, hearing=hearing, reporter=reporter, patience=task.patience()
+    )
+    conclude_seen(task.settings, task.run, reporter, supervision.watch(), hearing.told)
 
 
 def own_run(task: Task) -> int:

@@ -5,17 +5,16 @@ the TERM and the KILL; decides nothing about why the trainer ended.
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from scheduler.store.records import Orders
 from worker.caught import caught_signals
 from worker.classification import Ending, Intent
+from worker.hearing import Hearing
 from worker.process import Process, kill_group, oom_kills, sweep, terminate
-from worker.progress import NOTED, Told, happened_at
 from worker.reporting import Reporter
 from worker.rundir import RunDir
 from worker.shimlog import log
-from worker.tail import Tail
 
 BEAT_SECONDS = 1.0
 CANCEL_GRACE_SECONDS = 10.0
@@ -41,12 +40,10 @@ class Supervision:
 
     process: Process
     run: RunDir
-    tail: Tail
+    hearing: Hearing
     reporter: Reporter
     patience: Patience
     ran_seconds: float = 0.0  # before we came
-    noted_until: float | None = None  # a shim before us has put the events up to then into the story
-    told: Told = field(default_factory=Told)
     intent: Intent | None = None
     kill_at: float | None = None  # monotonic
     killed: bool = False
@@ -68,10 +65,10 @@ class Supervision:
                 caught.wait(self.process, BEAT_SECONDS)
         left = sweep(self.process, self.run.trainer_lock)
         log(f"trainer {self.process.pid} ended: {found}" + (f"; killed {left} it left behind" if left else ""))
-        self._read_events()
+        self.hearing.listen()
         return Ending(
             exit=found,
-            last=self.told.last,
+            last=self.hearing.told.last,
             intent=self.intent,
             killed=self.killed,
             result_exists=self.run.result_exists(),
@@ -80,18 +77,10 @@ class Supervision:
         )
 
     def _listen(self) -> None:
-        self._read_events()
-        orders = self.reporter.beat(self.told.progress(), time.time())
+        self.hearing.listen()
+        orders = self.reporter.beat(self.hearing.told.progress(), time.time())
         if orders is not None:
             self._obey(orders)
-
-    def _read_events(self) -> None:
-        for event in self.tail.read():
-            self.told.take(event)
-            if event["event"] in NOTED:
-                at = happened_at(event) or time.time()
-                if self.noted_until is None or at > self.noted_until:
-                    self.reporter.note(event, at)
 
     def _obey(self, orders: Orders) -> None:
         if orders.ended:

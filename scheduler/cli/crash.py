@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 
 from scheduler.config import Settings
+from scheduler.errors import MmqError
 
 
 def write_details(error: Exception) -> Path:
@@ -20,7 +21,7 @@ def write_details(error: Exception) -> Path:
         settings.log_dir.mkdir(mode=0o700, exist_ok=True)
         path = settings.log_dir / name
         path.write_text(text)
-    except OSError:
+    except (OSError, MmqError):
         descriptor, temporary = tempfile.mkstemp(prefix="mmq-", suffix=f"-{name}")
         with os.fdopen(descriptor, "w") as stream:
             stream.write(text)

@@ -38,9 +38,9 @@ class Finding(NamedTuple):
 
 def findings(settings: Settings) -> Iterator[Finding]:
     """Run every check; what one cannot look at is a finding too."""
-    yield from _home(settings)
+    yield from _attempted("home", lambda: _home(settings))
     yield from _packages()
-    yield from _disk(settings)
+    yield from _attempted("disk", lambda: _disk(settings))
     up = lock_held(settings.service_lock)
     yield from _attempted("devices", lambda: _served(settings) if up else _devices(settings))
     yield from _attempted("database", lambda: _store(settings, up=up))
@@ -51,6 +51,8 @@ def _attempted(part: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Fi
         yield from check()
     except MmqError as error:
         yield Finding(part, "wrong", error.message, error.hint)
+    except OSError as error:
+        yield Finding(part, "wrong", f"{error.filename}: {error.strerror}")
 
 
 def _home(settings: Settings) -> Iterator[Finding]:

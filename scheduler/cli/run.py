@@ -9,7 +9,7 @@ import click
 
 from scheduler.cli.group import mmq
 from scheduler.cli.terminal import say
-from scheduler.errors import ExitCode, MmqError
+from scheduler.errors import ExitCode, MmqError, NotPermitted
 
 INTERRUPTED = 130
 
@@ -30,6 +30,8 @@ def run(arguments: Sequence[str] | None) -> int:
         return _leave_quietly()
     except SystemExit as leaving:  # click's own way out when the reader of a pipe is gone
         return _leave_quietly() if leaving.code == 1 else _code(leaving.code)
+    except OSError as error:
+        return _tell(_of_the_world(error))
     except Exception as error:  # noqa: BLE001  the last line of defence: a person never sees a traceback
         return _unexpected(error)
     return _code(code)
@@ -64,6 +66,13 @@ def _tell(error: MmqError) -> int:
     for each in getattr(error, "errors", (error,)):
         say("error", each.message, hint=each.hint)
     return int(error.exit_code)
+
+
+def _of_the_world(error: OSError) -> MmqError:
+    """An error that is not mmq's own: a file that can't be read or written, a full disk."""
+    kind = NotPermitted if isinstance(error, PermissionError) else MmqError
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return kind(f"{where}{error.strerror or error}", hint="mmq doctor")
 
 
 def _leave_quietly() -> int:

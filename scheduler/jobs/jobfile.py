@@ -34,6 +34,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec, str]
 def read(path: str | Path, overrides: Sequence[str] = (), *, with_files: bool = True) -> JobFile:
     """Do as `load`, for who has more to check; an estimate needs none of the files that the job names."""
     shown, where = str(path), Path(path)
+    _require_text(where)
     text = _read(where)
     spec, problems = parse(text, file=shown, overrides=overrides, default_name=where.stem)
     spec = checks.resolve_paths(spec, where.absolute().parent)
@@ -73,6 +74,16 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise FileError("is not UTF-8 text", file=str(path), line=line, hint="save it as UTF-8") from None
+
+
+def _require_text(path: Path) -> None:
+    """Refuse a file in a directory whose name is no text: the paths in it become absolute, and are stored as text."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise FileError(
+            "has a path that is no UTF-8 text", file=ascii(str(path)), hint="rename its directory"
+        ) from None
 
 
 def _override(value: dict[str, Any], overrides: Sequence[str]) -> dict[document.Path, str]:

@@ -67,10 +67,11 @@ def test_a_trainer_killed_while_adopted_is_lost(stage: Stage) -> None:
 
 
 def test_a_trainer_that_ended_while_nobody_looked_is_done(stage: Stage) -> None:
-    attempt = orphaned(stage, stage.running({"steps": 2, "pause": 1}))
+    attempt = orphaned(stage, stage.running({"steps": 2, "pause": 1, "out_of_memory_at": 2}))
     until(lambda: process_started(attempt.pid or 0) is None)
     assert stage.shim(attempt, "--adopt") == 0
     assert stage.end(attempt) == (EndReason.DONE, JobState.SUCCEEDED)
+    assert stage.kinds(attempt).count("out_of_memory") == 1
 
 
 def test_both_killed_is_lost(stage: Stage) -> None:
