@@ -23,7 +23,6 @@ def upgrade() -> None:
         sa.Column("total_bytes", sa.BigInteger(), nullable=False),
         sa.Column("capability", sa.Text(), nullable=True),
         sa.Column("present", sa.Integer(), nullable=False),
-        sa.Column("seen_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_devices"),
     )
     op.create_table(
@@ -31,7 +30,6 @@ def upgrade() -> None:
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("answer", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
-        sa.Column("used_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_footprints"),
     )
     op.create_table(
@@ -169,7 +167,6 @@ def upgrade() -> None:
         sa.Column("attempt_id", sa.Integer(), nullable=False),
         sa.Column("device_id", sa.Text(), nullable=False),
         sa.Column("reserved_bytes", sa.BigInteger(), nullable=False),
-        sa.Column("created_at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(["attempt_id"], ["attempts.id"], name="fk_reservations_attempt_id"),
         sa.ForeignKeyConstraint(["device_id"], ["devices.id"], name="fk_reservations_device_id"),
         sa.PrimaryKeyConstraint("attempt_id", "device_id", name="pk_reservations"),

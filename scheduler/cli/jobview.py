@@ -9,12 +9,13 @@ from typing import Any
 
 from scheduler.cli.terminal import Column, Line, one_line, table
 from scheduler.config import Settings
+from scheduler.jobs.states import JobState
 from scheduler.units import format_bytes, format_duration
 
 Row = dict[str, Any]
 
-STATES = ("queued", "held", "admitted", "running", "succeeded", "failed", "cancelled")
-ENDED = ("succeeded", "failed", "cancelled")
+STATES = tuple(state.value for state in JobState)
+ENDED = tuple(state.value for state in JobState if state.ended)
 _COLOURS = {"running": "cyan", "admitted": "cyan", "succeeded": "green", "failed": "red", "held": "dim"}
 _COLUMNS = (
     Column("id", "ID", right=True),
@@ -39,12 +40,9 @@ _COPIED = (
 def as_json(row: Row, settings: Settings) -> Row:
     """The stable fields of a job, and some more. Peaks are what a device shows for the process."""
     job = {key: row[key] for key in _COPIED}
-    waits = row["state"] in ("queued", "held")
     return job | {
         "user": row["user_name"],
-        "waiting": row["waiting"] if waits else None,
-        "waiting_code": row["waiting_code"] if waits else None,
-        "device": None if waits else row["device"],
+        "device": None if row["state"] in ("queued", "held") else row["device"],  # not that of an attempt before
         "predicted_peak_bytes": _first(row, "predicted_process_bytes", "predicted_reserved_bytes"),
         "measured_peak_bytes": _first(row, "measured_process_bytes", "measured_reserved_bytes"),
         "run_dir": str(settings.run_dir(row["id"])),
@@ -89,8 +87,8 @@ def line(job: Row) -> Line:
 
 def remark(job: Row) -> str | None:
     """Why it waits, or why it ended, in words; None for what needs none."""
-    if job["state"] in ("queued", "held"):
-        return one_line(job["waiting"] or "waits to be looked at")
+    if job["waiting"] is not None:
+        return one_line(job["waiting"])
     if job["state"] in ("failed", "cancelled"):
         reason = (job["reason"] or "").replace("_", " ")
         message = one_line(job["message"] or "")

@@ -44,9 +44,7 @@ def stories(database: Database, settings: Settings, refs: Sequence[str]) -> list
 
 
 def _told(story: views.Story, settings: Settings) -> Told:
-    latest: Row = next((row for row in story.attempts if row["id"] == story.job["attempt_id"]), {})
-    joined = dict.fromkeys(ATTEMPT_FIELDS) | latest | story.job | {"attempt": latest.get("number")}
-    job = jobview.as_json(joined, settings) | {
+    job = jobview.as_json(story.job, settings) | {
         "spec": json.loads(story.job["spec"]),
         "code_version": story.job["code_version"],
         "source_path": story.job["source_path"],
@@ -56,14 +54,6 @@ def _told(story: views.Story, settings: Settings) -> Told:
     attempts = [row | {"plan": json.loads(row["plan"])} for row in story.attempts]
     events = [row | {"detail": json.loads(row["detail"])} for row in story.events]
     return Told(job, attempts, events, story.depends_on, story.needed_by)
-
-
-# What `jobview` reads of the latest attempt.
-ATTEMPT_FIELDS = (
-    "host device micro_batch accumulation_steps reserved_bytes predicted_reserved_bytes predicted_process_bytes"
-    " measured_reserved_bytes measured_process_bytes step total_steps first_loss loss tokens_per_second eta_seconds"
-    " heartbeat_at"
-).split()
 
 
 def as_json(told: Sequence[Told], devices: list[Row]) -> Row:
@@ -85,7 +75,7 @@ def _lines(told: Told) -> Iterator[str]:
     yield paint(f"job {job['id']}  {one_line(job['name'])}", "bold") + f"  ({job['kind']}, {one_line(job['user'])})"
     facts = {
         "state": _state(job),
-        "waits": jobview.remark(job) if job["state"] in ("queued", "held") else None,
+        "waits": jobview.remark(job) if job["waiting"] is not None else None,
         "reason": jobview.remark(job) if job["state"] in jobview.ENDED else None,
         "plan": _plan(told),
         "progress": _progress(job),

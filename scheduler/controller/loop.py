@@ -1,5 +1,6 @@
 """When the controller works: on a ring of the doorbell, on a timer, until a signal asks it to end."""
 
+import contextlib
 import select
 import signal
 import socket
@@ -39,11 +40,10 @@ class Stop:
         return self._reader.fileno()
 
     def request(self, *_: object) -> None:
-        """Ask; as a signal handler it does no more, and the signal itself wakes the loop."""
+        """Ask, from a signal handler or another thread."""
         self.requested = True
-
-    def wake(self) -> None:
-        self._writer.send(b"!")
+        with contextlib.suppress(BlockingIOError):  # it has been woken often enough
+            self._writer.send(b"!")
 
     def close(self) -> None:
         self._reader.close()

@@ -21,7 +21,7 @@ from scheduler.controller.sight import Lookout, Sight
 from scheduler.controller.snapshot import take
 from scheduler.devices.device import Devices
 from scheduler.jobs.states import WaitCode
-from scheduler.store import attempts, heartbeats, queueing
+from scheduler.store import attempts, heartbeats, views
 from scheduler.store import devices as device_rows
 from scheduler.store.database import Database
 from scheduler.store.observations import raise_process_peaks
@@ -62,7 +62,7 @@ class Controller:
     def reconcile(self) -> None:
         """See which devices there are, and publish what live attempts need."""
         now = self.clock()
-        device_rows.upsert(self.db, self._lookout.discover(), self.settings.host, at=now)
+        device_rows.upsert(self.db, self._lookout.discover(), self.settings.host)
         reconcile(attempts.live(self.db, self.settings.host), self._dispatch, now=now)
 
     def cycle(self) -> bool:
@@ -85,7 +85,7 @@ class Controller:
         self._note_shortages(decisions)
         self._publish_again()
         self._beat(now)
-        return queueing.unsettled(self.db)
+        return views.unended(self.db)
 
     def _look(self, now: float) -> Sight:
         sight = self._lookout.look()

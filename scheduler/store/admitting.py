@@ -15,12 +15,11 @@ def admit(db: Database, job_id: int, new: NewAttempt, *, at: float) -> Attempt |
         attempt_id = _insert(tx, job_id, new, at)
         for device_id, reserved_bytes in new.reservations.items():
             tx.execute(
-                "INSERT INTO reservations (attempt_id, device_id, reserved_bytes, created_at)"
-                " VALUES (:attempt_id, :device_id, :reserved_bytes, :at)",
+                "INSERT INTO reservations (attempt_id, device_id, reserved_bytes)"
+                " VALUES (:attempt_id, :device_id, :reserved_bytes)",
                 attempt_id=attempt_id,
                 device_id=device_id,
                 reserved_bytes=reserved_bytes,
-                at=at,
             )
         tx.execute(
             "UPDATE jobs SET attempt_id = :attempt_id WHERE id = :job_id",

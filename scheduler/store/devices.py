@@ -42,17 +42,17 @@ class ReadingFacts(Protocol):
     def error(self) -> str | None: ...
 
 
-def upsert(db: Database, devices: Iterable[DeviceFacts], host: str, *, at: float) -> None:
+def upsert(db: Database, devices: Iterable[DeviceFacts], host: str) -> None:
     """Store what a host has now; its devices not among these stay, marked absent."""
     with db.transaction() as tx:
         tx.execute("UPDATE devices SET present = 0 WHERE host = :host", host=host)
         for device in devices:
             tx.execute(
-                "INSERT INTO devices (id, host, kind, number, name, total_bytes, capability, present, seen_at)"
-                " VALUES (:id, :host, :kind, :number, :name, :total_bytes, :capability, 1, :at)"
+                "INSERT INTO devices (id, host, kind, number, name, total_bytes, capability, present)"
+                " VALUES (:id, :host, :kind, :number, :name, :total_bytes, :capability, 1)"
                 " ON CONFLICT (id) DO UPDATE SET host = excluded.host, kind = excluded.kind,"
                 " number = excluded.number, name = excluded.name, total_bytes = excluded.total_bytes,"
-                " capability = excluded.capability, present = 1, seen_at = excluded.seen_at",
+                " capability = excluded.capability, present = 1",
                 id=device.id,
                 host=host,
                 kind=device.kind,
@@ -60,17 +60,11 @@ def upsert(db: Database, devices: Iterable[DeviceFacts], host: str, *, at: float
                 name=device.name,
                 total_bytes=device.total_bytes,
                 capability=device.capability,
-                at=at,
             )
 
 
-def write_reading(db: Database, reading: ReadingFacts) -> None:
-    """Replace the latest look at a device."""
-    write_readings(db, [reading])
-
-
 def write_readings(db: Database, readings: Iterable[ReadingFacts]) -> None:
-    """Replace the latest look at several devices, in one transaction."""
+    """Replace the latest look at each of these devices, in one transaction."""
     with db.transaction() as tx:
         for reading in readings:
             tx.execute(

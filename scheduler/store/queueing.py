@@ -39,11 +39,6 @@ def unexplained(db: Reader, *, limit: int) -> list[Queued]:
     return _jobs(db, f"AND waiting_code IN ('{WaitCode.NEW}', '{WaitCode.REQUEUED}')", limit)
 
 
-def unsettled(db: Reader) -> bool:
-    """Whether any job is queued, admitted or running."""
-    return bool(db.query("SELECT 1 AS one FROM jobs WHERE state IN ('queued', 'admitted', 'running') LIMIT 1"))
-
-
 def _jobs(db: Reader, condition: str, limit: int) -> list[Queued]:
     # Sorted by id alone first: the rows are large, and most of a long queue is not wanted.
     rows = db.query(

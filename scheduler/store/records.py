@@ -94,7 +94,6 @@ class Reservation(Record, frozen=True, kw_only=True):
     attempt_id: int
     device_id: str
     reserved_bytes: int
-    created_at: float
 
 
 class Event(Record, frozen=True, kw_only=True):
@@ -117,7 +116,6 @@ class Device(Record, frozen=True, kw_only=True):
     total_bytes: int
     capability: str | None
     present: int
-    seen_at: float
 
 
 class Reading(Record, frozen=True, kw_only=True):
@@ -133,7 +131,6 @@ class Footprint(Record, frozen=True, kw_only=True):
     key: str
     answer: str
     created_at: float
-    used_at: float
 
 
 class Heartbeat(Record, frozen=True, kw_only=True):

@@ -93,9 +93,9 @@ class Attempt(Table):
     micro_batch: Mapped[int]  # as it is now; an out-of-memory in the trainer halves it
     accumulation_steps: Mapped[int]
     reserved_bytes: Mapped[int]
-    predicted_allocated_bytes: Mapped[int | None]
-    predicted_reserved_bytes: Mapped[int | None]
-    predicted_process_bytes: Mapped[int | None]
+    predicted_allocated_bytes: Mapped[int | None]  # of the plan as admitted, whatever the trainer halves later:
+    predicted_reserved_bytes: Mapped[int | None]  # the measured peaks are of the whole attempt, and so of that
+    predicted_process_bytes: Mapped[int | None]  # plan too
     measured_allocated_bytes: Mapped[int | None]
     measured_reserved_bytes: Mapped[int | None]
     measured_process_bytes: Mapped[int | None]
@@ -129,7 +129,6 @@ class Reservation(Table):
     attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"), primary_key=True)
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True, index=True)
     reserved_bytes: Mapped[int]
-    created_at: Mapped[float]
 
 
 class Event(Table):
@@ -159,7 +158,6 @@ class Device(Table):
     total_bytes: Mapped[int]
     capability: Mapped[str | None]  # compute capability "8.9"; cuda only
     present: Mapped[int] = mapped_column(Integer)  # 0 or 1
-    seen_at: Mapped[float]
 
 
 class Reading(Table):
@@ -181,7 +179,6 @@ class Footprint(Table):
     key: Mapped[str] = mapped_column(primary_key=True)
     answer: Mapped[str]  # JSON
     created_at: Mapped[float]
-    used_at: Mapped[float]
 
 
 class Heartbeat(Table):

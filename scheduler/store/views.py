@@ -49,7 +49,7 @@ class Overview(NamedTuple):
 
 
 class Story(NamedTuple):
-    job: Row  # every column
+    job: Row  # with its latest attempt, as in the overview, and what it was asked
     attempts: list[Row]
     events: list[Row]
     depends_on: list[Row]  # id, name, state
@@ -82,11 +82,12 @@ def _jobs(reader: Reader, filters: Filters, condition: str, user: dict[str, str]
 def story(db: Database, job_id: int) -> Story:
     """All there is to tell of one job; NoSuchJob."""
     with db.snapshot() as reader:
-        rows = reader.query("SELECT * FROM jobs WHERE id = :job_id", job_id=job_id)
+        rows = reader.query(f"{JOB}jobs.id = :job_id", job_id=job_id)
         if not rows:
             raise NoSuchJob(f"there is no job {job_id}", hint="mmq status --all")
+        asked = reader.query("SELECT spec, code_version, source_path FROM jobs WHERE id = :job_id", job_id=job_id)
         return Story(
-            job=rows[0],
+            job=rows[0] | asked[0],
             attempts=reader.query("SELECT * FROM attempts WHERE job_id = :job_id ORDER BY number", job_id=job_id),
             events=reader.query("SELECT * FROM events WHERE job_id = :job_id ORDER BY id", job_id=job_id),
             depends_on=reader.query(

@@ -69,6 +69,18 @@ def test_a_fault_of_our_own_is_one_line_and_a_file(
     assert "Traceback" in details.read_text()
 
 
+def test_the_world_s_errors_are_one_line_and_no_fault_of_ours(
+    mmq: Mmq, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(settings.home))
+
+    monkeypatch.setattr("scheduler.cli.context.open_database", denied)
+    told = mmq("status")
+    assert (told.code, told.out) == (6, "")
+    assert told.err == f"error: {settings.home}: Permission denied\n  hint: mmq doctor\n"
+
+
 def test_an_interrupt_ends_quietly(mmq: Mmq, store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -12,6 +12,7 @@ from scheduler.jobs.states import EndReason
 from scheduler.store import attempts, devices
 from scheduler.store.database import Database
 from scheduler.store.heartbeats import beat
+from scheduler.store.observations import explain_admitted
 from scheduler.store.records import Progress, Reading
 from tests.acceptance.conftest import Mmq
 from tests.store.samples import DEVICE, ends, queued, running, with_device
@@ -45,7 +46,7 @@ def busy(store: Database) -> Database:
         utilisation=0.5,
         error=None,
     )
-    devices.write_reading(store, reading)
+    devices.write_readings(store, [reading])
     return store
 
 
@@ -95,6 +96,17 @@ def test_without_a_service_gpus_looks_itself(mmq: Mmq) -> None:
     done = mmq("gpus", "--json")
     assert [device["device"] for device in json.loads(done.out)["devices"]] == ["virtual:0", "virtual:1"]
     assert "a look of our own" in done.err
+
+
+def test_an_admitted_job_that_no_worker_can_be_told_of_says_so(mmq: Mmq, busy: Database) -> None:
+    (job,) = busy.query("SELECT id FROM jobs WHERE state = 'running' LIMIT 1")
+    with busy.transaction() as tx:
+        tx.execute("UPDATE jobs SET state = 'admitted' WHERE id = :id", id=job["id"])
+    explain_admitted(busy, job["id"], ("broker", "admitted, but the worker can't be told: the broker is away"))
+    shown = json.loads(mmq("status", str(job["id"]), "--json").out)["jobs"][0]
+    assert (shown["waiting_code"], shown["state"]) == ("broker", "admitted")
+    assert "the worker can't be told" in mmq("status").out
+    assert "the worker can't be told" in mmq("status", str(job["id"])).out
 
 
 def test_the_table_is_readable_at_80_columns(mmq: Mmq, busy: Database) -> None:

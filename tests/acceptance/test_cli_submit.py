@@ -102,6 +102,24 @@ def test_a_broken_data_line_is_refused(mmq: Mmq, store: Database, job_file: Path
     assert count(store) == 0
 
 
+def test_a_job_file_in_a_directory_whose_name_is_no_text_is_refused(
+    mmq: Mmq, store: Database, job_file: Path, tmp_path: Path
+) -> None:
+    nameless = tmp_path / os.fsdecode(b"a\xff")
+    nameless.mkdir()
+    (nameless / "tiny.yaml").write_text(job_file.read_text())
+    done = mmq("submit", nameless / "tiny.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert "has a path that is no UTF-8 text" in done.err
+
+
+@pytest.mark.parametrize("name", ["größe", "数据-1", "🦊", "e\u0301"])
+def test_a_name_in_any_script_is_a_name(mmq: Mmq, store: Database, job_file: Path, name: str) -> None:
+    assert mmq("submit", job_file, "--name", name).code == 0
+    assert json.loads(mmq("status", name, "--json").out)["jobs"][0]["name"] == name
+    assert name in mmq("status").out
+
+
 def test_the_same_key_gives_the_same_job(mmq: Mmq, store: Database, job_file: Path) -> None:
     assert [mmq("submit", job_file, "--key", "k").out for _ in range(2)] == ["1\n", "1\n"]
     assert mmq("submit", job_file, "--key", "other").out == "2\n"

@@ -49,7 +49,6 @@ def running(controller: Counts, bell: Doorbell) -> Iterator[None]:
     thread.start()
     yield
     stop.request()
-    stop.wake()
     thread.join(timeout=10)
     assert not thread.is_alive()
     stop.close()
@@ -170,7 +169,6 @@ def test_a_submit_with_a_known_footprint_is_admitted_at_once(bench: Bench) -> No
         wait_for(lambda: jobs.get(bench.db, job_id).attempt_id is not None, "admission")
         taken = time.monotonic() - begun
         stop.request()
-        stop.wake()
         thread.join(timeout=10)
     assert taken < 1.0, f"{taken:.2f} s"  # the bound is for a machine under load
     assert attempts.of_job(bench.db, job_id)[0].reserved_bytes == 180 * MIB

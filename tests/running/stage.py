@@ -56,7 +56,7 @@ class Stage:
         self.settings = settings
         self.grace_seconds = 20
         self.db = open_database(settings, lean=True)
-        devices.upsert(self.db, [Gadget()], settings.host, at=time.time())
+        devices.upsert(self.db, [Gadget()], settings.host)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -66,12 +66,11 @@ def a_device(device_id: str = DEVICE, number: int = 0) -> Device:
         total_bytes=20 * GIB,
         capability=None,
         present=1,
-        seen_at=0.0,
     )
 
 
 def with_device(db: Database) -> None:
-    devices.upsert(db, [a_device()], "here", at=0.0)
+    devices.upsert(db, [a_device()], "here")
 
 
 def queued(db: Database, **changes: Any) -> Job:

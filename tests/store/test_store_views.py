@@ -57,7 +57,7 @@ def test_the_story_of_a_job(db: Database) -> None:
     second = queued(db, name="second", depends_on=(first.id,))
     attempts.finish(db, running(db, first).id, ends(EndReason.EXIT_CODE, exit_code=1), at=5.0)
     told = views.story(db, first.id)
-    assert (told.job["name"], told.job["source"]) == ("first", "kind: sft\n")
+    assert (told.job["name"], told.job["attempt"], told.job["source_path"]) == ("first", 1, "/jobs/tiny.yaml")
     assert [attempt["exit_code"] for attempt in told.attempts] == [1]
     assert [event["to_state"] for event in told.events if event["kind"] == "state"] == [
         "queued",
@@ -72,11 +72,11 @@ def test_the_story_of_a_job(db: Database) -> None:
 
 
 def test_devices_with_their_readings_and_promises(db: Database) -> None:
-    devices.upsert(db, [a_device(), a_device("virtual-1@here", 1)], "here", at=1.0)
-    devices.upsert(db, [a_device("virtual-0@there")], "there", at=1.0)
+    devices.upsert(db, [a_device(), a_device("virtual-1@here", 1)], "here")
+    devices.upsert(db, [a_device("virtual-0@there")], "there")
     reading = Reading(device_id=DEVICE, at=2.0, used_bytes=5 * GIB, processes="", utilisation=0.5, error=None)
     devices.write_readings(db, [_Seen(reading, ((41, GIB),))])
-    devices.write_reading(db, _Seen(reading, ((42, GIB), (43, 0))))
+    devices.write_readings(db, [_Seen(reading, ((42, GIB), (43, 0)))])
     attempt = running(db, queued(db))
     first, second, third = views.devices(db)
     assert (first["id"], first["used_bytes"], first["reserved_bytes"]) == (DEVICE, 5 * GIB, 4 * GIB)
@@ -84,7 +84,7 @@ def test_devices_with_their_readings_and_promises(db: Database) -> None:
     assert (second["number"], second["used_bytes"], second["reserved_bytes"]) == (1, None, 0)
     assert third["host"] == "there"
     assert [(row["job_id"], row["pid"], row["name"]) for row in views.holders(db)] == [(attempt.job_id, 100, "tiny")]
-    devices.upsert(db, [], "here", at=3.0)
+    devices.upsert(db, [], "here")
     assert [row["host"] for row in views.devices(db)] == ["there"]
     assert [device.present for device in devices.list_devices(db)] == [0, 0, 1]
 
@@ -101,10 +101,16 @@ def test_footprints_are_kept_by_key(db: Database) -> None:
     assert footprints.get(db, "k") is None
     footprints.put(db, "k", "{}", at=1.0)
     footprints.put(db, "k", '{"a": 1}', at=2.0)
-    footprints.used(db, "k", at=3.0)
     kept = footprints.get(db, "k")
     assert kept is not None
-    assert (kept.answer, kept.created_at, kept.used_at) == ('{"a": 1}', 2.0, 3.0)
+    assert (kept.answer, kept.created_at) == ('{"a": 1}', 2.0)
+
+
+def test_the_latest_footprints_are_kept(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(footprints, "KEPT", 2)
+    for at, key in enumerate("abcb"):
+        footprints.put(db, key, "{}", at=float(at))
+    assert [footprints.get(db, key) is not None for key in "abc"] == [False, True, True]
 
 
 def test_the_last_sign_of_life_counts(db: Database) -> None:

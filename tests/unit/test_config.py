@@ -1,0 +1,37 @@
+"""Where mmq's home is, and what it may not be."""
+
+from pathlib import Path
+
+import pytest
+
+from scheduler.config import Settings
+from scheduler.errors import UsageError
+
+
+def home_of(**environment: str) -> Path:
+    return Settings.from_environment(environment).home
+
+
+def test_the_home_is_what_was_said_or_where_state_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert home_of() == Path("/home/ada/.local/state/mmq")
+    assert home_of(XDG_STATE_HOME="/state") == Path("/state/mmq")
+    assert home_of(XDG_STATE_HOME="/state", MMQ_HOME="/mine") == Path("/mine")
+    assert home_of(MMQ_HOME="/größer") == Path("/größer")
+
+
+@pytest.mark.parametrize(("home", "reason"), [("/a\udcff", "no UTF-8"), ("/what?", "question mark")])
+def test_a_home_that_a_database_could_not_lie_in_is_refused(home: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        home_of(MMQ_HOME=home)
+
+
+def test_a_user_without_a_home_directory_needs_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert home_of(MMQ_HOME="/mine") == Path("/mine")
+    with pytest.raises(UsageError, match="no home directory") as caught:
+        home_of()
+    assert caught.value.hint == "export MMQ_HOME=/another/folder"
