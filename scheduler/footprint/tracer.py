@@ -32,6 +32,7 @@ class Answer:
     body: str | None = None
     error: str | None = None
     hopeless: bool = False  # the configuration itself is wrong: asking again would not help
+    timed_out: bool = False
 
 
 class Tracer:
@@ -114,7 +115,11 @@ def trace(
 
 def start(command: Sequence[str]) -> subprocess.Popen[str]:
     """Start a child that sees no GPU (a trace on one would create a context of half a GB) and uses one thread."""
-    environment = with_source(os.environ) | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    environment = with_source(os.environ) | {
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "MMQ_TRACER_PARENT": str(os.getpid()),  # it ends with us: nobody else would end it
+    }
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace", env=environment)
 
@@ -128,7 +133,7 @@ def finish(child: subprocess.Popen[str], key: str, request: str, time_limit_seco
             child.kill()
             with contextlib.suppress(OSError, ValueError):
                 child.communicate()
-            return Answer(key=key, error=f"the tracer did not end within {time_limit_seconds:g} s")
+            return Answer(key=key, error=f"the tracer did not end within {time_limit_seconds:g} s", timed_out=True)
     if child.returncode == 0:
         return _read(key, out)
     last = next((line for line in reversed(complaint.splitlines()) if line.strip()), "it said nothing")

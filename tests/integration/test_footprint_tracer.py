@@ -1,6 +1,8 @@
 """The tracer's child: its answer, its errors, its time limit, its end. The child is a script of a few lines."""
 
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -12,6 +14,8 @@ import pytest
 
 from scheduler.footprint.curve import Footprint
 from scheduler.footprint.tracer import Answer, Tracer, trace
+from scheduler.interpreter import with_source
+from scheduler.jobs.liveness import process_started
 
 ECHO = """
 import json, os, sys
@@ -23,6 +27,20 @@ row = {"micro_batch": request["size"], **mode, **sizes, "parts": {}}
 print(json.dumps({"torch": "2", "parameters": 1, "candidates": [row]}))
 """
 REQUEST = {"size": 4}
+ASKER = """
+import sys, time
+from scheduler.footprint.tracer import start
+child = start([sys.executable, "-c", sys.argv[1]])
+print(child.stdout.readline(), flush=True)
+time.sleep(300)
+"""
+TRACES = """
+import os, time
+from trainer.trace.parent import end_with_parent
+end_with_parent()
+print(os.getpid(), flush=True)
+time.sleep(300)
+"""
 
 
 @pytest.fixture
@@ -104,3 +122,24 @@ def test_closing_kills_the_children_and_drops_the_rest(child: Callable[[str], li
     assert not Path(f"/proc/{started.read_text()}").exists()
     assert answers == []
     tracer.ask("d", REQUEST)  # a no-op by now
+
+
+def test_a_tracer_ends_with_whoever_asked() -> None:
+    asker = subprocess.Popen(
+        [sys.executable, "-c", ASKER, TRACES], env=with_source(os.environ), stdout=subprocess.PIPE, text=True
+    )
+    with asker:
+        assert asker.stdout is not None
+        pid = int(asker.stdout.readline())
+        assert process_started(pid) is not None
+        asker.kill()
+    deadline = time.monotonic() + 20
+    while process_started(pid) is not None:
+        assert time.monotonic() < deadline, f"tracer {pid} lives on"
+        time.sleep(0.02)
+
+
+def test_a_tracer_whose_asker_is_gone_does_not_begin() -> None:
+    environment = with_source(os.environ) | {"MMQ_TRACER_PARENT": "0"}
+    ended = subprocess.run([sys.executable, "-m", "trainer.trace"], env=environment, input=b"{}", check=False)
+    assert ended.returncode == 1

@@ -8,11 +8,13 @@ import torch
 
 from trainer.errors import BadConfiguration
 from trainer.trace.footprint import Mode
+from trainer.trace.parent import end_with_parent
 from trainer.trace.request import as_json, read_request
 from trainer.trace.shapes import ShapeMemory
 
 
 def main() -> int:
+    end_with_parent()
     started = time.monotonic()
     torch.set_num_threads(1)
     try:
