@@ -6,7 +6,7 @@ offered those is still in the queue.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -81,7 +81,7 @@ class FootprintBook:
         self._offered, self._offering = self._offering, set()
         for answer in self._tracer.collect():
             if answer.body is None:
-                self._failures[answer.key] = _Failure(answer=answer, at=self._monotonic())
+                self._failures[answer.key] = _Failure(answer=self._judged(answer), at=self._monotonic())
             else:
                 self._failures.pop(answer.key, None)
                 footprints.put(self._db, answer.key, answer.body, at=now)
@@ -92,6 +92,13 @@ class FootprintBook:
         self._incomplete = {key: one for key, one in self._incomplete.items() if key in wanted}
         self._joined = {keys: one for keys, one in self._joined.items() if wanted.issuperset(keys)}
         self._failures = {key: one for key, one in self._failures.items() if key in wanted}
+
+    def _judged(self, answer: Answer) -> Answer:
+        """Give up on what takes too long again: while it is traced, nobody else's job is."""
+        before = self._failures.get(answer.key)
+        if not answer.timed_out or before is None or not before.answer.timed_out:
+            return answer
+        return replace(answer, error=f"{answer.error}, twice", hopeless=True)
 
     def _stage(self, request: Request) -> Footprint | None:
         self._wanted.add(request.key)

@@ -80,6 +80,7 @@ class ScriptedTracer:
             body=None if error else body,
             error=error.error if error else None,
             hopeless=error.hopeless if error else False,
+            timed_out=error.timed_out if error else False,
         )
 
     def collect(self) -> list[Answer]:

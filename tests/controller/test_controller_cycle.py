@@ -178,6 +178,17 @@ def test_a_tracer_that_fails(bench: Bench, hopeless: bool) -> None:
         assert len(bench.tracer.asked) == 1
 
 
+def test_a_tracer_that_does_not_end_is_asked_once_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.controller.footprints.RETRY_SECONDS", 0.0)
+    bench.tracer.error = Answer(key="", error="the tracer did not end within 300 s", timed_out=True)
+    job_id = bench.submit()
+    bench.cycles(6)
+    job = bench.job(job_id)
+    assert (job.state, job.reason) == (JobState.FAILED, EndReason.BAD_CONFIGURATION)
+    assert job.message == "the tracer did not end within 300 s, twice"
+    assert len(bench.tracer.asked) == 2
+
+
 def test_a_stored_job_that_cannot_be_read_is_refused(bench: Bench) -> None:
     job_id = bench.submit(spec='{"kind": "something else"}')
     bench.cycles()
