@@ -80,6 +80,8 @@ def _decode(decoder: msgspec.json.Decoder[Any], path: Path, number: int, line: b
         return decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         reason = str(error)
+    except RecursionError:
+        reason = "nested too deeply"
     if field := re.search(r" - at `\$\.?(.*)`$", reason):
         reason = reason[: field.start()]
     remedy = f"each line is one JSON object like {_SHAPES[kind]} in UTF-8"

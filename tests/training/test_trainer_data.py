@@ -66,6 +66,7 @@ def test_rows_cut_or_dropped_are_counted(workshop) -> None:
         ("pretrain", b'[1]\n', 1, "", "Expected `object`, got `array`"),
         ("sft", b'{"conversations": [{"role": "user"}]}\n', 1, "conversations[0]", "required field `content`"),
         ("sft", b'{"conversations": [{"role": "bot", "content": ""}]}\n', 1, "conversations[0].role", "'bot'"),
+        ("pretrain", b'{"text": "x", "more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 1, "", "nested too deeply"),
         ("pretrain", b"", None, "", "empty"),
         ("pretrain", b"\n \n", None, "", "empty"),
     ],
