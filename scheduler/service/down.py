@@ -1,15 +1,20 @@
 """`mmq down`: stop the service; with `stop_jobs`, also let each running job save and end."""
 
+import os
 import signal
+import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
 
 from scheduler.config import Settings
 from scheduler.errors import ExitCode, MmqError
-from scheduler.processes.locks import attended
+from scheduler.processes.interpreter import python_command
+from scheduler.processes.locks import TRAINER_LOCK, attended, lock_held
 from scheduler.processes.signalling import send
 from scheduler.service.lock import Holder, holder
+from scheduler.service.logs import open_log
+from scheduler.service.roles import child_environment
 from scheduler.service.up import lock_path, say
 from scheduler.store import attempts
 from scheduler.store.database import Database
@@ -33,8 +38,10 @@ def down(settings: Settings, stop_jobs: bool) -> int:
 
 
 def stop_all_jobs(settings: Settings) -> int:
-    """Ask every attended attempt of this host to save and end, and wait for it; 1 if some did not in time."""
+    """Ask every attempt of this host that lives to save and end, and wait for it; 1 if some did not in time."""
     with closing(open_database(settings, lean=True)) as database:
+        for attempt in _orphaned(settings, database):
+            _adopt(settings, attempt)
         stopping = _attended(settings, database)
         for attempt in stopping:
             attempts.request_stop(database, attempt.id, at=time.time())
@@ -48,6 +55,30 @@ def stop_all_jobs(settings: Settings) -> int:
 def _attended(settings: Settings, database: Database) -> list[Attempt]:
     live = attempts.live(database, settings.host)
     return [attempt for attempt in live if attended(settings.run_dir(attempt.job_id))]
+
+
+def _orphaned(settings: Settings, database: Database) -> list[Attempt]:
+    """Those whose trainer lives, and whose shim does not: nobody would hear that they are to end."""
+    live = attempts.live(database, settings.host)
+    dirs = {attempt.id: settings.run_dir(attempt.job_id) for attempt in live}
+    return [one for one in live if not attended(dirs[one.id]) and lock_held(dirs[one.id] / TRAINER_LOCK)]
+
+
+def _adopt(settings: Settings, attempt: Attempt) -> None:
+    """Give it a shim, as a worker would; it returns as soon as it looks after the trainer."""
+    log = open_log(settings.log_dir / "service.log")
+    try:
+        subprocess.run(
+            python_command("worker.shim", str(attempt.id), "--adopt"),
+            env=child_environment(settings, None),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            check=False,
+        )
+    finally:
+        os.close(log)
 
 
 def _wait(settings: Settings, stopping: list[Attempt]) -> list[Attempt]:

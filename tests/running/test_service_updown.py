@@ -132,6 +132,18 @@ def test_down_leaves_jobs_and_up_adopts_what_was_orphaned(stage: Stage, service:
     assert stage.attempt(attempt).reason is EndReason.STOPPED
 
 
+def test_down_with_its_jobs_ends_one_whose_shim_was_killed(stage: Stage, service: Service) -> None:
+    up(service)
+    attempt = stage.running({"steps": 100, "pause": 0.5})
+    assert service("down", "False").returncode == 0
+    kill(attempt.shim_pid)
+    down = service("down", "True")
+    assert down.returncode == 0, down.stderr
+    assert f"job {attempt.job_id} (attempt 1) is saving" in down.stderr
+    assert process_started(attempt.pid or 0) is None
+    assert stage.attempt(attempt).reason is EndReason.STOPPED
+
+
 def test_down_with_its_jobs_lets_them_save(stage: Stage, service: Service) -> None:
     up(service)
     attempt = stage.running({"steps": 100, "pause": 0.5})
