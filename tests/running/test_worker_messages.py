@@ -97,16 +97,16 @@ def test_messages_that_make_no_sense_do_no_harm(stage: Stage, workers: Workers) 
 
 
 def test_garbage_in_the_queue_costs_at_most_a_worker_never_a_job(stage: Stage, workers: Workers) -> None:
-    (worker,) = workers(1)
+    attempt = stage.admitted({})
     for garbage in (b"not json", b"[]", b'{"body": "x"}', b"\xff\xfe"):
         push(stage, garbage)
-    attempt = stage.admitted({})
     publish_start(stage.settings, attempt.job_id, attempt.id)
-    for _ in range(4):  # the service starts it again
-        until(lambda w=worker: stage.attempt(attempt).state is AttemptState.ENDED or w.poll() is not None)
-        if worker.poll() is not None:
-            (worker,) = workers(1)
+    (worker,) = workers(1)
+    assert worker.wait(30) == 1
+    workers(1)  # the service starts it again, and the controller publishes again
+    publish_start(stage.settings, attempt.job_id, attempt.id)
     assert stage.end(attempt) == (EndReason.DONE, JobState.SUCCEEDED)
+    assert log(stage).read_text().count("Unrecoverable error") == 1
 
 
 def test_a_worker_killed_does_not_touch_its_trainers(stage: Stage, workers: Workers) -> None:
