@@ -14,8 +14,8 @@ import pytest
 
 from scheduler.footprint.curve import Footprint
 from scheduler.footprint.tracer import Answer, Tracer, trace
-from scheduler.interpreter import with_source
-from scheduler.jobs.liveness import process_started
+from scheduler.processes.interpreter import with_source
+from scheduler.processes.liveness import process_started
 
 ECHO = """
 import json, os, sys
