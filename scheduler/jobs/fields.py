@@ -1,4 +1,4 @@
-"""Each field of a job file on its own: known key, right type, possible value. No defaults, no I/O."""
+"""Each field of a job file on its own: known key, right type, possible value. Fills in nothing, no I/O."""
 
 import math
 import re
@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
+from scheduler.jobs import presets
 from scheduler.jobs.document import Path
 from scheduler.jobs.problems import Problems, likely, shown
 from scheduler.jobs.spec import InitFrom, JobSpec
@@ -53,7 +54,13 @@ def _read_value(kind: Any, value: Any, path: Path, problems: Problems, good: dic
         good[str(path[-1])] = msgspec.convert(parsed, kind)
     except (ValueError, OverflowError):  # msgspec.ValidationError is a ValueError
         expected = next(titles(kind), "another value")
-        problems.add(path, f"must be {expected}, got {shown(value)}", likely(value, _choices(kind)))
+        problems.add(path, f"must be {expected}, got {shown(value)}", likely(value, _choices(kind)) or _example(path))
+
+
+def _example(path: Path) -> str | None:
+    *section, key = map(str, path)
+    value = presets.example(section[0] if section else None, key)
+    return None if value is None else f"for example {key}: {value if isinstance(value, str) else shown(value)}"
 
 
 def titles(kind: Any) -> Iterator[str]:

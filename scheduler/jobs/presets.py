@@ -54,6 +54,29 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "retries": {"out_of_memory": 6, "crash": 2},
 }
 
+_EXAMPLES: dict[str, Any] = {
+    "kind": "sft",
+    "name": "my-job",
+    "init_from": "pretrain-1",
+    "priority": 0,
+    "preset": DEFAULT_PRESET,
+    "head_dim": 96,
+    "intermediate_size": 2432,
+    "path": "rows.jsonl",
+    "tokenizer": "tokenizer/",
+    "max_seq_len": MAX_SEQ_LEN["pretrain"],
+    "validation": 0.01,
+    "max_steps": 1000,
+    "max_memory": "20GiB",
+    "time_limit": "12h",
+}
+
+
+def example(section: str | None, key: str) -> Any:
+    """Give a value that a field may have, for a person whose own was refused; None if we know none."""
+    sections = {"model": _MINIMIND_3, "train": TRAIN["pretrain"], **SECTIONS}
+    return _EXAMPLES.get(key, sections.get(section or "", {}).get(key))
+
 
 def fill_model(given: Mapping[str, Any]) -> dict[str, Any]:
     """Add what the preset says, then what follows from the widths; the given values win."""

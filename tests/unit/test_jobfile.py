@@ -86,21 +86,25 @@ def test_yaml_1_2_scalars() -> None:
             "job.yaml:3: train.dtype: must be bfloat16, float16 or float32, got 'bf16'",
             "did you mean bfloat16?",
         ),
-        ("train: {grad_clip: -1}", "job.yaml:3: train.grad_clip: must be a number, 0 or above, got -1", None),
+        (
+            "train: {grad_clip: -1}",
+            "job.yaml:3: train.grad_clip: must be a number, 0 or above, got -1",
+            "for example grad_clip: 1.0",
+        ),
         (
             "train: {learning_rate: .nan}",
             "job.yaml:3: train.learning_rate: must be a number above 0, got nan",
-            None,
+            "for example learning_rate: 0.0005",
         ),
         (
             "train: {learning_rate: 1e999}",
             "job.yaml:3: train.learning_rate: must be a number above 0, got inf",
-            None,
+            "for example learning_rate: 0.0005",
         ),
         (
             "resources: {exclusive: yes}",
             "job.yaml:3: resources.exclusive: must be true or false, got 'yes'",
-            None,
+            "for example exclusive: false",
         ),
         (
             "model: {num_attention_heads: 7, num_key_value_heads: 7}",
@@ -126,7 +130,7 @@ def test_yaml_1_2_scalars() -> None:
         ("model: {preset: minimind-3-moe}", "mixture-of-experts models are not yet supported", "use preset"),
         ("train: 3", "job.yaml:3: train: must be a group of keys, got 3", "its keys are epochs"),
         ('name: "\\e[31mred"', "job.yaml:3: name: has a control character in '\\x1b[31mred'", "remove it"),
-        ("name: 3-9", "job.yaml:3: name: must be 1 to 64 characters", None),
+        ("name: 3-9", "job.yaml:3: name: must be 1 to 64 characters", "for example name: my-job"),
         ("kind: sft", "job.yaml:3: has the key 'kind' twice (first on line 1)", "keep one of them"),
         ("name: &a x", "job.yaml:3: uses an anchor or alias (& or *)", "write the value out"),
         ("name: !!python/name:os.system x", "job.yaml:3: uses a tag", "write the plain value"),
