@@ -18,6 +18,7 @@ from scheduler.processes.liveness import group_members, process_started
 from scheduler.processes.locks import holders
 from scheduler.processes.signalling import send_each
 from worker.classification import Exit
+from worker.descendants import descendants
 
 
 class Process(Protocol):
@@ -112,10 +113,14 @@ def kill_group(process: Process) -> None:
 
 
 def sweep(process: Process, lock: Path) -> int:
-    """After the process has ended: kill what it left behind, in its group or with its lock. How many those were."""
+    """After the process has ended: kill what it left behind: in its group, with its lock, or as orphans of ours.
+
+    How many those were.
+    """
 
     def left() -> set[int]:
-        return {*group_members(process.pid, process.session), *others_with(lock)} - {process.pid}
+        found = {*group_members(process.pid, process.session), *others_with(lock), *descendants(os.getpid())}
+        return found - {process.pid}
 
     return _kill_until_none(left)
 

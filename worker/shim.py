@@ -27,6 +27,7 @@ from scheduler.store import attempts, jobs
 from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt, Job, Orders, Outcome
 from worker.adoption import adopt
+from worker.descendants import inherit_orphans
 from worker.ending import conclude, conclude_seen, could_not_start
 from worker.environment import trainer_environment
 from worker.hearing import Hearing
@@ -116,6 +117,7 @@ def detach() -> bool:
     if os.fork():
         return False
     os.setsid()
+    inherit_orphans()
     return True
 
 
