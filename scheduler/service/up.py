@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 from scheduler.broker.address import broker_address
+from scheduler.broker.reach import reachable
 from scheduler.config import Settings
 from scheduler.devices.choice import open_devices
-from scheduler.errors import ExitCode, MmqError, NoDatabase
+from scheduler.errors import ExitCode, MmqError, NoDatabase, Unreachable
 from scheduler.processes.interpreter import python_command
 from scheduler.service.lock import Holder, ServiceLock, holder
 from scheduler.service.logs import last_line, open_log, rotate
@@ -19,6 +20,7 @@ from scheduler.store.creation import create_apart
 from scheduler.store.opening import open_database
 
 READY_SECONDS = 60.0
+BROKER_SECONDS = 5.0  # for a broker that is not ours to start
 
 
 def up(settings: Settings, devices: str | None, detach: bool) -> int:
@@ -90,6 +92,12 @@ def _in_background(settings: Settings, devices: str | None) -> int:
         return int(ExitCode.OK)
     if found is None:
         raise MmqError(f"the service ended at once: {last_line(log) or 'it said nothing'}", hint=f"less {log}")
+    if _broker_is_away(settings):
+        raise Unreachable(
+            f"the service (pid {found.pid}) runs, but the broker at {broker_address(settings).shown} does not answer; "
+            "jobs start once it does",
+            hint="mmq doctor",
+        )
     raise MmqError(
         f"the service (pid {found.pid}) runs, but is not ready after {READY_SECONDS:.0f} s: {found.problem}",
         hint=f"less {settings.log_dir}/*.log",
@@ -97,15 +105,21 @@ def _in_background(settings: Settings, devices: str | None) -> int:
 
 
 def _wait_until_ready(settings: Settings, service: "subprocess.Popen[bytes]") -> Holder | None:
-    """Whoever holds the lock once it is ready, or when the time is over; None if the service has ended."""
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
+    """Whoever holds the lock once it is ready, or when waiting is of no use; None if the service has ended."""
+    began = time.monotonic()
+    while (waited_seconds := time.monotonic() - began) < READY_SECONDS:
         ended = service.poll() is not None
         found = holder(settings.service_lock)
         if (found and found.ready) or (ended and found is None):
             return found
+        if found and waited_seconds > BROKER_SECONDS and _broker_is_away(settings):
+            return found
         time.sleep(0.05)
     return holder(settings.service_lock)
+
+
+def _broker_is_away(settings: Settings) -> bool:
+    return settings.broker_url is not None and not reachable(settings)
 
 
 def _already(settings: Settings, found: Holder | None) -> int:
