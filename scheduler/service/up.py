@@ -34,6 +34,7 @@ def up(settings: Settings, devices: str | None, detach: bool) -> int:
 
 def serve(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) -> bool:
     """Be the service, or these roles of it, until told to stop; False at once if another is."""
+    os.umask(0o077)  # whatever we, our children and their trainers write is nobody else's to read
     prepare(settings, devices)
     path = lock_path(settings, only)
     lock = ServiceLock.take(path)
