@@ -127,12 +127,13 @@ def _readable(path: Path, field: tuple[str, ...], problems: Problems) -> None:
         with path.open("rb"):
             pass
     except FileNotFoundError:
-        problems.add(field, f"there is no file {path}", _neighbour(path))
+        hint = neighbour(path) or "a path begins at the job file's directory, or with /"
+        problems.add(field, f"there is no file {path}", hint)
     except (OSError, ValueError) as error:
         problems.add(field, f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
-def _neighbour(path: Path) -> str | None:
+def neighbour(path: Path) -> str | None:
     """A hint naming the file beside it that was probably meant."""
     try:
         beside = [entry.name for entry in path.parent.iterdir() if entry.suffix == path.suffix]

@@ -15,6 +15,7 @@ from scheduler.errors import FileError
 
 LIMIT_BYTES = 256 * 1024
 DEPTH = 16
+NOT_YAML = "write 'key: value' lines, with what belongs to a key indented below it"
 _INTEGER = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, object] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
@@ -42,9 +43,9 @@ def parse(text: str, *, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = f"is no YAML: {error.problem or error.context}"
-        raise FileError(reason, file=file, line=getattr(mark, "line", 0) + 1) from None
+        raise FileError(reason, file=file, line=getattr(mark, "line", 0) + 1, hint=NOT_YAML) from None
     except yaml.YAMLError as error:  # the reader: a character that YAML does not allow
-        raise FileError(f"is no YAML: {str(error).splitlines()[0]}", file=file) from None
+        raise FileError(f"is no YAML: {str(error).splitlines()[0]}", file=file, hint=NOT_YAML) from None
     except UnicodeEncodeError:
         raise FileError("is not UTF-8 text", file=file, hint="save it as UTF-8") from None
     return Document(builder.value, builder.lines)

@@ -16,6 +16,8 @@ from scheduler.jobs.fields import read_struct
 from scheduler.jobs.problems import Problems
 from scheduler.jobs.spec import JobSpec
 
+FRESH = "mmq init pretrain  # writes one to start from"
+
 
 class JobFile(NamedTuple):
     """A checked job file."""
@@ -52,7 +54,7 @@ def parse(
     value, lines = document.parse(text, file=file)
     if not isinstance(value, dict):
         reason = "is empty" if value is None else "is no group of 'key: value' lines"
-        raise FileError(reason, file=file, hint="mmq init pretrain  # writes one to start from")
+        raise FileError(reason, file=file, hint=FRESH)
     problems = Problems(file, lines, _override(value, overrides))
     given = read_struct(JobSpec, value, (), problems)
     _require(given, problems)
@@ -68,7 +70,8 @@ def _read(path: Path) -> str:
             raw = stream.read(document.LIMIT_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise FileError(f"cannot be read: {reason}", file=str(path)) from None
+        hint = checks.neighbour(path) if isinstance(error, FileNotFoundError) else None
+        raise FileError(f"cannot be read: {reason}", file=str(path), hint=hint or FRESH) from None
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -38,7 +38,7 @@ def test_each_command_says_of_itself_what_the_list_says(mmq: Mmq, name: str) -> 
         (["sumbit"], "error: no such command: 'sumbit'. Did you mean 'submit'?\n  hint: mmq --help\n"),
         (["status", "--jsno"], "hint: mmq status --help\n"),
         (["submit"], "error: Missing argument 'FILE'\n  hint: mmq submit --help\n"),
-        (["submit", "nothing.yaml"], "error: nothing.yaml: cannot be read: No such file or directory\n"),
+        (["submit", "nothing.yaml"], "error: nothing.yaml: cannot be read: No such file or directory\n  hint: mmq"),
     ],
 )
 def test_misuse_is_one_line_and_a_hint(mmq: Mmq, arguments: list[str], told: str) -> None:

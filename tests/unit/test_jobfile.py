@@ -134,7 +134,7 @@ def test_yaml_1_2_scalars() -> None:
         ("kind: sft", "job.yaml:3: has the key 'kind' twice (first on line 1)", "keep one of them"),
         ("name: &a x", "job.yaml:3: uses an anchor or alias (& or *)", "write the value out"),
         ("name: !!python/name:os.system x", "job.yaml:3: uses a tag", "write the plain value"),
-        ("name: [", "job.yaml:4: is no YAML", None),
+        ("name: [", "job.yaml:4: is no YAML", "'key: value' lines"),
         ("--- {}", "job.yaml:3: holds more than one document", "one job a file"),
     ],
 )
