@@ -16,6 +16,7 @@ from scheduler.config import Settings
 from scheduler.store.database import Database
 from scheduler.store.opening import open_database
 from scheduler.store.upgrade import upgrade
+from tests.acceptance.workplace import Workplace, workplace
 
 REPOSITORY = Path(__file__).parents[2]
 JOB = """\
@@ -96,3 +97,25 @@ def job_file(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(JOB)
     return path
+
+
+@pytest.fixture(scope="session")
+def lasting_place() -> Iterator[Workplace]:
+    """One home with a real service for all the tests that leave it as they found it."""
+    with workplace() as place:
+        yield place
+
+
+@pytest.fixture
+def place(lasting_place: Workplace) -> Iterator[Workplace]:
+    """The lasting place, its service up and ready, and no job of this test left in it."""
+    lasting_place.up()
+    yield lasting_place
+    lasting_place.end_jobs()
+
+
+@pytest.fixture
+def own_place() -> Iterator[Workplace]:
+    """A fresh home without a service, for the tests that begin with nothing."""
+    with workplace() as place:
+        yield place

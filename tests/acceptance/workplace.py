@@ -1,0 +1,268 @@
+"""A home in which the real service runs, on virtual devices: commands as they are typed, real trainers, real kills.
+
+Owns every process that it lets start, and leaves none behind.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from scheduler.config import Settings
+from scheduler.jobs.liveness import holders, process_started
+from scheduler.jobs.states import JobState
+from scheduler.service.lock import holder
+from scheduler.store.database import Database, open_database
+
+REPOSITORY = Path(__file__).parents[2]
+MODEL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 64,
+    "vocab_size": 300,
+}
+WORDS = "a trainer reads a row of words and learns which word comes next in each of its many rows".split()
+PATIENCE_SECONDS = 150.0  # for a machine that has other things to do
+Seen = TypeVar("Seen")
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def until(look: Callable[[], Seen], what: str, *, within_seconds: float = PATIENCE_SECONDS) -> Seen:
+    """Look until there is something to see."""
+    deadline = time.monotonic() + within_seconds
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"not within {within_seconds:.0f} s: {what}"
+        time.sleep(0.02)
+    return seen
+
+
+def gone(pid: int) -> bool:
+    return process_started(pid) is None
+
+
+def kill(pid: int) -> None:
+    """Kill -9, and wait until it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: gone(pid), f"the end of {pid}")
+
+
+class Workplace:
+    """`root` holds the home, the job files and their rows."""
+
+    def __init__(self, root: Path, devices: str, **environment: str) -> None:
+        self.root = root
+        self.home = root / "home"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MMQ_")}
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
+        self.environment = kept | {
+            "MMQ_HOME": str(self.home),
+            "MMQ_HOST": "here",
+            "MMQ_DEVICES": devices,
+            "PYTHONPATH": str(REPOSITORY),
+            **environment,
+        }
+        self.settings = Settings.from_environment(self.environment)
+        draw = random.Random(7)
+        self.rows = self.write_rows("rows.jsonl", [" ".join(draw.choices(WORDS, k=30)) for _ in range(64)])
+        self.job_file("tiny")
+
+    @cached_property
+    def undisturbed(self) -> dict[int, float]:
+        """The loss of each step of `tiny` when nothing happens to it."""
+        job = self.submit()
+        assert self.until_ended(job) == ["succeeded"]
+        return self.losses(job)
+
+    def write_rows(self, name: str, texts: list[str]) -> Path:
+        path = self.root / name
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        return path
+
+    def job_file(self, name: str, **sections: Mapping[str, Any]) -> Path:
+        """Write NAME.yaml: 120 steps of 8 rows, each told, saved every thirtieth; sections are merged into it."""
+        job: dict[str, Any] = {
+            "kind": "pretrain",
+            "name": name,
+            "model": MODEL,
+            "data": {"path": "rows.jsonl", "max_seq_len": 32},
+            "train": {
+                "max_steps": 120,
+                "batch_size": 8,
+                "accumulation_steps": 1,
+                "dtype": "float32",
+                "log_interval": 1,
+                "save_interval": 30,
+            },
+        }
+        for section, values in sections.items():
+            job[section] = job.get(section, {}) | values
+        path = self.root / f"{name}.yaml"
+        path.write_text(json.dumps(job, indent=1))  # JSON is YAML
+        return path
+
+    def start(self, *words: str, command: tuple[str, ...] = ("-m", "scheduler")) -> "subprocess.Popen[str]":
+        """Type a command, and don't wait for it."""
+        return subprocess.Popen(
+            [sys.executable, *command, *words],
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def mmq(self, *words: str) -> Done:
+        """Type a command."""
+        process = self.start(*words)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        return Done(process.returncode, out, err)
+
+    def ok(self, *words: str) -> str:
+        """Type a command that must succeed; what it printed."""
+        done = self.mmq(*words)
+        assert done.code == 0, done
+        return done.out
+
+    def shell(self, line: str) -> Done:
+        """Run a line of shell in which `$MMQ` is the command."""
+        environment = self.environment | {"MMQ": f"{sys.executable} -m scheduler"}
+        done = subprocess.run(
+            ["sh", "-c", line], cwd=self.root, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def submit(self, *words: str) -> int:
+        return int(self.ok("submit", *(words or ("tiny.yaml",))))
+
+    def story(self, job: int) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.ok("status", str(job), "--json"))["jobs"][0]
+        return found
+
+    @contextmanager
+    def store(self) -> Iterator[Database]:
+        with closing(open_database(self.settings, lean=True)) as database:
+            yield database
+
+    def query(self, sql: str, **parameters: object) -> list[dict[str, Any]]:
+        with self.store() as database:
+            return database.query(sql, **parameters)
+
+    def state(self, job: int) -> str:
+        return str(self.query("SELECT state FROM jobs WHERE id = :job", job=job)[0]["state"])
+
+    def until_state(self, job: int, *states: str) -> None:
+        until(lambda: self.state(job) in states, f"job {job} is {' or '.join(states)}")
+
+    def until_ended(self, *jobs: int) -> list[str]:
+        """Wait for the jobs' ends: their states."""
+        for job in jobs:
+            until(lambda job=job: JobState(self.state(job)).ended, f"the end of job {job}")
+        return [self.state(job) for job in jobs]
+
+    def events(self, job: int, kind: str | None = None) -> list[dict[str, Any]]:
+        """What the trainer wrote, whole lines only."""
+        path = self.settings.run_dir(job) / "events.jsonl"
+        text = path.read_text() if path.exists() else ""
+        found = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [event for event in found if kind in (None, event["event"])]
+
+    def steps(self, job: int) -> list[int]:
+        return [event["step"] for event in self.events(job, "step")]
+
+    def until_steps(self, job: int, more: int) -> int:
+        """Wait until the trainer has told of so many more steps than now; its pid."""
+        wanted = len(self.steps(job)) + more
+        until(lambda: len(self.steps(job)) >= wanted, f"step {wanted} of job {job}")
+        return self.trainer(job)
+
+    def trainer(self, job: int) -> int:
+        return int(self.events(job, "started")[-1]["pid"])
+
+    def losses(self, job: int) -> dict[int, float]:
+        """The loss of each step; of one run twice, the later."""
+        return {event["step"]: event["loss"] for event in self.events(job, "step")}
+
+    def shim(self, job: int) -> int:
+        (pid,) = holders(self.settings.run_dir(job) / "shim.lock")
+        return pid
+
+    def up(self) -> str:
+        return self.ok("up", "--detach")
+
+    def service(self) -> int:
+        """The supervisor's pid."""
+        found = holder(self.settings.service_lock)
+        assert found is not None, "no service runs"
+        return found.pid
+
+    def children(self) -> dict[str, int]:
+        """The service's own processes by name."""
+        pid, found = self.service(), {}
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+            found[words[3].rpartition(".")[2] if "-m" in words else "broker"] = int(child)
+        return found
+
+    def until_ready(self) -> None:
+        """Wait until the service says that all of it is up."""
+        until(lambda: (found := holder(self.settings.service_lock)) is not None and found.ready, "the service is ready")
+
+    def crash(self) -> None:
+        """Kill -9 all there is, jobs too, as a dying machine would."""
+        pids = {self.service(), *self.children().values(), *self.job_processes()}
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        until(lambda: all(map(gone, pids)), "the end of everything")
+
+    def job_processes(self) -> set[int]:
+        """Shims and trainers."""
+        locks = [job / lock for job in self.settings.jobs_dir.glob("*") for lock in ("shim.lock", "lock")]
+        return {pid for lock in locks for pid in holders(lock)}
+
+    def end_jobs(self) -> None:
+        """Cancel whatever has not ended, and wait for it."""
+        rows = self.query("SELECT id FROM jobs WHERE state NOT IN ('succeeded', 'failed', 'cancelled')")
+        if rows:
+            self.mmq("cancel", ",".join(str(row["id"]) for row in rows))
+            self.until_ended(*(row["id"] for row in rows))
+
+    def close(self) -> None:
+        """Leave no process behind, however the test went."""
+        if (found := holder(self.settings.service_lock)) is not None:
+            children = [pid for pid in self.children().values() if not gone(pid)]
+            for pid in (found.pid, *children):
+                os.kill(pid, signal.SIGCONT)
+            os.kill(found.pid, signal.SIGTERM)
+            until(lambda: all(map(gone, (found.pid, *children))), "the service's end")
+        for pid in self.job_processes():
+            kill(pid)
+
+
+@contextmanager
+def workplace(devices: str = "virtual:2x256MiB", **environment: str) -> Iterator[Workplace]:
+    """A workplace of its own, in a directory with a short name: sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="mmq-") as root:
+        place = Workplace(Path(root), devices, **environment)
+        try:
+            yield place
+        finally:
+            place.close()
