@@ -8,7 +8,7 @@ import contextlib
 import ctypes
 from pathlib import Path
 
-from scheduler.jobs.liveness import process_started
+from scheduler.processes.liveness import process_started
 
 _PR_SET_CHILD_SUBREAPER = 36
 

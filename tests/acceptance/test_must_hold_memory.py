@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.jobs.liveness import process_started
+from scheduler.processes.liveness import process_started
 from tests.acceptance.workplace import Workplace, kill, until
 
 MIB = 1024**2

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from scheduler.config import Settings
-from scheduler.jobs.liveness import holders, process_started
+from scheduler.processes.liveness import process_started
+from scheduler.processes.locks import holders
 from scheduler.jobs.states import JobState
 from scheduler.service.lock import holder
 from scheduler.store.database import Database, open_database
