@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scheduler.errors import UsageError
+from scheduler.errors import MmqError, UsageError
 
 _ELSEWHERE = "export MMQ_HOME=/another/folder"
+_OURS = frozenset({"mmq.db", "controller.lock", "service.lock"})  # by which a home is known again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,23 @@ class Settings:
         )
 
     def create_home(self) -> None:
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.home.chmod(0o700)
+        """Make the home, private; MmqError if it can't be, or is somebody's folder that must not be made private."""
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.home.stat().st_mode & 0o077 and not self.holds_only_ours():
+                raise MmqError(
+                    f"{self.home} holds other files and others can use it; mmq needs a private folder for its own",
+                    hint=f"export MMQ_HOME={self.home / 'mmq'}",
+                )
+            self.home.chmod(0o700)
+        except OSError as error:
+            reason = f"can't create {self.home}: {error.strerror}"
+            raise MmqError(reason, hint=_ELSEWHERE) from error
+
+    def holds_only_ours(self) -> bool:
+        """Whether the home, which is there, is one of mmq's or empty."""
+        names = {entry.name for entry in self.home.iterdir()}
+        return not names or not names.isdisjoint(_OURS)
 
     @property
     def jobs_dir(self) -> Path:

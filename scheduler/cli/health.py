@@ -59,9 +59,15 @@ def _home(settings: Settings) -> Iterator[Finding]:
     if not settings.home.exists():
         yield Finding("home", "note", f"{settings.home} is not there yet", "mmq up")
         return
+    if not settings.home.is_dir():
+        yield Finding("home", "wrong", f"{settings.home} is no folder", "export MMQ_HOME=/another/folder")
+        return
     status = settings.home.stat()
     if status.st_uid != os.getuid():
         yield Finding("home", "wrong", f"{settings.home} belongs to another user", "export MMQ_HOME=/another/folder")
+    elif status.st_mode & 0o077 and not settings.holds_only_ours():
+        sentence = f"{settings.home} holds other files and others can use it"
+        yield Finding("home", "wrong", sentence, f"export MMQ_HOME={settings.home / 'mmq'}")
     elif stat.S_IMODE(status.st_mode) != 0o700:
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
         yield Finding("home", "wrong", f"{settings.home} has mode {mode}, not 0700", f"chmod 0700 {settings.home}")

@@ -36,7 +36,7 @@ def lock_held(path: Path) -> bool:
     """Whether somebody holds an exclusive flock on this file. Takes a shared one for a moment to find out."""
     try:
         probe = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
