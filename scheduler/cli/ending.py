@@ -55,6 +55,10 @@ def wait_for(
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
 
 
+def all_ended(database: Reader, job_ids: Sequence[int]) -> bool:
+    return len(_ended(database, job_ids)) == len(job_ids)
+
+
 def _ended(database: Reader, job_ids: Sequence[int]) -> list[Row]:
     rows = (row for job_id in job_ids for row in database.query(_ENDING, job_id=job_id))
     return [row for row in rows if row["state"] in ENDED]

@@ -22,7 +22,7 @@ _COLUMNS = (
     Column("name", "NAME", least=8),
     Column("user", "USER", least=6, drop=1),
     Column("state", "STATE"),
-    Column("device", "DEVICE", least=6),
+    Column("device", "DEVICE"),
     Column("batch", "BATCH", right=True),
     Column("step", "STEP", right=True),
     Column("speed", "TOK/S", right=True, drop=8),
@@ -91,7 +91,8 @@ def remark(job: Row) -> str | None:
         return one_line(job["waiting"])
     if job["state"] in ("failed", "cancelled"):
         reason = (job["reason"] or "").replace("_", " ")
-        message = one_line(job["message"] or "")
+        message = one_line(job["message"] or "").removeprefix(f"{job['state']}: ")
+        reason = "" if message and reason == job["state"] else reason
         return f"{reason}: {message}" if reason and message else message or reason or None
     return None
 

@@ -12,6 +12,7 @@ import click
 from scheduler.cli import context
 from scheduler.cli.jobview import ENDED, remark
 from scheduler.cli.logfile import LogFile
+from scheduler.cli.silence import tell_silence
 from scheduler.cli.terminal import plain, say
 from scheduler.errors import MmqError
 from scheduler.store.database import Database
@@ -43,6 +44,8 @@ def command(job: str, follow: bool, attempt: int | None) -> None:
         if attempt is not None and not (attempts / str(attempt)).is_dir():
             raise MmqError(f"job {found[0]} has no attempt {attempt}", hint=f"mmq status {found[0]}")
         if follow and attempt is None:
+            if row["state"] not in ENDED:
+                tell_silence(database, settings)
             _follow(database, row, attempts)
         else:
             _show(row, attempts, attempt)

@@ -8,16 +8,13 @@ from typing import Any
 import click
 
 from scheduler.cli import context, deviceview, jobview
-from scheduler.cli.terminal import say
+from scheduler.cli.silence import silence
+from scheduler.cli.terminal import height, say, screenful
 from scheduler.config import Settings
-from scheduler.processes.locks import lock_held
 from scheduler.store import views
 from scheduler.store.database import Database
-from scheduler.store.location import sqlite_path
-from scheduler.units import format_duration
 
 REDRAW_SECONDS = 1.0
-SILENT_SECONDS = 60.0
 _CLEAR = "\x1b[H\x1b[J"
 
 
@@ -37,9 +34,12 @@ def command(
     with context.store(settings) as database:
         while True:
             text = _told(database, settings, jobs, filters, as_json=as_json)
-            click.echo(_CLEAR + text if watch and sys.stdout.isatty() else text)
-            if not as_json and (silence := _silence(database, settings)):
-                say("note", silence, hint="mmq up")
+            note = None if as_json else silence(database, settings)
+            if watch and sys.stdout.isatty():
+                text = _CLEAR + screenful(text, height() - (3 if note else 1))
+            click.echo(text)
+            if note:
+                say("note", note.sentence, hint=note.hint)
             if not watch:
                 return
             time.sleep(REDRAW_SECONDS)
@@ -60,18 +60,6 @@ def _told(
         return json.dumps({"jobs": jobs, "devices": found, "counts": overview.counts})
     shown_all = filters.everything or filters.state is not None
     return f"{jobview.jobs_table(jobs, overview.counts, shown_all=shown_all)}\n\n{deviceview.devices_table(found)}"
-
-
-def _silence(database: Database, settings: Settings) -> str | None:
-    """Say so if jobs wait for a service that is not there; what is shown is then as old as its last word."""
-    if not views.unended(database) or any(map(lock_held, settings.home.glob("service*.lock"))):
-        return None
-    beats = [row["at"] for row in views.components(database) if row["component"].startswith("controller@")]
-    age = time.time() - max(beats, default=0.0)
-    if sqlite_path(settings.database_url) is None and age < SILENT_SECONDS:
-        return None  # a database on a server: the service is on another host
-    heard = f"was last heard of {format_duration(age)} ago" if beats else "has never run"
-    return f"the service is not running, so nothing starts; it {heard}"
 
 
 def devices(database: Database) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 _ATTEMPTS = (
     Column("number", "ATTEMPT", right=True),
     Column("state", "STATE"),
-    Column("device", "DEVICE", least=6),
+    Column("device", "DEVICE"),
     Column("batch", "BATCH", right=True),
     Column("step", "STEP", right=True),
     Column("loss", "LOSS", right=True, drop=2),
@@ -194,6 +194,8 @@ def _event(event: Row, attempts: Sequence[Row]) -> Iterator[str]:
 def _shown(key: str, value: object) -> str:
     if key.endswith("bytes") and isinstance(value, int):
         return format_bytes(value)
+    if isinstance(value, float):
+        return f"{value:.5g}"
     return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 

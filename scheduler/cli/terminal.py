@@ -52,6 +52,28 @@ def width() -> int:
         return 80
 
 
+def height() -> int:
+    """The terminal's lines; LINES, where it is set."""
+    told = os.environ.get("LINES", "")
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).lines or 24
+    except (OSError, ValueError):
+        return 24
+
+
+def screenful(text: str, lines: int) -> str:
+    """Take so much out of a text that it fits so many lines: from before its last section, if that is a short one."""
+    told = text.split("\n")
+    if len(told) <= lines:
+        return text
+    blank = max((number for number, line in enumerate(told) if not line), default=len(told))
+    last = told[blank:] if len(told) - blank <= lines // 2 else []
+    first = told[: max(1, lines - 1 - len(last))]
+    return "\n".join([*first, f"({len(told) - len(first) - len(last)} lines more)", *last])
+
+
 def cells(text: str) -> int:
     """Columns that a text takes: two for a wide character."""
     if text.isascii():

@@ -10,12 +10,16 @@ from scheduler.cli import context
 @click.option("--timeout", metavar="TIME", help="Give up after this long, like 90m; exit code 1.")
 def command(jobs: tuple[str, ...], timeout: str | None) -> int:
     """Wait until all the jobs have ended; exit code 0 only if all of them succeeded."""
-    from scheduler.cli.ending import parse_timeout, sentence, wait_for
+    from scheduler.cli.ending import all_ended, parse_timeout, sentence, wait_for
+    from scheduler.cli.silence import tell_silence
     from scheduler.errors import ExitCode
     from scheduler.store.jobs import resolve
 
     seconds = parse_timeout(timeout)
-    with context.store(context.settings()) as database:
+    settings = context.settings()
+    with context.store(settings) as database:
         named = resolve(database, jobs)
+        if not all_ended(database, named):
+            tell_silence(database, settings)
         ended = wait_for(database, named, tell=lambda row: click.echo(sentence(row)), timeout_seconds=seconds)
     return int(ExitCode.OK if all(row["state"] == "succeeded" for row in ended) else ExitCode.FAILED)

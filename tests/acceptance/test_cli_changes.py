@@ -97,5 +97,6 @@ def test_wait_sees_the_end_of_a_job(mmq: Mmq, mine: Database, settings: Settings
 def test_wait_gives_up_in_time(mmq: Mmq, mine: Database) -> None:
     done = mmq("wait", "2", "--timeout", "0.2s")
     assert done.code == 1
+    assert "note: the service is not running, so nothing starts" in done.err
     assert "not ended yet: 2" in done.err
     assert mmq("wait", "2", "--timeout", "soon").code == 2

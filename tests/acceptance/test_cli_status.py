@@ -131,6 +131,11 @@ def test_a_service_that_is_not_there_is_told(mmq: Mmq, busy: Database, settings:
         assert mmq("status").err == ""
     beat(busy, "controller@here", pid=1, pid_started=1, detail={}, at=time.time() - 65)
     assert "last heard of 1m 05s ago" in mmq("status").err
+    with settings.service_lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(json.dumps({"pid": 1, "started": 1, "since": time.time() - 61, "problem": "no GPU"}))
+        lock.flush()
+        assert mmq("status").err.endswith("so nothing starts\n  hint: mmq doctor\n")
     with busy.transaction() as tx:
         tx.execute("UPDATE jobs SET state = 'cancelled'")
     assert mmq("status").err == ""
@@ -221,3 +226,19 @@ def test_a_closed_pipe_is_no_error(shell: Mmq, store: Database, line: str) -> No
     *notes, last = shell(f"{{ $MMQ {command}; echo ended $? >&2; }}{pipe}{rest}").err.splitlines()
     assert last == "ended 0"
     assert [line for line in notes if not line.startswith(("note: the service is not running", "  hint: mmq up"))] == []
+
+
+def test_a_device_s_name_is_never_cut(mmq: Mmq, busy: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    with busy.transaction() as tx:
+        tx.execute("UPDATE jobs SET name = 'a-name-as-long-as-they-are-in-practice-with-date-2026-11-22'")
+    for columns in (60, 80, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        row = next(line for line in mmq("status").out.splitlines() if "running" in line)
+        assert "virtual:0" in row
+
+
+def test_a_cancelled_job_is_called_so_once(mmq: Mmq, store: Database, settings: Settings) -> None:
+    queued(store, user_name=settings.user)
+    mmq("cancel", "1")
+    assert f"      cancelled by {settings.user} before it ran\n" in mmq("status").out
+    assert f"note: job 1 has printed nothing yet: it is cancelled: cancelled by {settings.user}" in mmq("logs", "1").err

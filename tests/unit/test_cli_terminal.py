@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.cli.jobview import memory
-from scheduler.cli.terminal import Column, Line, cells, cut, plain, table, wrap
+from scheduler.cli.terminal import Column, Line, cells, cut, plain, screenful, table, wrap
 
 COLUMNS = (
     Column("id", "ID", right=True),
@@ -74,3 +74,10 @@ def test_plain_leaves_nothing_that_a_terminal_obeys(text: str) -> None:
 )
 def test_memory_is_told_in_one_unit(predicted: int | None, measured: int | None, shown: str) -> None:
     assert memory(predicted, measured) == shown
+
+
+def test_a_screenful_keeps_the_top_and_a_short_last_section() -> None:
+    text = "\n".join([*"abcdefgh", "", "y", "z"])
+    assert screenful(text, 11) == text
+    assert screenful(text, 8).split("\n") == ["a", "b", "c", "d", "(4 lines more)", "", "y", "z"]
+    assert screenful(text, 4).split("\n") == ["a", "b", "c", "(8 lines more)"]
