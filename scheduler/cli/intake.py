@@ -9,13 +9,14 @@ import msgspec
 from scheduler.cli import possible
 from scheduler.config import Settings
 from scheduler.errors import NoSuchJob, UsageError
-from scheduler.jobs import jobfile, parameters, rows
+from scheduler.jobs import jobfile, parameters, presets, rows
 from scheduler.jobs.spec import InitFrom, JobSpec, Model, decode, encode
 from scheduler.store import jobs
 from scheduler.store.database import Database
 from scheduler.store.records import NewJob
 
 _SHAPE = tuple(field for field in Model.__struct_fields__ if field not in ("preset", "max_position_embeddings"))
+_DERIVED = ("head_dim", "intermediate_size")  # from the widths, unless somebody said otherwise
 
 
 class CheckedFile(NamedTuple):
@@ -82,13 +83,23 @@ def _with_start(file: jobfile.JobFile, database: Database | None) -> JobSpec:
         file.problems.raise_any()
     assert database is not None
     other = decode(jobs.get(database, found[0]).spec).model
-    unlike = next((field for field in _SHAPE if getattr(other, field) != getattr(file.spec.model, field)), None)
-    if unlike is not None:
-        theirs, ours = getattr(other, unlike), getattr(file.spec.model, unlike)
-        reason = f"job {found[0]} trains a model with {unlike} {theirs}, and this one has {ours}"
-        file.problems.add(("init_from",), reason, f"model: {{{unlike}: {msgspec.json.encode(theirs).decode()}}}")
+    _require_same_shape(found[0], other, file)
     file.problems.raise_any()
     return msgspec.structs.replace(file.spec, init_from=InitFrom(job=found[0]))
+
+
+def _require_same_shape(job_id: int, other: Model, file: jobfile.JobFile) -> None:
+    """Name all fields in which the models differ, and hint at what to write, less what follows from it."""
+    ours, theirs = msgspec.structs.asdict(file.spec.model), msgspec.structs.asdict(other)
+    unlike = [field for field in _SHAPE if ours[field] != theirs[field]]
+    if not unlike:
+        return
+    plain = {field: value for field, value in theirs.items() if field not in _DERIVED}
+    followed = presets.fill_model(plain | {"preset": ours["preset"]})
+    told = [field for field in unlike if field not in _DERIVED or followed[field] != theirs[field]] or unlike
+    reason = ", ".join(f"{field} {theirs[field]} and not {ours[field]}" for field in told)
+    hint = ", ".join(f"{field}: {msgspec.json.encode(theirs[field]).decode()}" for field in told)
+    file.problems.add(("init_from",), f"job {job_id} trains another model: {reason}", f"model: {{{hint}}}")
 
 
 def _resolve(database: Database | None, refs: Sequence[str]) -> list[int]:

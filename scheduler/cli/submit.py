@@ -42,7 +42,7 @@ def command(
 
     settings = context.settings()
     given = {"name": name, "priority": priority}
-    overrides += tuple(f"{field}={value}" for field, value in given.items() if value is not None)
+    overrides += tuple(f"--{field}={value}" for field, value in given.items() if value is not None)
     checked = intake.check(file, overrides, settings)
     if dry_run:
         with open_if_any(settings) as found:

@@ -42,13 +42,21 @@ def parse(text: str, *, file: str) -> Document:
         builder.read(yaml.parse(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        line = getattr(mark, "line", 0)
         reason = f"is no YAML: {error.problem or error.context}"
-        raise FileError(reason, file=file, line=getattr(mark, "line", 0) + 1, hint=NOT_YAML) from None
+        raise FileError(reason, file=file, line=line + 1, hint=_mending(text, line) or NOT_YAML) from None
     except yaml.YAMLError as error:  # the reader: a character that YAML does not allow
         raise FileError(f"is no YAML: {str(error).splitlines()[0]}", file=file, hint=NOT_YAML) from None
     except UnicodeEncodeError:
         raise FileError("is not UTF-8 text", file=file, hint="save it as UTF-8") from None
     return Document(builder.value, builder.lines)
+
+
+def _mending(text: str, line: int) -> str | None:
+    """A hint for the commonest slip: a tab, which YAML takes for no indent, on that line or just before it."""
+    near = text.splitlines()[max(0, line - 1) : line + 1]
+    indents = (each[: len(each) - len(each.lstrip())] for each in near)
+    return "indent with spaces, not with tabs" if any("\t" in indent for indent in indents) else None
 
 
 class _Builder:

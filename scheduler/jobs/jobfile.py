@@ -43,7 +43,7 @@ def read(path: str | Path, overrides: Sequence[str] = (), *, with_files: bool = 
     if with_files:
         checks.files(spec, problems)
         problems.raise_any()
-    given = "".join(f"# submitted with -o {override}\n" for override in overrides)
+    given = "".join(f"# submitted with {_option(override)}\n" for override in overrides)
     return JobFile(spec, f"{text.rstrip()}\n{given}" if given else text, problems)
 
 
@@ -89,13 +89,18 @@ def _require_text(path: Path) -> None:
         ) from None
 
 
+def _option(override: str) -> str:
+    """As it was typed: `--name=value` has an option of its own."""
+    return override if override.startswith("--") else f"-o {override}"
+
+
 def _override(value: dict[str, Any], overrides: Sequence[str]) -> dict[document.Path, str]:
-    """Write `key.sub=value` into the document; returns which field came from which option."""
+    """Write `key.sub=value`, or `--key=value`, into the document; returns which field came from which option."""
     places: dict[document.Path, str] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
-        path = tuple(key.strip().split("."))
-        place = f"-o {key.strip()}"
+        path = tuple(key.strip().removeprefix("--").split("."))
+        place = _option(key.strip())
         if not equals or not all(path) or len(path) > document.DEPTH:
             raise UsageError(f"-o {override}: is not of the form key.sub=value", hint="-o train.batch_size=8")
         group = value

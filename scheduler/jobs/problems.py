@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from scheduler.errors import FileError
 from scheduler.jobs.document import Path
 
+SHOWN = 20  # errors of one file; a file with more is probably none
+
 
 class FileErrors(FileError):
     """Several errors of one file. As a FileError it is the first; `errors` has all of them."""
@@ -43,6 +45,9 @@ class Problems:
         """Raise what was gathered, in the order of the file; return if there is nothing."""
         if self.errors:
             self.errors.sort(key=lambda error: error.line or 0)
+            if (more := len(self.errors) - SHOWN) > 1:
+                hint = "is this a job file? mmq init writes one to start from"
+                self.errors[SHOWN:] = [FileError(f"has {more} more errors", file=self.file, hint=hint)]
             raise self.errors[0] if len(self.errors) == 1 else FileErrors(self.errors)
 
 

@@ -33,7 +33,7 @@ def test_a_job_is_stored_and_its_id_printed(mmq: Mmq, store: Database, settings:
     assert (job.name, job.kind, job.state, job.priority, job.effective_batch) == ("tiny", "pretrain", "queued", 3, 16)
     assert job.user_name == settings.user
     assert job.source.startswith(JOB)
-    assert job.source.endswith("# submitted with -o train.seed=7\n# submitted with -o priority=3\n")
+    assert job.source.endswith("# submitted with -o train.seed=7\n# submitted with --priority=3\n")
     resolved = spec.decode(job.spec)
     assert resolved.train.seed == 7
     assert resolved.data.path == str(job_file.parent / "rows.jsonl")
@@ -141,8 +141,29 @@ def test_references_that_lead_nowhere(mmq: Mmq, store: Database, job_file: Path)
     mmq("submit", job_file)
     done = mmq("submit", job_file, "-o", "init_from=tiny", "-o", "model.num_hidden_layers=3")
     assert done.code == 2
-    assert "job 1 trains a model with num_hidden_layers 2, and this one has 3" in done.err
+    assert "job 1 trains another model: num_hidden_layers 2 and not 3" in done.err
+    assert "hint: model: {num_hidden_layers: 2}\n" in done.err
     assert count(store) == 1
+
+
+def test_all_that_differs_from_the_first_model_is_told_at_once(mmq: Mmq, store: Database, job_file: Path) -> None:
+    mmq("submit", job_file)
+    other = job_file.with_name("other.yaml")
+    lines = job_file.read_text().splitlines(keepends=True)
+    other.write_text("".join(line for line in lines if not line.startswith("model:")) + "init_from: tiny\n")
+    done = mmq("submit", other)
+    hint = done.err.rpartition("hint: ")[2].strip()
+    assert done.code == 2
+    assert "hidden_size 64 and not 768" in done.err
+    assert "head_dim" not in done.err  # follows from the others
+    other.write_text(f"{other.read_text()}{hint}\n")
+    assert mmq("submit", other).code == 0
+
+
+def test_what_an_option_said_is_called_by_the_option(mmq: Mmq, store: Database, job_file: Path) -> None:
+    assert "error: --name: must be" in mmq("submit", job_file, "--name", "a b").err
+    assert "error: --priority: must be" in mmq("submit", job_file, "--priority", "high").err
+    assert "error: -o name: must be" in mmq("submit", job_file, "-o", "name=a b").err
 
 
 def test_a_dry_run_makes_nothing(mmq: Mmq, settings: Settings, job_file: Path) -> None:

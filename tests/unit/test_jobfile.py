@@ -245,3 +245,17 @@ def _encodes(value: object) -> bool:
     except (ValueError, OverflowError, UnicodeEncodeError):
         return False
     return True
+
+
+@pytest.mark.parametrize("text", ["kind: sft\ndata:\n\tpath: x\n", "kind: sft\ndata:\n \t path: x\n  b: 1\n"])
+def test_a_tab_in_the_indent_is_called_one(text: str) -> None:
+    ((message, hint),) = refused(text)
+    assert "is no YAML" in message
+    assert hint == "indent with spaces, not with tabs"
+    assert refused("kind: sft: pretrain\n")[0][1] is None
+
+
+def test_a_file_that_is_no_job_file_does_not_fill_the_screen() -> None:
+    told = refused("".join(f"user{number}: x\n" for number in range(300)))
+    assert len(told) == 21
+    assert told[-1] == ("job.yaml: has 282 more errors", "is this a job file? mmq init writes one to start from")
