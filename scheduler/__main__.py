@@ -12,7 +12,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(COLLECT_AFTER)
     from scheduler.cli.run import run  # click, from here on
 
-    return run(arguments)
+    try:
+        return run(arguments)
+    finally:
+        gc.freeze()  # or Python searches all that is loaded for garbage as it ends: a quarter of a `mmq status`
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
 """What a terminal is shown: messages, colours where they are wanted, aligned tables. Knows nothing of jobs."""
 
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TextIO
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "bold": 1, "dim": 2}
 # What a terminal obeys instead of showing, and what turns the reading direction round.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
+_CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+_ESCAPE = r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)"
 _TAGS = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
 def plain(text: str) -> str:
     """Take out of a text what a terminal would obey; tabs and line ends stay."""
-    return _CONTROL.sub("", _ESCAPE.sub("", text))
+    if text.isprintable():  # nearly always; nothing to obey is printable, and the patterns take a while to compile
+        return text
+    import re
+
+    return re.sub(_CONTROL, "", re.sub(_ESCAPE, "", text))
 
 
 def one_line(text: str) -> str:
