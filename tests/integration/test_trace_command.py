@@ -56,3 +56,20 @@ def test_a_request_that_is_none_is_one_line_and_exit_2() -> None:
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "micro_batches" in done.stderr
+
+
+def test_torch_s_compiler_stays_out_and_is_still_there_for_who_asks() -> None:
+    program = """if True:
+        import json, sys
+        from trainer.trace.answer import answer
+        answer(sys.stdin.buffer.read())
+        assert not [name for name in sys.modules if name.startswith("torch._dynamo.")]
+        import torch
+        import torch._dynamo.config
+        assert torch._dynamo.config.recompile_limit > 0
+        assert callable(torch._dynamo.optimize)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=json.dumps(REQUEST), capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stderr) == (0, "")

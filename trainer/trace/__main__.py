@@ -1,37 +1,30 @@
 """`python -m trainer.trace`: a request on stdin, the footprints on stdout. Exit 2 and one line if it asks nonsense."""
 
+import gc
 import sys
 import time
 
 import msgspec
-import torch
 
 from trainer.errors import BadConfiguration
-from trainer.trace.footprint import Mode
+from trainer.heavy import kept_to_the_end
 from trainer.trace.parent import end_with_parent
-from trainer.trace.request import as_json, read_request
-from trainer.trace.shapes import ShapeMemory
 
 
 def main() -> int:
     end_with_parent()
     started = time.monotonic()
-    torch.set_num_threads(1)
+    with kept_to_the_end():
+        from trainer.trace.answer import answer  # torch, from here on
     try:
-        request = read_request(sys.stdin.buffer.read())
-        shapes = ShapeMemory()
-        modes = [Mode(config, request.target_of(), shapes) for config in request.configs()]
+        told = answer(sys.stdin.buffer.read())
     except BadConfiguration as error:
         print(error, file=sys.stderr)
         return 2
-    candidates = [as_json(mode.candidate(rows)) for mode in modes for rows in request.micro_batches]
-    answer = {
-        "torch": torch.__version__.partition("+")[0],
-        "seconds": round(time.monotonic() - started, 3),
-        "parameters": modes[0].parameters,
-        "candidates": candidates,
-    }
-    sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+    finally:
+        gc.freeze()
+    told["seconds"] = round(time.monotonic() - started, 3)
+    sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
     return 0
 
 
