@@ -1,73 +1,47 @@
 """How long `mmq status` and `mmq submit` take with 10,000 jobs, against the least that Python needs.
 
-Rounds are interleaved, so that all three meet the same load of the machine; medians are compared. Prints a table, then
-a line a bar: name, value, limit, ok or short. Exit code 1 if a bar is not reached. `make bench-cli` runs it.
+Prints a table, then a line a bar: name, value, limit, ok or short. Exit code 1 if a bar is not reached.
+`make bench-cli` runs it.
 """
 
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks.measure import Bar, Command, Cost, cost, environment, in_turns, judged, machine, over, told
 from scheduler.config import Settings
 from scheduler.store.opening import open_database
 
 JOBS = 10_000
-ROUNDS = 25
-LIMITS = {"status": 1.6, "submit": 2.5}  # times the floor
+ROUNDS = 40
+FLOOR, STATUS, SUBMIT = "import click, sqlite3", "mmq status", "mmq submit FILE"
+LIMITS = {"status_over_floor": (STATUS, 1.6), "submit_over_floor": (SUBMIT, 2.5)}
 JOB_FILE = "kind: pretrain\ndata: {path: rows.jsonl}\ntrain: {max_steps: 10}\n"
 SCRIPT = "import sys\nfrom scheduler.__main__ import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
 
 
 def main() -> int:
+    print(f"{JOBS:,} jobs, {ROUNDS} interleaved rounds, bars on the ratio of medians; {machine()}\n")
     with tempfile.TemporaryDirectory(prefix="mmq-bench-") as folder:
-        seconds = _measured(Path(folder))
-    floor = statistics.median(seconds["floor"])
-    print(f"{JOBS:,} jobs, {ROUNDS} interleaved rounds, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    print(f"{'command':<28}{'median ms':>10}{'fastest ms':>12}{'x floor':>9}")
-    for name, shown in (("floor", "import click, sqlite3"), ("status", "mmq status"), ("submit", "mmq submit FILE")):
-        median, fastest = statistics.median(seconds[name]), min(seconds[name])
-        print(f"{shown:<28}{median * 1000:>10.1f}{fastest * 1000:>12.1f}{median / floor:>9.2f}")
-    print()
-    short = False
-    for name, limit in LIMITS.items():
-        ratio = statistics.median(seconds[name]) / floor
-        short = short or ratio > limit
-        print(f"{name}_over_floor {ratio:.2f} {limit} {'short' if ratio > limit else 'ok'}")
-    return int(short)
+        costs = _measured(Path(folder))
+    told(costs, FLOOR)
+    return judged(Bar(name, over(costs[which], costs[FLOOR]), limit) for name, (which, limit) in LIMITS.items())
 
 
-def _measured(folder: Path) -> dict[str, list[float]]:
-    """Seconds of each command in each round, after one round to warm the caches and compile the byte code."""
-    environment = _environment(folder)
-    command = _mmq(folder)
+def _measured(folder: Path) -> dict[str, list[Cost]]:
+    surroundings = environment(folder / "home")
+    mmq = _mmq(folder)
     (folder / "job.yaml").write_text(JOB_FILE)
     (folder / "rows.jsonl").write_text('{"text": "one"}\n' * 100)
     commands = {
-        "floor": [sys.executable, "-c", "import click, sqlite3"],
-        "status": [*command, "status"],
-        "submit": [*command, "submit", str(folder / "job.yaml")],
+        FLOOR: Command([sys.executable, "-c", "import click, sqlite3"]),
+        STATUS: Command([*mmq, "status"]),
+        SUBMIT: Command([*mmq, "submit", str(folder / "job.yaml")]),
     }
-    subprocess.run(commands["submit"], env=environment, check=True, capture_output=True)
-    _fill(Settings.from_environment(environment))
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
-    for turn in range(ROUNDS + 1):
-        for name, arguments in commands.items():
-            began = time.perf_counter()
-            subprocess.run(arguments, env=environment, check=True, capture_output=True)
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("MMQ_") and k != "PYTHONDONTWRITEBYTECODE"}
-    return kept | {"MMQ_HOME": str(folder / "home"), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    cost(commands[SUBMIT], surroundings)
+    _fill(Settings.from_environment(surroundings))
+    return in_turns(commands, surroundings, rounds=ROUNDS)
 
 
 def _mmq(folder: Path) -> list[str]:
