@@ -128,7 +128,9 @@ def service(environment: Mapping[str, str], devices: str) -> Iterator[int]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("wb") as output,
-        subprocess.Popen([*mmq, "up", "--devices", devices], env=environment, stdout=output, stderr=output) as supervisor,
+        subprocess.Popen(
+            [*mmq, "up", "--devices", devices], env=environment, stdout=output, stderr=output
+        ) as supervisor,
     ):
         try:
             wait_for(lambda: b"mmq is up" in log.read_bytes(), "the service to be up")

@@ -59,8 +59,13 @@ def main() -> int:
     found["import torch (a process)"] = [c.wall_seconds for c in torch]
     print(f"{'stage':<30}{'median ms':>11}{'fastest ms':>12}{'slowest ms':>12}")
     for name, seconds in found.items():
-        print(f"{name:<30}" + "".join(f"{f(seconds) * 1000:>{w}.0f}" for f, w in ((statistics.median, 11), (min, 12), (max, 12))))
-    first_step = statistics.median(found["started to first step"]) / statistics.median(found["import torch (a process)"])
+        print(
+            f"{name:<30}"
+            + "".join(f"{f(seconds) * 1000:>{w}.0f}" for f, w in ((statistics.median, 11), (min, 12), (max, 12)))
+        )
+    first_step = statistics.median(found["started to first step"]) / statistics.median(
+        found["import torch (a process)"]
+    )
     return judged(
         [
             Bar("submit_to_start_seconds", statistics.median(found["submitted to trainer started"]), 0.5),

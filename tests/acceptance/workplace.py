@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from scheduler.config import Settings
+from scheduler.jobs.states import JobState
 from scheduler.processes.liveness import process_started
 from scheduler.processes.locks import holders
-from scheduler.jobs.states import JobState
 from scheduler.service.lock import holder
-from scheduler.store.database import Database, open_database
+from scheduler.store.database import Database
+from scheduler.store.opening import open_database
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = {
