@@ -126,8 +126,11 @@ def sweep(process: Process, lock: Path) -> int:
 
 
 def evict(lock: Path, *, grace_seconds: float) -> int:
-    """End whoever holds a run's lock though nobody looks after it: TERM, then KILL. How many those were."""
-    found = send_each(lambda: others_with(lock), signal.SIGTERM)
+    """End whoever holds a run's lock though nobody looks after it: TERM, then KILL. How many those were.
+
+    Without any grace no TERM is sent: who is told to save, and killed while at it, ends now so and now so.
+    """
+    found = send_each(lambda: others_with(lock), signal.SIGTERM) if grace_seconds > 0 else others_with(lock)
     deadline = time.monotonic() + grace_seconds
     while others_with(lock) and time.monotonic() < deadline:
         time.sleep(0.1)
