@@ -3,7 +3,11 @@
 import os
 import signal
 
+import pytest
+
 from tests.acceptance.workplace import Workplace, gone, kill, until
+
+pytestmark = pytest.mark.timeout(300)  # the default is for tests without a real trainer in them
 
 LONG = "train.max_steps=500"
 PARTS = ("controller", "worker", "broker")

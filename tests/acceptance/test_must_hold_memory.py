@@ -10,6 +10,8 @@ import pytest
 from scheduler.processes.liveness import process_started
 from tests.acceptance.workplace import Workplace, kill, until
 
+pytestmark = pytest.mark.timeout(300)  # the default is for tests without a real trainer in them
+
 MIB = 1024**2
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.acceptance.workplace import Workplace, gone
 
+pytestmark = pytest.mark.timeout(300)  # the default is for tests without a real trainer in them
+
 Spoil = Callable[[Path], object]
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from tests.acceptance.workplace import PATIENCE_SECONDS, REPOSITORY, Workplace, gone, kill, until
 
+pytestmark = pytest.mark.timeout(300)  # the default is for tests without a real trainer in them
+
 MIB = 1024**2
 
 
