@@ -4,7 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.complete
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-gpu check format ci bench bench-cli pins clean
+.PHONY: help setup demo test test-gpu check format ci bench bench-cli bench-trace bench-start bench-idle pins clean
+BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -41,10 +42,21 @@ format: setup ## format and fix what can be fixed
 
 ci: check test demo ## all that CI runs
 
-bench: bench-cli ## every benchmark
+bench: ## every benchmark
+	@short=0; for one in bench-cli bench-trace bench-start bench-idle; do $(MAKE) --no-print-directory $$one || short=1; \
+	    done; exit $$short
 
 bench-cli: setup ## latency of submit and status against a bare interpreter
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks.cli
+	$(BENCH).cli
+
+bench-trace: setup ## time and memory of a footprint against importing torch
+	$(BENCH).trace
+
+bench-start: setup ## from submit to the first step, stage by stage
+	$(BENCH).start
+
+bench-idle: setup ## memory and CPU time of a service without work
+	$(BENCH).idle
 
 pins: setup ## write constraints.txt anew from what is installed
 	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | sort -f; } > constraints.new

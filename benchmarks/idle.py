@@ -65,7 +65,7 @@ def _watched(folder: Path) -> tuple[dict[int, Use], dict[int, Use], Use]:
 
 def _family(pid: int) -> list[int]:
     """A process and all that it started, and they started."""
-    tasks = [Path(f"/proc/{pid}/task/{task}/children") for task in os.listdir(f"/proc/{pid}/task")]
+    tasks = [task / "children" for task in Path(f"/proc/{pid}/task").iterdir()]
     return [pid, *(one for path in tasks for child in path.read_text().split() for one in _family(int(child)))]
 
 
