@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from benchmarks.measure import Bar, Command, Cost, cost, environment, judged, machine, service
 from scheduler.config import Settings
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 
 ROUNDS = 9
 FLOOR, TORCH = "import click, sqlite3", "import torch"

@@ -21,7 +21,7 @@ from scheduler.footprint.request import Target
 from scheduler.jobs.jobfile import parse
 from scheduler.jobs.spec import JobSpec
 from scheduler.store import footprints
-from scheduler.store.database import open_database
+from scheduler.store.opening import open_database
 
 ROUNDS = 5
 LOOKS = 50
