@@ -124,8 +124,7 @@ def machine() -> str:
 def service(environment: Mapping[str, str], devices: str) -> Iterator[int]:
     """A running service, by its pid; stopped, with all its jobs, at the end."""
     mmq = [sys.executable, "-m", "scheduler"]
-    log = Path(environment["MMQ_HOME"]) / "benchmark.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = Path(environment["MMQ_HOME"]).with_suffix(".log")
     with (
         log.open("wb") as output,
         subprocess.Popen(
@@ -133,7 +132,9 @@ def service(environment: Mapping[str, str], devices: str) -> Iterator[int]:
         ) as supervisor,
     ):
         try:
-            wait_for(lambda: b"mmq is up" in log.read_bytes(), "the service to be up")
+            wait_for(lambda: b"mmq is up" in log.read_bytes() or supervisor.poll() is not None, "the service to be up")
+            if supervisor.returncode is not None:
+                raise RuntimeError(f"the service ended at once: {log.read_text()}")
             yield supervisor.pid
         finally:
             subprocess.run([*mmq, "down", "--stop-jobs"], env=environment, check=False, capture_output=True)

@@ -1,8 +1,9 @@
 """From `mmq submit` to the first step, with a running service and a footprint that is known.
 
 The service's part is read from the store, stage by stage, and held against the least that a command needs; the
-trainer's is what comes after, against `import torch`: both in the same rounds, by medians. Half a second is a bar of a
-machine of one's own, so it is held against the fastest round. Prints a table, then a line a bar. `make bench-start`.
+trainer's is what comes after, against `import torch`: both in the same rounds, by medians. Half a second is eight
+times that least on an idle machine (60 ms), and six are allowed: so a busy machine is no excuse and no obstacle.
+Prints a table, then a line a bar. `make bench-start` runs it.
 """
 
 import json
@@ -66,7 +67,6 @@ def main() -> int:
     medians = {name: statistics.median(seconds) for name, seconds in found.items()}
     return judged(
         [
-            Bar("submit_to_start_seconds", min(found["submitted to trainer started"]), 0.5),
             Bar("submit_to_start_over_floor", medians["submitted to trainer started"] / medians[FLOOR], 6.0),
             Bar("first_step_over_torch", medians["started to first step"] / medians[TORCH], 1.5),
         ]
