@@ -52,10 +52,12 @@ class ServiceLock:
 
 def holder(path: Path) -> Holder | None:
     """Who holds the lock; None if nobody does."""
-    if not lock_held(path):
-        return None
-    for _ in range(100):  # it may be about to write
+    for _ in range(100):  # until it has written: what is there at first is of the one before, who was ready once
+        if not lock_held(path):
+            return None
         with contextlib.suppress(OSError, ValueError, TypeError):
-            return Holder(**json.loads(path.read_text()))
+            found = Holder(**json.loads(path.read_text()))
+            if process_started(found.pid) == found.started:
+                return found
         time.sleep(0.01)
     return None

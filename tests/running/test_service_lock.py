@@ -1,0 +1,50 @@
+"""Who holds a service's lock: the one that has it now, never the one before, whatever the file still says."""
+
+import fcntl
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from json import dumps
+from pathlib import Path
+
+from scheduler.service.lock import Holder, ServiceLock, holder
+from tests.running.stage import until
+
+
+def left_by_the_one_before(path: Path) -> Holder:
+    """A lock file as a service leaves it that was ready, and is gone."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    before = Holder(pid=gone.pid, started=1, since=0.0, ready=True)
+    path.write_text(dumps(asdict(before)))
+    return before
+
+
+def test_the_one_before_is_not_taken_for_the_holder(tmp_path: Path) -> None:
+    path = tmp_path / "service.lock"
+    left_by_the_one_before(path)
+    with path.open("r+") as taken:  # by one that has not written yet
+        fcntl.flock(taken, fcntl.LOCK_EX)
+        assert holder(path) is None
+
+
+def test_the_new_holder_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "service.lock"
+    before = left_by_the_one_before(path)
+    found: list[Holder | None] = []
+    with path.open("r+") as taken:
+        fcntl.flock(taken, fcntl.LOCK_EX)
+        asking = threading.Thread(target=lambda: found.append(holder(path)))
+        asking.start()
+        lock = ServiceLock(taken.fileno())
+        asking.join()
+        lock.tell(ready=True)
+        assert found[0] is not None
+        assert (found[0].pid, found[0].ready) != (before.pid, True)
+        until(lambda: (now := holder(path)) is not None and now.ready)
+
+
+def test_a_lock_that_nobody_holds_has_no_holder(tmp_path: Path) -> None:
+    left_by_the_one_before(tmp_path / "service.lock")
+    assert holder(tmp_path / "service.lock") is None
