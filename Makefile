@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.complete
 PYTEST := $(BIN)/python -m pytest
+# Whole services on real trainers, killed in turn: too long for `make test`.
+SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptance/test_rivals_failures.py
 
-.PHONY: help setup demo test test-gpu check format ci bench bench-cli bench-trace bench-start bench-idle pins clean
+.PHONY: help setup demo test test-service test-gpu check format ci bench bench-cli bench-trace bench-start bench-idle pins clean
 BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
 
 help: ## list the targets
@@ -25,7 +27,10 @@ demo: setup ## the whole of mmq at work on two virtual devices, on real text
 	$(BIN)/python -m examples.demo
 
 test: setup ## every test that needs no GPU
-	$(PYTEST) -m 'not gpu' -n 2 --dist worksteal
+	$(PYTEST) -m 'not gpu' -n 2 --dist worksteal $(addprefix --ignore=,$(SERVICE_TESTS))
+
+test-service: setup ## whole services on real trainers, killed in turn; some minutes more
+	$(PYTEST) $(SERVICE_TESTS)
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(PYTEST) -m gpu tests/gpu
@@ -40,7 +45,7 @@ format: setup ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-ci: check test demo ## all that CI runs
+ci: check test ## all that CI runs
 
 bench: ## every benchmark
 	@short=0; for one in bench-cli bench-trace bench-start bench-idle; do $(MAKE) --no-print-directory $$one || short=1; \
