@@ -6,7 +6,6 @@ from tests.unit.pages import page, spans
 from trainer.batches import LENGTH_STEP
 from trainer.loss import CHUNK_ELEMENTS
 from trainer.memory.allocator import BLOCK_BYTES
-from trainer.memory.cuda import CONTEXT_BYTES as TRAINERS_CONTEXT_BYTES
 from trainer.memory.kernels import WORKSPACE_BYTES, workspace_bytes
 from trainer.trace.player import PARTS
 
@@ -22,7 +21,6 @@ def test_the_figures_outside_the_trace() -> None:
         "logits held at once by the chunked loss, one copy": f"{4 * CHUNK_ELEMENTS // MIB} MiB",
     }
     assert {workspace_bytes(f"{major}.0") for major in (9, 10, 12)} == {workspace_bytes("9.0")}
-    assert CONTEXT_BYTES["cuda"] == TRAINERS_CONTEXT_BYTES
 
 
 def test_the_parts() -> None:
