@@ -28,6 +28,7 @@ SETTINGS = Settings.from_environment({"MMQ_HOME": "/nowhere"})
 FOR_TRAINERS = {"MMQ_JOB_ID", "MMQ_ATTEMPT", "MMQ_MICRO_BATCH", "MMQ_ACCUMULATION_STEPS", "MMQ_RUN_DIR"} | {
     "MMQ_CHECKPOINT_DIR",
     "MMQ_DEVICE",  # marks the processes of the cpu device
+    "MMQ_TRACER_PARENT",  # whom a tracer ends with
 }
 
 
@@ -101,7 +102,8 @@ def test_the_fields_of_jobs() -> None:
 
 
 def test_the_fields_of_a_story() -> None:
-    job = dict.fromkeys(column.name for column in Table.metadata.tables["jobs"].columns) | {"id": 1, "spec": "{}"}
+    columns = (column.name for table in ("attempts", "jobs") for column in Table.metadata.tables[table].columns)
+    job = dict.fromkeys([*columns, "attempt"]) | {"id": 1, "spec": "{}"}
     told = story.as_json([story._told(Story(job, [], [], [], []), SETTINGS)], [])
     more = set(told["jobs"][0]) - documented("Jobs")
     sentence = PAGE.sections["Jobs"].partition("adds to each job")[2].partition(", and has")[0]

@@ -252,7 +252,7 @@ def test_a_tab_in_the_indent_is_called_one(text: str) -> None:
     ((message, hint),) = refused(text)
     assert "is no YAML" in message
     assert hint == "indent with spaces, not with tabs"
-    assert refused("kind: sft: pretrain\n")[0][1] is None
+    assert refused("kind: sft: pretrain\n")[0][1] == document.NOT_YAML
 
 
 def test_a_file_that_is_no_job_file_does_not_fill_the_screen() -> None:
