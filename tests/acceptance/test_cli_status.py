@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import time
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from scheduler.cli.terminal import cells
 from scheduler.config import Settings
 from scheduler.jobs.states import EndReason
+from scheduler.processes.liveness import process_started
 from scheduler.store import attempts, devices
 from scheduler.store.database import Database
 from scheduler.store.heartbeats import beat
@@ -133,7 +135,16 @@ def test_a_service_that_is_not_there_is_told(mmq: Mmq, busy: Database, settings:
     assert "last heard of 1m 05s ago" in mmq("status").err
     with settings.service_lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.write(json.dumps({"pid": 1, "started": 1, "since": time.time() - 61, "problem": "no GPU"}))
+        lock.write(
+            json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "started": process_started(os.getpid()),
+                    "since": time.time() - 61,
+                    "problem": "no GPU",
+                }
+            )
+        )
         lock.flush()
         assert mmq("status").err.endswith("so nothing starts\n  hint: mmq doctor\n")
     with busy.transaction() as tx:

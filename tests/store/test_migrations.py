@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 import migrations
 from scheduler.config import Settings
 from scheduler.errors import ExitCode, MmqError, SchemaMismatch
-from scheduler.store import database, engine, jobs, migrate, sqlite, upgrade
+from scheduler.store import drivers, engine, jobs, location, migrate, opening, revisions, sqlite, upgrade
 from scheduler.store.schema import Table
 from tests.store.samples import queued, settings_at
 
@@ -71,18 +71,18 @@ def test_alembic_finds_nothing_to_add(settings: Settings) -> None:
 
 def test_the_code_knows_every_revision() -> None:
     scripts = ScriptDirectory.from_config(migrate.configuration())
-    assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == database.REVISIONS
+    assert tuple(script.revision for script in scripts.walk_revisions())[::-1] == revisions.REVISIONS
 
 
 def test_no_database_names_the_command(settings: Settings) -> None:
     for lean in (True, False):
         with pytest.raises(SchemaMismatch, match="no database") as caught:
-            database.open_database(settings, lean=lean)
+            opening.open_database(settings, lean=lean)
         assert (caught.value.hint, caught.value.exit_code) == ("mmq up", ExitCode.SCHEMA)
 
 
 def _set_revision(settings: Settings, revision: str) -> None:
-    with closing(database.connect(settings.database_url, lean=False)) as db, db.transaction() as tx:
+    with closing(drivers.connect(settings.database_url, lean=False)) as db, db.transaction() as tx:
         tx.execute("UPDATE alembic_version SET version_num = :revision", revision=revision)
 
 
@@ -90,7 +90,7 @@ def test_a_newer_database_is_left_alone(settings: Settings) -> None:
     upgrade.upgrade(settings)
     _set_revision(settings, "9999")
     for attempt in (
-        lambda: database.open_database(settings, lean=True, create=True),
+        lambda: opening.open_database(settings, lean=True, create=True),
         lambda: upgrade.upgrade(settings),
     ):
         with pytest.raises(SchemaMismatch, match="9999, which a newer mmq wrote") as caught:
@@ -100,9 +100,9 @@ def test_a_newer_database_is_left_alone(settings: Settings) -> None:
 
 def test_an_older_database_names_the_command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade.upgrade(settings)
-    monkeypatch.setattr(database, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(revisions, "REVISIONS", ("0001", "0002"))
     with pytest.raises(SchemaMismatch, match="revision 0001, this mmq needs 0002") as caught:
-        database.open_database(settings, lean=True, create=True)
+        opening.open_database(settings, lean=True, create=True)
     assert caught.value.hint == "mmq db upgrade"
 
 
@@ -113,11 +113,11 @@ def two_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(Path(migrations.__file__).parent, folder)
     (folder / "versions" / "r0002_colour.py").write_text(SECOND)
     monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
-    monkeypatch.setattr(database, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(revisions, "REVISIONS", ("0001", "0002"))
 
 
 def _with_dependents(settings: Settings) -> None:
-    with closing(database.connect(settings.database_url, lean=False)) as db:
+    with closing(drivers.connect(settings.database_url, lean=False)) as db:
         first = queued(db)
         queued(db, depends_on=(first.id,))
 
@@ -127,11 +127,11 @@ def test_an_upgrade_copies_first_and_keeps_the_rows_that_refer(settings: Setting
     _with_dependents(settings)
     copy = upgrade.upgrade(settings)
     assert upgrade.upgrade(settings) is None
-    with closing(database.open_database(settings, lean=True)) as db:
+    with closing(opening.open_database(settings, lean=True)) as db:
         assert db.query("SELECT job_id, depends_on FROM dependencies") == [{"job_id": 2, "depends_on": 1}]
         assert len(db.query("SELECT id FROM events")) == 2
         assert db.query("SELECT colour FROM jobs WHERE id = 1") == [{"colour": None}]
-    if database.sqlite_path(settings.database_url):
+    if location.sqlite_path(settings.database_url):
         assert copy is not None
         assert copy.stat().st_mode & 0o777 == 0o600
         with closing(sqlite.SqliteDatabase(copy)) as old:
@@ -152,7 +152,7 @@ def test_an_upgrade_that_fails_half_way_changes_nothing(
         patch.setattr(migrate, "_check_foreign_keys", fail)
         with pytest.raises(MmqError, match="stop here"):
             upgrade.upgrade(settings)
-    with closing(database.connect(settings.database_url, lean=False)) as db:
+    with closing(drivers.connect(settings.database_url, lean=False)) as db:
         assert db.revision() == "0001"
         assert [job.id for job in jobs.queue(db)] == [1, 2]
     upgrade.upgrade(settings)
@@ -182,8 +182,8 @@ def test_killed_in_the_middle_it_starts_again(at_home: Settings) -> None:
     child.send_signal(signal.SIGKILL)
     child.communicate(timeout=30)
     with pytest.raises(SchemaMismatch, match="no database"):
-        database.open_database(at_home, lean=True)
-    with closing(database.open_database(at_home, lean=True, create=True)) as db:
+        opening.open_database(at_home, lean=True)
+    with closing(opening.open_database(at_home, lean=True, create=True)) as db:
         assert queued(db).id == 1
         assert db.integrity() == []
 
@@ -209,7 +209,7 @@ def _environment() -> dict[str, str]:
 
 
 def test_a_backup_is_taken_while_others_write(at_home: Settings, tmp_path: Path) -> None:
-    with closing(database.open_database(at_home, lean=True, create=True)) as db:
+    with closing(opening.open_database(at_home, lean=True, create=True)) as db:
         queued(db)
         with db.transaction() as tx:
             tx.execute("UPDATE jobs SET name = 'not yet committed'")
@@ -229,7 +229,7 @@ def test_a_strangers_database_is_refused(at_home: Settings) -> None:
 
 def test_the_home_and_the_file_are_private(tmp_path: Path) -> None:
     settings = settings_at(tmp_path / "state" / "mmq")
-    with closing(database.open_database(settings, lean=True, create=True)) as db:
+    with closing(opening.open_database(settings, lean=True, create=True)) as db:
         queued(db)
         assert settings.home.stat().st_mode & 0o777 == 0o700
         for path in settings.home.iterdir():

@@ -35,7 +35,7 @@ NEW_EVENT = "INSERT INTO events (job_id, at, kind, from_state, to_state, detail)
         ("UPDATE reservations SET reserved_bytes = 1", "live attempt 1 should hold"),
         ("DELETE FROM reservations", "its reservations sum to 0"),
         (
-            "INSERT INTO reservations SELECT 2, device_id, 5, 1.0 FROM reservations",
+            "INSERT INTO reservations SELECT 2, device_id, 5 FROM reservations",
             "attempt 2 has ended, and still holds",
         ),
         ("UPDATE attempts SET state = 'ended', reason = 'lost', ended_at = 1 WHERE id = 1", "running without a live"),
