@@ -22,12 +22,12 @@ from scheduler.jobs import spec as specs
 from scheduler.jobs.states import AttemptState, EndReason
 from scheduler.jobs.trainer_config import trainer_config
 from scheduler.processes.interpreter import python_command, with_source
+from scheduler.processes.kinship import inherit_orphans
 from scheduler.processes.locks import take_lock
 from scheduler.store import attempts, jobs
 from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt, Job, Orders, Outcome
 from worker.adoption import adopt
-from worker.descendants import inherit_orphans
 from worker.ending import conclude, conclude_seen, could_not_start
 from worker.environment import trainer_environment
 from worker.hearing import Hearing

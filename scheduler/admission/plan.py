@@ -55,7 +55,7 @@ def need_bytes(kind: str, candidate: Candidate) -> int:
 def speed(modes: Modes, micro_batch: int, effective_batch: int, max_seq_len: int) -> float:
     """Return relative training speed, 0 to 1. Only ratios between candidates of one job mean anything."""
     tokens = effective_batch * max_seq_len
-    fixed = _steps(effective_batch, micro_batch) * FIXED_COST_TOKENS
+    fixed = accumulation_steps(effective_batch, micro_batch) * FIXED_COST_TOKENS
     factor = CHECKPOINTING_SPEED if modes.activation_checkpointing else 1.0
     factor *= OFFLOAD_SPEED if modes.optimizer_offload else 1.0
     return factor * tokens / (tokens + fixed)
@@ -145,7 +145,7 @@ def _insisted(wish: Wish, footprint: Footprint, kind: str, available_bytes: int,
 def _plan(wish: Wish, candidate: Candidate, reserve_bytes: int) -> Plan:
     return Plan(
         candidate=candidate,
-        accumulation_steps=_steps(wish.effective_batch, candidate.micro_batch),
+        accumulation_steps=accumulation_steps(wish.effective_batch, candidate.micro_batch),
         reserve_bytes=reserve_bytes,
         speed=_speed(wish, candidate),
     )
@@ -155,5 +155,6 @@ def _speed(wish: Wish, candidate: Candidate) -> float:
     return speed(candidate.modes, candidate.micro_batch, wish.effective_batch, wish.max_seq_len)
 
 
-def _steps(effective_batch: int, micro_batch: int) -> int:
+def accumulation_steps(effective_batch: int, micro_batch: int) -> int:
+    """Return how many micro-batches make up the effective batch, the last one perhaps smaller."""
     return -(-effective_batch // micro_batch)

@@ -181,7 +181,7 @@ def _broker_at_rest(settings: Settings) -> Iterator[Finding]:
 
 
 def _unended(database: Database) -> int:
-    counts = views.overview(database, views.Filters(state="running")).counts
+    counts = views.counts(database)
     return sum(counts.get(state, 0) for state in ("queued", "admitted", "running"))
 
 

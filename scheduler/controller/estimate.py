@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from scheduler.admission.plan import Plan, choose, need_bytes, smallest
+from scheduler.admission.plan import Plan, accumulation_steps, choose, need_bytes, smallest
 from scheduler.admission.wish import Wish, wish_of
 from scheduler.config import Settings
 from scheduler.controller.footprints import Request, requests_for, stored
@@ -61,9 +61,6 @@ class Estimate:
         cap = min(self.place.total_bytes, self.wish.max_memory_bytes or self.place.total_bytes)
         return self.need_bytes(candidate) <= cap
 
-    def accumulation_steps(self, candidate: Candidate) -> int:
-        return -(-self.wish.effective_batch // candidate.micro_batch)
-
     def as_json(self) -> dict[str, Any]:
         return {
             "gpu": {
@@ -87,7 +84,7 @@ class Estimate:
     def _row(self, candidate: Candidate) -> dict[str, Any]:
         return {
             "micro_batch": candidate.micro_batch,
-            "accumulation_steps": self.accumulation_steps(candidate),
+            "accumulation_steps": accumulation_steps(self.wish.effective_batch, candidate.micro_batch),
             **candidate.modes.as_json(),
             "allocated_bytes": candidate.allocated_bytes,
             "reserved_bytes": candidate.reserved_bytes,

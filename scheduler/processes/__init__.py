@@ -1,1 +1,1 @@
-"""Processes of this host: who is alive, which lock each holds, how one is started and signalled. Knows no job."""
+"""Processes of this host: who is alive and whose child, who holds a lock, how to start or signal one. Knows no job."""

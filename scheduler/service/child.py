@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scheduler.processes.kinship import dies_with_parent
 from scheduler.service.logs import open_log, rotate
-from scheduler.service.parent import dies_with_parent
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
-PRIVATE_UMASK = 0o077  # what a child writes, and a shim or trainer after it, is for its owner alone
 SETTLED_SECONDS = 60.0  # having lived so long, it is forgiven its earlier ends
 
 
@@ -86,7 +85,6 @@ class Child:
                 env=dict(self.role.environment),
                 start_new_session=True,  # a terminal's ^C is ours to answer
                 pass_fds=[self.lock],
-                umask=PRIVATE_UMASK,
                 preexec_fn=dies_with_parent(),
             )
         except OSError as error:

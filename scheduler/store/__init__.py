@@ -1,0 +1,1 @@
+"""The truth: tables, the statements on them, and the one gate through which a job changes state."""

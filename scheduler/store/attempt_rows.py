@@ -3,6 +3,7 @@
 from typing import Any
 
 from scheduler.errors import MmqError
+from scheduler.jobs.states import AttemptState, EndReason
 from scheduler.store.database import Reader, Transaction
 from scheduler.store.records import Attempt
 
@@ -41,3 +42,10 @@ def news(attempt: Attempt, values: dict[str, Any]) -> dict[str, Any]:
 def write(tx: Transaction, attempt_id: int, values: dict[str, Any]) -> None:
     columns = ", ".join(f"{name} = :{name}" for name in values)
     tx.execute(f"UPDATE attempts SET {columns} WHERE id = :attempt_id", attempt_id=attempt_id, **values)  # noqa: S608
+
+
+def end(tx: Transaction, attempt_id: int, *, reason: EndReason, message: str | None, at: float, **more: object) -> None:
+    """Close an attempt, and give back the memory it was promised."""
+    values = {"state": AttemptState.ENDED.value, "ended_at": at, "reason": reason.value, "message": message}
+    write(tx, attempt_id, more | values)
+    tx.execute("DELETE FROM reservations WHERE attempt_id = :attempt_id", attempt_id=attempt_id)

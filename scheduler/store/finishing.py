@@ -1,10 +1,10 @@
-"""The one end of an attempt: memory given back, and its job moved on as `scheduler.jobs.retries` decides."""
+"""The end of an attempt that a worker had: memory given back, and its job moved on as `scheduler.jobs.retries` says."""
 
 import msgspec
 
 from scheduler.jobs.retries import AttemptFacts, JobFacts, Verdict, verdict
 from scheduler.jobs.states import AttemptState, EndReason, JobState
-from scheduler.store.attempt_rows import PEAKS, get, news, of_job, write
+from scheduler.store.attempt_rows import PEAKS, end, get, news, of_job
 from scheduler.store.database import Database, Transaction
 from scheduler.store.jobs import get as get_job
 from scheduler.store.records import Attempt, Job, Outcome
@@ -26,16 +26,8 @@ def finish(db: Database, attempt_id: int, outcome: Outcome, *, at: float) -> Att
 
 def _end(tx: Transaction, attempt: Attempt, outcome: Outcome, at: float) -> None:
     last = news(attempt, {name: getattr(outcome, name) for name in ("micro_batch", "accumulation_steps", *PEAKS)})
-    end = {
-        "state": AttemptState.ENDED.value,
-        "ended_at": at,
-        "exit_code": outcome.exit_code,
-        "exit_signal": outcome.exit_signal,
-        "reason": outcome.reason.value,
-        "message": outcome.message,
-    }
-    write(tx, attempt.id, last | end)
-    tx.execute("DELETE FROM reservations WHERE attempt_id = :attempt_id", attempt_id=attempt.id)
+    codes = {"exit_code": outcome.exit_code, "exit_signal": outcome.exit_signal}
+    end(tx, attempt.id, reason=outcome.reason, message=outcome.message, at=at, **last, **codes)
 
 
 def _move_on(tx: Transaction, job: Job, attempt_id: int, outcome: Outcome, decided: Verdict, at: float) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from scheduler.errors import MmqError, NoSuchJob, UsageError
 from scheduler.jobs.states import EndReason, JobState, WaitCode
 from scheduler.store import references
+from scheduler.store.attempt_rows import end
 from scheduler.store.database import Database, Reader, Transaction, placeholders
 from scheduler.store.records import Job, NewJob
 from scheduler.store.transitions import HELD, NEW, enter, move, record
@@ -135,16 +136,10 @@ def request_cancel(db: Database, job_id: int, *, by: str, at: float) -> Job:
 
 def _end_unclaimed(tx: Transaction, job_id: int, by: str, at: float) -> bool:
     """End an admitted attempt that no worker has claimed, and give back its memory; False if there is none."""
-    ended = tx.query(
-        "UPDATE attempts SET state = 'ended', ended_at = :at, reason = 'cancelled', message = :message"
-        " WHERE job_id = :job_id AND state = 'admitted' RETURNING id",
-        at=at,
-        job_id=job_id,
-        message=f"cancelled by {by} before a worker claimed it",
-    )
-    for row in ended:
-        tx.execute("DELETE FROM reservations WHERE attempt_id = :attempt_id", attempt_id=row["id"])
-    return bool(ended)
+    unclaimed = tx.query("SELECT id FROM attempts WHERE job_id = :job_id AND state = 'admitted'", job_id=job_id)
+    for row in unclaimed:
+        end(tx, row["id"], reason=EndReason.CANCELLED, message=f"cancelled by {by} before a worker claimed it", at=at)
+    return bool(unclaimed)
 
 
 def hold(db: Database, job_id: int, *, at: float) -> Job:

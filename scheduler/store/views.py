@@ -61,14 +61,14 @@ def overview(db: Database, filters: Filters = DEFAULT) -> Overview:
     user = {"user_name": filters.user} if filters.user else {}
     condition = " AND jobs.user_name = :user_name" if user else ""
     with db.snapshot() as reader:
-        counts = reader.query(
-            f"SELECT state, COUNT(*) AS jobs FROM jobs WHERE 1 = 1{condition} GROUP BY state",  # noqa: S608
-            **user,
-        )
-        return Overview(
-            jobs=_jobs(reader, filters, condition, user),
-            counts={row["state"]: row["jobs"] for row in counts},
-        )
+        return Overview(jobs=_jobs(reader, filters, condition, user), counts=counts(reader, filters.user))
+
+
+def counts(reader: Reader, user: str | None = None) -> dict[str, int]:
+    """State to number of jobs, of one user or of all."""
+    condition, parameters = (" AND jobs.user_name = :user_name", {"user_name": user}) if user else ("", {})
+    statement = f"SELECT state, COUNT(*) AS jobs FROM jobs WHERE 1 = 1{condition} GROUP BY state"  # noqa: S608
+    return {row["state"]: row["jobs"] for row in reader.query(statement, **parameters)}
 
 
 def _jobs(reader: Reader, filters: Filters, condition: str, user: dict[str, str]) -> list[Row]:

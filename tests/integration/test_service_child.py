@@ -47,10 +47,3 @@ def test_restarts_leave_no_descriptor_open(tmp_path: Path, lock: int, monkeypatc
     before = descriptors()
     tend_until(child, 4)
     assert descriptors() == before
-
-
-def test_what_a_child_writes_is_private(tmp_path: Path, lock: int) -> None:
-    child = Child(role(tmp_path, "open('made', 'w').close()"), lambda line: None, lock)
-    tend_until(child, 1)
-    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "toy.log").stat().st_mode & 0o777 == 0o600

@@ -81,6 +81,7 @@ def test_up_twice_down_twice(stage: Stage, service: Service) -> None:
     sockets = [path for path in home.rglob("*") if path.is_socket()]
     assert len(sockets) == 2
     assert {stat.S_IMODE(path.stat().st_mode) for path in sockets} == {0o600}
+    assert [path for path in home.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink()] == []
     assert listening_inodes() & {inode for child in (pid, *children.values()) for inode in sockets_of(child)} == set()
     assert sum(resident_kib(child) for child in (pid, *children.values())) < 250 * 1024
 

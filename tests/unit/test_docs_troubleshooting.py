@@ -2,9 +2,8 @@
 
 import pytest
 
-from scheduler.admission.decisions import WaitCode
 from scheduler.jobs.retries import AttemptFacts, JobFacts, Outcome, verdict
-from scheduler.jobs.states import EndReason, JobState
+from scheduler.jobs.states import EndReason, JobState, WaitCode
 from tests.unit.pages import page, spans
 
 PAGE = page("troubleshooting.md")
