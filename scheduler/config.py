@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scheduler.errors import MmqError, UsageError
+from scheduler.errors import MmqError, NotPermitted, UsageError
 
 _ELSEWHERE = "export MMQ_HOME=/another/folder"
 _OURS = frozenset({"mmq.db", "controller.lock", "service.lock"})  # by which a home is known again
@@ -40,7 +40,7 @@ class Settings:
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.home.stat().st_mode & 0o077 and not self.holds_only_ours():
-                raise MmqError(
+                raise NotPermitted(
                     f"{self.home} holds other files and others can use it; mmq needs a private folder for its own",
                     hint=f"export MMQ_HOME={self.home / 'mmq'}",
                 )

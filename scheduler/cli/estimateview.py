@@ -16,12 +16,12 @@ _MEANS = {
 _SHORT = {"activation_checkpointing": "checkpointing", "optimizer_offload": "offload", "chunked_loss": "chunked loss"}
 _CANDIDATES = (
     Column("micro_batch", "MICRO-BATCH", right=True),
-    Column("accumulation", "ACCUMULATION", right=True),
-    Column("allocated", "ALLOCATED", right=True),
+    Column("accumulation", "ACCUMULATION", right=True, drop=1),
+    Column("allocated", "ALLOCATED", right=True, drop=2),
     Column("reserved", "RESERVED", right=True),
     Column("process", "PROCESS", right=True),
     Column("fits", "FITS"),
-    Column("means", "WITH", least=10),
+    Column("means", "WITH", least=36),
 )
 
 
@@ -81,7 +81,8 @@ def _sentence(told: Row) -> str:
         least = min(row["process_bytes"] for row in told["candidates"])
         cap = told["max_memory_bytes"]
         limit = place if cap is None or cap > gpu["total_bytes"] else f"its max_memory of {format_bytes(cap)}"
-        return f"Does not fit {limit}, whatever the micro-batch: the least it needs is {format_bytes(least)}."
+        sentence = f"Does not fit {limit}, whatever the micro-batch: the least it needs is {format_bytes(least)}."
+        return "\n".join(wrap(sentence, 0))
     split = f"micro-batch {plan['micro_batch']} x {plan['accumulation_steps']} accumulation steps"
     means = f", with {_means(plan)}" if _means(plan) else ""
     reserved = told["reserve_bytes"]

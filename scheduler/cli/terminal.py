@@ -138,7 +138,7 @@ def _fit(shown: list[Column], wide: dict[str, int], total: int) -> list[Column]:
     def shrink() -> None:
         for column in shown:
             if column.least and excess() > 0:
-                wide[column.key] = max(column.least, wide[column.key] - excess())
+                wide[column.key] = min(wide[column.key], max(column.least, wide[column.key] - excess()))
 
     natural = dict(wide)
     shrink()

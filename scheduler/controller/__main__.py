@@ -31,9 +31,7 @@ def main() -> int:
         with sole_controller(settings):
             serve(settings)
     except MmqError as error:
-        log.error("%s", error.message)
-        if error.hint:
-            log.error("hint: %s", error.hint)
+        log.error("%s%s", error.message, f"; hint: {error.hint}" if error.hint else "")  # the last line is shown
         return int(error.exit_code)
     return 0
 

@@ -23,6 +23,7 @@ class Holder:
     since: float  # epoch
     ready: bool = False
     problem: str | None = None  # why it isn't ready
+    failing: bool = False  # a child keeps ending
 
 
 class ServiceLock:
@@ -39,10 +40,11 @@ class ServiceLock:
         descriptor = take_lock(path)
         return None if descriptor is None else cls(descriptor)
 
-    def tell(self, *, ready: bool, problem: str | None = None) -> None:
-        pid = os.getpid()
-        holder = Holder(pid=pid, started=process_started(pid) or 0, since=self._since, ready=ready, problem=problem)
-        text = json.dumps(asdict(holder)).encode()
+    def tell(self, *, ready: bool, problem: str | None = None, failing: bool = False) -> None:
+        pid, since = os.getpid(), self._since
+        started = process_started(pid) or 0
+        told = Holder(pid=pid, started=started, since=since, ready=ready, problem=problem, failing=failing)
+        text = json.dumps(asdict(told)).encode()
         os.pwrite(self._descriptor, text, 0)
         os.ftruncate(self._descriptor, len(text))
 

@@ -83,7 +83,8 @@ class Supervisor:
         problem = "; ".join(f"{c.role.name}: {last_line(c.role.log)}" for c in failing) or None
         waiting = ", ".join(c.role.name for c in self._children if not c.ready)
         if ready != self._ready or failing or not ready:
-            self._lock.tell(ready=ready, problem=problem or (f"waiting for {waiting}" if waiting else None))
+            told = problem or (f"waiting for {waiting}" if waiting else None)
+            self._lock.tell(ready=ready, problem=told, failing=bool(failing))
         self._ready = ready
 
     def _stop(self) -> None:

@@ -21,6 +21,7 @@ from scheduler.store.opening import open_database
 
 READY_SECONDS = 60.0
 BROKER_SECONDS = 5.0  # for a broker that is not ours to start
+FAILING_SECONDS = 15.0
 
 
 def up(settings: Settings, devices: str | None, detach: bool) -> int:
@@ -100,13 +101,16 @@ def _in_background(settings: Settings, devices: str | None) -> int:
             hint="mmq doctor",
         )
     raise MmqError(
-        f"the service (pid {found.pid}) runs, but is not ready after {READY_SECONDS:.0f} s: {found.problem}",
-        hint=f"less {settings.log_dir}/*.log",
+        f"the service (pid {found.pid}) runs, and goes on trying, but is not ready: {found.problem}",
+        hint=f"mmq down  # or see {settings.log_dir}/*.log",
     )
 
 
 def _wait_until_ready(settings: Settings, service: "subprocess.Popen[bytes]") -> Holder | None:
-    """Whoever holds the lock once it is ready, or when waiting is of no use; None if the service has ended."""
+    """Whoever holds the lock once it is ready, or when waiting is of no use; None if the service has ended.
+
+    A child that keeps ending, or a broker that is away, is rarely mended by waiting on.
+    """
     began = time.monotonic()
     while (waited_seconds := time.monotonic() - began) < READY_SECONDS:
         ended = service.poll() is not None
@@ -114,6 +118,8 @@ def _wait_until_ready(settings: Settings, service: "subprocess.Popen[bytes]") ->
         if (found and found.ready) or (ended and found is None):
             return found
         if found and waited_seconds > BROKER_SECONDS and _broker_is_away(settings):
+            return found
+        if found and found.failing and waited_seconds >= FAILING_SECONDS:
             return found
         time.sleep(0.05)
     return holder(settings.service_lock)
@@ -129,6 +135,8 @@ def _already(settings: Settings, found: Holder | None) -> int:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.since))
     state = "runs" if found.ready else "is starting"
     print(f"mmq {state} already for {settings.home}: pid {found.pid}, since {since}; `mmq down` stops it")
+    if found.failing:
+        raise MmqError(f"it goes on trying, but is not ready: {found.problem}", hint="mmq down")
     return int(ExitCode.OK)
 
 

@@ -26,7 +26,7 @@ def shared(settings: Settings) -> Path:
 @pytest.mark.parametrize("command", [("up", "--detach"), ("db", "upgrade")])
 def test_a_folder_that_others_use_is_left_as_it_is(mmq: Mmq, shared: Path, command: tuple[str, ...]) -> None:
     done = mmq(*command)
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.out) == (6, "")
     assert done.err == (
         f"error: {shared} holds other files and others can use it; mmq needs a private folder for its own\n"
         f"  hint: export MMQ_HOME={shared / 'mmq'}\n"

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from scheduler.cli.estimateview import text
 
 GIB = 1 << 30
@@ -58,6 +60,16 @@ def test_a_plan_is_told_with_what_is_left() -> None:
 
 def test_what_does_not_fit_says_how_little_it_needs() -> None:
     told = answer(plan=None, reserve_bytes=None, fits=False)
-    assert "Does not fit RTX 4090 (24.0 GiB), whatever the micro-batch: the least it needs is 18.0 GiB." in text(told)
+    shown = " ".join(text(told).split())
+    assert "Does not fit RTX 4090 (24.0 GiB), whatever the micro-batch: the least it needs is 18.0 GiB." in shown
     capped = " ".join(text(told | {"max_memory_bytes": 4 * GIB}).split())
     assert "Does not fit its max_memory of 4.0 GiB, whatever the micro-batch" in capped
+
+
+def test_the_means_are_told_in_full_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    plain, more = candidate(8, 40 * GIB, fits=False), candidate(8, 30 * GIB, checkpointing=True, fits=False)
+    shown = text(answer(plan=None, candidates=[plain, more, more | {"optimizer_offload": True}]))
+    assert "checkpointing, offload, chunked loss\n" in shown
+    assert "checkpointing, chunked loss\n" in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -1,0 +1,37 @@
+"""How long `mmq up --detach` waits for a service that does not become ready."""
+
+import subprocess
+import time
+from typing import cast
+
+import pytest
+
+from scheduler.config import Settings
+from scheduler.service import up
+from scheduler.service.lock import Holder
+
+
+class Lives:
+    """A process that does not end."""
+
+    def poll(self) -> None:
+        return None
+
+
+def waited(settings: Settings) -> tuple[Holder | None, float]:
+    began = time.monotonic()
+    found = up._wait_until_ready(settings, cast("subprocess.Popen[bytes]", Lives()))
+    return found, time.monotonic() - began
+
+
+@pytest.mark.parametrize(("failing", "least", "most"), [(False, 0.6, 5.0), (True, 0.1, 0.5)])
+def test_a_child_that_keeps_ending_shortens_the_time(
+    failing: bool, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Holder(pid=1, started=1, since=0.0, problem="controller: this host has no NVIDIA GPU", failing=failing)
+    monkeypatch.setattr(up, "holder", lambda _path: told)
+    monkeypatch.setattr(up, "READY_SECONDS", 0.6)
+    monkeypatch.setattr(up, "FAILING_SECONDS", 0.1)
+    found, seconds = waited(Settings.from_environment({"MMQ_HOME": "/nowhere"}))
+    assert found == told
+    assert least <= seconds < most
