@@ -1,12 +1,14 @@
 """The shim's word to the store, which may be away for minutes: nothing is lost, in order, and nobody waits for it.
 
-Owns the shim's connection and its retries. The trainer must never suffer from a store that can't be written.
+Owns the retries. The store is opened anew each time, so a file put in its place, a backup say, is seen. The trainer must
+never suffer from a store that can't be written.
 """
 
 import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 
 from scheduler.config import Settings
 from scheduler.errors import MmqError
@@ -36,7 +38,6 @@ class Reporter:
         self._shim_pid = pid
         self._shim_started = process_started(pid) or 0
         self._boot_id = boot_id()
-        self._database: Database | None = None
         self._waiting: deque[Remark] = deque(maxlen=MOST_WAITING)
         self._pause_seconds = 0.0
         self._next_try = 0.0  # monotonic
@@ -104,11 +105,11 @@ class Reporter:
         if time.monotonic() < self._next_try:
             return None
         try:
-            self._database = self._database or open_database(self._settings, lean=True)
-            while self._waiting:
-                self._waiting[0](self._database)
-                self._waiting.popleft()
-            orders = last(self._database)
+            with closing(open_database(self._settings, lean=True)) as database:
+                while self._waiting:
+                    self._waiting[0](database)
+                    self._waiting.popleft()
+                orders = last(database)
         except MmqError as error:
             self._back_off(error)
             return None
@@ -119,9 +120,6 @@ class Reporter:
         self._pause_seconds = min(LONGEST_PAUSE_SECONDS, self._pause_seconds * 2 or 0.5)
         self._next_try = time.monotonic() + self._pause_seconds
         log(f"the store can't be written: {error}; next try in {self._pause_seconds:.1f} s")
-        if self._database is not None:
-            self._database.close()
-            self._database = None
 
 
 def _plain(value: object) -> object:

@@ -11,9 +11,11 @@ import time
 from scheduler.broker.address import Address, broker_address
 from scheduler.config import Settings
 
+WANTS_A_PASSWORD = (b"-NOAUTH", b"-NOPERM")
+
 
 def reachable(settings: Settings, *, limit_seconds: float = 0.3) -> bool:
-    """Send a PING; True if the broker says anything in time, be it that it wants a password."""
+    """Send a PING; True if the broker can take messages, or wants a password first. One that still loads can't."""
     address = broker_address(settings)
     if address.path is not None:
         return _answers(address, limit_seconds)
@@ -32,7 +34,8 @@ def _answers(address: Address, limit_seconds: float) -> bool:
             return True  # it accepts; a TLS handshake is more than we want to load for this
         broker.settimeout(max(0.001, deadline - time.monotonic()))
         broker.sendall(b"PING\r\n")
-        return broker.recv(1) in (b"+", b"-")
+        with broker.makefile("rb") as answers:
+            return answers.readline(200).startswith((b"+PONG", *WANTS_A_PASSWORD))
     return False
 
 
