@@ -35,6 +35,10 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     qk_norm: bool = True
     tie_word_embeddings: bool = True
     use_moe: bool = False
+    num_experts: Count = 4  # each of intermediate_size; this and the three below only with use_moe
+    num_experts_per_tok: Count = 1
+    num_shared_experts: Amount = 0
+    router_aux_loss_coef: NotNegative = 5e-4
 
     @property
     def head_width(self) -> int:
@@ -157,7 +161,8 @@ def parse_config(value: Any) -> Config:
 def _contradictions(config: Config) -> list[str]:
     model, device = config.model, config.device
     checks = {
-        "model.use_moe: mixtures of experts are not supported yet": model.use_moe,
+        f"model.num_experts_per_tok: {model.num_experts_per_tok} is more than model.num_experts "
+        f"{model.num_experts}": model.num_experts_per_tok > model.num_experts,
         f"model.num_attention_heads: {model.num_attention_heads} is no multiple of num_key_value_heads "
         f"{model.num_key_value_heads}": model.num_attention_heads % model.num_key_value_heads != 0,
         f"model.head_dim: must be even for rotary positions, is {model.head_width}": model.head_width % 2 != 0,

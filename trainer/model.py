@@ -1,4 +1,4 @@
-"""MiniMind's dense decoder: minimind-3 and, with `qk_norm` off, the 2025 presets. Names are MiniMind's own.
+"""MiniMind's decoder: minimind-3 and, with `qk_norm` off, the 2025 presets. Names are MiniMind's own.
 
 Owns shapes and arithmetic; knows nothing of data, losses or devices.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import Config, ModelConfig
+from trainer.experts import Balance, Experts
 from trainer.layers import Embedding, FeedForward, Linear, RMSNorm
 from trainer.memory.kernels import causal_attention
 
@@ -50,12 +51,12 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, model: ModelConfig, compute: torch.dtype, device: torch.device) -> None:
+    def __init__(self, model: ModelConfig, balance: Balance, compute: torch.dtype, device: torch.device) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(model.hidden_size, model.rms_norm_eps, compute, device)
         self.self_attn = Attention(model, compute, device)
         self.post_attention_layernorm = RMSNorm(model.hidden_size, model.rms_norm_eps, compute, device)
-        self.mlp = FeedForward(model, device)
+        self.mlp = Experts(model, balance, device) if model.use_moe else FeedForward(model, device)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin)
@@ -93,7 +94,9 @@ class Decoder(nn.Module):
         model, compute = config.model, DTYPES[config.train.dtype]
         self.checkpointing = config.plan.activation_checkpointing
         self.embed_tokens = Embedding(model.vocab_size, model.hidden_size, device)
-        self.layers = nn.ModuleList(Block(model, compute, device) for _ in range(model.num_hidden_layers))
+        self.routed = model.use_moe
+        self.balance = Balance(config.effective_batch)
+        self.layers = nn.ModuleList(Block(model, self.balance, compute, device) for _ in range(model.num_hidden_layers))
         self.norm = RMSNorm(model.hidden_size, model.rms_norm_eps, compute, device)
         cos, sin = rotations(config.max_seq_len, model.head_width, model.rope_theta, device)
         self.register_buffer("cos", cos, persistent=False)
@@ -101,6 +104,8 @@ class Decoder(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.embed_tokens(ids)
+        if self.routed and torch.is_grad_enabled():
+            self.balance.note(ids)
         cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
         for block in self.layers:
             recompute = self.checkpointing and torch.is_grad_enabled()
@@ -123,6 +128,11 @@ class MiniMind(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.model(ids)
+
+    @property
+    def balance(self) -> Balance:
+        """What the experts need to know of a step."""
+        return self.model.balance
 
     @property
     def head_weight(self) -> Tensor:

@@ -60,6 +60,7 @@ def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events
         host=device.host,
     )
     scaler = LossScaler(device.torch_device) if config.train.dtype == "float16" else None
+    model.balance.scale = None if scaler is None else scaler.scale
     state = found.state if found else RunState(step=0, identity=identity)
     run = Run(
         model=model,

@@ -58,6 +58,7 @@ class ShrinkingStep:
 
     def _once(self, rows: Sequence[Row]) -> StepResult:
         self._phase = "idle"
+        self._model.balance.rows = len(rows)
         return train_step(
             self._model,
             self._optimizer,

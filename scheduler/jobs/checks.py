@@ -25,9 +25,10 @@ def together(filled: dict[str, Any], given: dict[str, Any], problems: Problems) 
 
 def _model(model: dict[str, Any], given: dict[str, Any], problems: Problems) -> None:
     hidden, heads, kv = model["hidden_size"], model["num_attention_heads"], model["num_key_value_heads"]
-    if model["use_moe"]:
-        where = "use_moe" if "use_moe" in given else "preset"
-        problems.add(("model", where), "mixture-of-experts models are not yet supported", "use preset: minimind-3")
+    experts, choices = model["num_experts"], model["num_experts_per_tok"]
+    if choices > experts:
+        reason = f"num_experts_per_tok ({choices}) is more than num_experts ({experts})"
+        problems.add(_first(given, "num_experts_per_tok", "num_experts"), reason)
     if "head_dim" not in given and hidden % heads:
         reason = f"num_attention_heads ({heads}) must divide hidden_size ({hidden})"
         problems.add(_first(given, "num_attention_heads", "hidden_size"), reason, "or set head_dim yourself")

@@ -4,15 +4,27 @@ from scheduler.jobs.spec import Model
 
 
 def count(model: Model) -> int:
-    """Count every trained parameter once; tied embeddings are one matrix. Dense models only."""
-    embeddings = model.vocab_size * model.hidden_size * (1 if model.tie_word_embeddings else 2)
-    return embeddings + model.num_hidden_layers * layer(model) + model.hidden_size
+    """Count every trained parameter once; tied embeddings are one matrix."""
+    return _around(model) + model.num_hidden_layers * _layer(model, model.num_experts)
 
 
-def layer(model: Model) -> int:
-    """One block: attention (grouped queries, no biases), gated feed-forward, its norms."""
+def active(model: Model) -> int:
+    """Count those that one token meets: of a mixture of experts only the ones it is sent to."""
+    return _around(model) + model.num_hidden_layers * _layer(model, model.num_experts_per_tok)
+
+
+def _around(model: Model) -> int:
+    """Embedding, head and the last norm."""
+    return model.vocab_size * model.hidden_size * (1 if model.tie_word_embeddings else 2) + model.hidden_size
+
+
+def _layer(model: Model, experts: int) -> int:
+    """One block: attention (grouped queries, no biases), gated feed-forward or so many experts, its norms."""
     queries = model.num_attention_heads * model.head_dim
     keys = model.num_key_value_heads * model.head_dim
     attention = model.hidden_size * (2 * queries + 2 * keys) + (2 * model.head_dim if model.qk_norm else 0)
     feed_forward = 3 * model.hidden_size * model.intermediate_size
+    if model.use_moe:
+        gate = model.num_experts * model.hidden_size
+        feed_forward = (experts + model.num_shared_experts) * feed_forward + gate
     return attention + feed_forward + 2 * model.hidden_size

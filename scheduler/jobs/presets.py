@@ -18,6 +18,10 @@ _MINIMIND_3 = {
     "qk_norm": True,
     "tie_word_embeddings": True,
     "use_moe": False,
+    "num_experts": 4,
+    "num_experts_per_tok": 1,
+    "num_shared_experts": 0,
+    "router_aux_loss_coef": 5e-4,
 }
 _MINIMIND_2 = _MINIMIND_3 | {"num_key_value_heads": 2, "rms_norm_eps": 1e-5, "qk_norm": False}
 
@@ -26,6 +30,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "minimind-3-moe": _MINIMIND_3 | {"use_moe": True},
     "minimind2-small": _MINIMIND_2 | {"hidden_size": 512},
     "minimind2": _MINIMIND_2 | {"num_hidden_layers": 16},
+    "minimind2-moe": _MINIMIND_2
+    | {
+        "hidden_size": 640,
+        "use_moe": True,
+        "num_experts_per_tok": 2,
+        "num_shared_experts": 1,
+        "router_aux_loss_coef": 0.1,
+    },
 }
 
 _TRAIN = {

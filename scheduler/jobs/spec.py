@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 Count = Annotated[int, Meta(title="a whole number from 1 to 1,000,000,000", ge=1, le=10**9)]
 Width = Annotated[int, Meta(title="a whole number from 1 to 1,048,576", ge=1, le=1 << 20)]
+Experts = Annotated[int, Meta(title="a whole number from 1 to 1,024", ge=1, le=1024)]
 Seed = Annotated[int, Meta(title="a whole number from 0 to 4,294,967,295", ge=0, lt=1 << 32)]
 Priority = Annotated[int, Meta(title="a whole number from -1000 to 1000", ge=-1000, le=1000)]
 Tries = Annotated[int, Meta(title="a whole number from 0 to 100", ge=0, le=100)]
@@ -35,8 +36,8 @@ Validation = Annotated[
     NotNegative | Text, Meta(title="a share of the rows (0 or above, below 1), or the path of a file")
 ]
 PresetName = Annotated[
-    Literal["minimind-3", "minimind-3-moe", "minimind2-small", "minimind2"],
-    Meta(title="minimind-3, minimind-3-moe, minimind2-small or minimind2"),
+    Literal["minimind-3", "minimind-3-moe", "minimind2-small", "minimind2", "minimind2-moe"],
+    Meta(title="minimind-3, minimind-3-moe, minimind2-small, minimind2 or minimind2-moe"),
 ]
 Size = Annotated[
     int,
@@ -79,6 +80,10 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     qk_norm: Switch
     tie_word_embeddings: Switch
     use_moe: Switch
+    num_experts: Experts
+    num_experts_per_tok: Experts
+    num_shared_experts: Annotated[int, Meta(title="a whole number from 0 to 1,024", ge=0, le=1024)]
+    router_aux_loss_coef: NotNegative
 
 
 class InitFrom(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -183,7 +183,7 @@ def test_a_dry_run_makes_nothing(mmq: Mmq, settings: Settings, job_file: Path) -
         ("resources.gpus=2", "one job on several GPUs is not yet supported\n  hint: gpus: 1"),
         ("model.hidden_size=8192", "the largest device here, virtual:0, has 1.0 GiB\n  hint: a device of more than"),
         ("resources.max_memory=1MiB", "more than the 1.0 MiB allowed\n  hint: max_memory: 1GiB"),
-        ("model.preset=minimind-3-moe", "mixture-of-experts models are not yet supported"),
+        ("model.num_experts_per_tok=5", "num_experts_per_tok (5) is more than num_experts (4)"),
     ],
 )
 def test_the_impossible_is_refused_naming_what_would_do(

@@ -124,6 +124,45 @@ def test_a_prediction_is_what_the_run_takes(
     assert run["process"] == run["reserved"] + CONTEXT_BYTES
 
 
+EXPERTS = {"hidden_size": 64, "num_hidden_layers": 2, "num_key_value_heads": 2, "use_moe": True}
+TWO_AND_SHARED = EXPERTS | {"num_experts_per_tok": 2, "num_shared_experts": 1, "qk_norm": False}
+
+
+def to_the_first(scores: torch.Tensor, choices: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The worst routing there can be: all tokens to the same experts."""
+    chosen = torch.arange(choices).expand(len(scores), choices).contiguous()
+    return scores.gather(1, chosen), chosen
+
+
+@pytest.mark.parametrize("worst", [False, True])
+@pytest.mark.parametrize(
+    ("model", "dtype", "plan"),
+    [
+        (EXPERTS, "bfloat16", {"activation_checkpointing": False, "optimizer_offload": False}),
+        (EXPERTS, "float32", {"activation_checkpointing": True, "optimizer_offload": True}),
+        (TWO_AND_SHARED, "float32", {"activation_checkpointing": False, "optimizer_offload": False}),
+        (TWO_AND_SHARED, "bfloat16", {"activation_checkpointing": True, "optimizer_offload": False}),
+    ],
+)
+def test_a_prediction_holds_for_experts_whatever_the_routing(
+    worst: bool,
+    model: dict[str, Any],
+    dtype: str,
+    plan: dict[str, bool],
+    rows: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = {"model": model, "dtype": dtype, "effective_batch": 8, "micro_batch": 3, "plan": plan}
+    config = configured(rows, tmp_path / "ledger", **draw)
+    forecast = predicted(config)
+    if worst:
+        monkeypatch.setattr("trainer.experts.choose", to_the_first)
+    run = measured(config, tmp_path / "run")
+    assert run["allocated"] == forecast.outcome.allocated_bytes
+    assert run["reserved"] == forecast.outcome.reserved_bytes
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_largest_that_fits_runs_and_the_next_is_refused(checkpointing: bool, rows: Path, tmp_path: Path) -> None:
     draw = {

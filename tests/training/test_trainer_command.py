@@ -66,7 +66,7 @@ def test_a_run_directory_that_cannot_be_is_said(workshop, capsys, monkeypatch) -
     [
         ({"train": {"learning_rat": 1}}, ExitCode.BAD_CONFIGURATION, "learning_rat"),
         ({"train": {"batch_size": 0}}, ExitCode.BAD_CONFIGURATION, "$.train.batch_size"),
-        ({"model": {"use_moe": True}}, ExitCode.BAD_CONFIGURATION, "model.use_moe"),
+        ({"model": {"num_experts_per_tok": 5}}, ExitCode.BAD_CONFIGURATION, "model.num_experts_per_tok"),
         ({"model": {"num_key_value_heads": 3}}, ExitCode.BAD_CONFIGURATION, "num_attention_heads"),
         ({"init_from": "/nowhere.pth"}, ExitCode.BAD_CONFIGURATION, "tokenizer"),
         ({"data": {"path": "/nowhere.jsonl"}}, ExitCode.BAD_DATA, "/nowhere.jsonl: no such file"),

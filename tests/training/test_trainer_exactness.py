@@ -62,6 +62,22 @@ def test_any_plan_gives_the_same_curve(
     assert_same_curve(outcome.losses(), expected[kind])
 
 
+EXPERTS = {"use_moe": True, "router_aux_loss_coef": 0.1}
+TWO_AND_SHARED = EXPERTS | {"num_experts_per_tok": 2, "num_shared_experts": 1, "qk_norm": False}
+
+
+@pytest.mark.parametrize("model", [EXPERTS, TWO_AND_SHARED], ids=["top-1", "top-2 and shared"])
+def test_any_plan_gives_the_same_curve_with_experts(shared_workshop, model) -> None:
+    """The balancing loss too: at a weight that would show, and with rows of many lengths."""
+    whole = shared_workshop.train(f"run-{next(runs)}", shared_workshop.config(model=model)).losses()
+    for micro_batch in (1, 3):
+        plan = {"micro_batch": micro_batch, "activation_checkpointing": micro_batch == 3}
+        outcome = shared_workshop.train(f"run-{next(runs)}", shared_workshop.config(model=model, plan=plan))
+        assert_same_curve(outcome.losses(), whole)
+    unbalanced = shared_workshop.config(model=model | {"router_aux_loss_coef": 0.0})
+    assert shared_workshop.train(f"run-{next(runs)}", unbalanced).losses()[8] != whole[8]
+
+
 @settings(max_examples=8, deadline=None)
 @given(refusals=st.lists(st.integers(1, 24), min_size=1, max_size=3, unique=True))
 def test_a_micro_batch_that_halves_at_any_moment_gives_the_same_curve(shared_workshop, expected, refusals) -> None:

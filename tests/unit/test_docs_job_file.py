@@ -58,17 +58,17 @@ def test_the_defaults_are_the_codes(heading: str, kind: str) -> None:
         assert document.plain_scalar(written[KINDS.index(kind) if len(written) > 1 else 0]) == found[key], key
 
 
-@pytest.mark.parametrize("column", range(3))
-def test_the_presets_are_the_codes(column: int) -> None:
-    name = ("minimind-3", "minimind2-small", "minimind2")[column]
-    assert set(presets.MODELS) - {"minimind-3-moe"} == {"minimind-3", "minimind2-small", "minimind2"}
+@pytest.mark.parametrize(("column", "name"), list(enumerate(presets.MODELS)))
+def test_the_presets_are_the_codes(column: int, name: str) -> None:
+    assert f"| key | {' | '.join(presets.MODELS)} |" in PAGE.sections["Presets"]
     filled = presets.fill_model({"preset": name})
-    *fields, (title, *counts) = PAGE.table("Presets")
+    *fields, (title, *counts), (active_title, *actives) = PAGE.table("Presets")
     assert {spans(row[0])[0]: document.plain_scalar(spans(row[column + 1])[0]) for row in fields} == {
         key: value for key, value in filled.items() if key != "preset"
     }
-    assert title == "parameters"
+    assert (title, active_title) == ("parameters", "of which active")
     assert counts[column] == f"{parameters.count(msgspec.convert(filled, Model)):,}"
+    assert actives[column] == f"{parameters.active(msgspec.convert(filled, Model)):,}"
 
 
 def job_files() -> list[tuple[str, str]]:

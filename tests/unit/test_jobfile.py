@@ -36,7 +36,13 @@ def test_defaults_are_minimind_s_own() -> None:
 
 @pytest.mark.parametrize(
     ("preset", "expected"),
-    [("minimind-3", 63_912_192), ("minimind2-small", 25_829_888), ("minimind2", 104_030_976)],
+    [
+        ("minimind-3", 63_912_192),
+        ("minimind-3-moe", 198_416_640),
+        ("minimind2-small", 25_829_888),
+        ("minimind2", 104_030_976),
+        ("minimind2-moe", 145_029_760),
+    ],
 )
 def test_presets_have_the_published_parameter_counts(preset: str, expected: int) -> None:
     model = parse(BASE + f"model: {{preset: {preset}}}\n").model
@@ -127,7 +133,11 @@ def test_yaml_1_2_scalars() -> None:
             "(batch_size x accumulation_steps)",
             "auto chooses one that fits",
         ),
-        ("model: {preset: minimind-3-moe}", "mixture-of-experts models are not yet supported", "use preset"),
+        (
+            "model: {preset: minimind2-moe, num_experts: 1}",
+            "job.yaml:3: model.num_experts: num_experts_per_tok (2) is more than num_experts (1)",
+            None,
+        ),
         ("train: 3", "job.yaml:3: train: must be a group of keys, got 3", "its keys are epochs"),
         ('name: "\\e[31mred"', "job.yaml:3: name: has a control character in '\\x1b[31mred'", "remove it"),
         ("name: 3-9", "job.yaml:3: name: must be 1 to 64 characters", "for example name: my-job"),

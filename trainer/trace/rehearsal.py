@@ -84,6 +84,7 @@ class _Rehearsal:
             host=self.recording.host,
         )
         scaler = LossScaler(META) if self.config.train.dtype == "float16" else None
+        model.balance.scale = None if scaler is None else scaler.scale
         self.recorder.begin(Place("results"), 0)
         results = Results(META, scaled=scaler is not None)
         for number, rows in enumerate(programme.steps):
