@@ -37,7 +37,9 @@ def parse_duration(text: str | float) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Write seconds as people read them: `42s`, `3m 05s`, `2h 10m`, `3d 04h`."""
+    """Write seconds as people read them: `0.5s`, `42s`, `3m 05s`, `2h 10m`, `3d 04h`."""
+    if 0 < seconds < 0.95:
+        return f"{seconds:.1g}s"
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"

@@ -16,9 +16,26 @@ from trainer.stopping import StopRequest
 from trainer.storage import is_full
 
 USAGE = "usage: python -m trainer CONFIG.json RUN_DIR"
+HELP = f"""{USAGE}
+
+Trains a MiniMind-family language model as CONFIG.json says, and leaves everything in RUN_DIR: events.jsonl,
+checkpoints/, final/. Run again on the same directory it goes on from the newest complete checkpoint. The least
+CONFIG.json:
+
+  {{"kind": "pretrain", "data": {{"path": "rows.jsonl"}}}}
+
+rows.jsonl has lines like {{"text": "..."}}, or for "kind": "sft" like
+{{"conversations": [{{"role": "user", "content": "..."}}, {{"role": "assistant", "content": "..."}}]}}
+
+SIGTERM saves and exits with 75. Exit codes: 0 done, 1 failed, 2 bad configuration, 3 bad data, 75 stopped,
+80 out of device memory, 81 loss not finite, 82 time limit. Every key of CONFIG.json: docs/trainer.md.
+"""
 
 
 def main(arguments: list[str]) -> int:
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(HELP, end="")
+        return ExitCode.DONE
     if len(arguments) != 2:
         print(USAGE, file=sys.stderr)
         return ExitCode.BAD_CONFIGURATION

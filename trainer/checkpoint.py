@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainer.stopping import Validation
 from trainer.storage import new_directory, remove_leftovers
 
 KEPT = 2
@@ -32,7 +33,8 @@ class RunState(msgspec.Struct, kw_only=True):
     target_tokens: int = 0
     first_loss: float | None = None
     loss: float | None = None
-    validation_loss: float | None = None
+    validation_loss: float | None = None  # at this very step; None: not evaluated here
+    validation: Validation = msgspec.field(default_factory=Validation)
 
 
 class FileFacts(msgspec.Struct, kw_only=True):
@@ -85,6 +87,11 @@ def load_newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, damage
 
 
+def load_weights_of(root: Path, step: int) -> dict[str, Tensor]:
+    """Read the weights of one step's checkpoint; DamagedCheckpoint if it is not whole."""
+    return _load(root / f"step-{step}").model
+
+
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a safetensors file; a full disk is an OSError, as for any other file."""
     try:
@@ -125,17 +132,17 @@ def _newest_first(root: Path) -> list[Path]:
 def _prune(root: Path, newest: int) -> None:
     paths = _newest_first(root)
     current = paths[paths.index(root / f"step-{newest}") :]
-    best = min(_scores(current), default=(0.0, None))[1]
+    best = min(_scores(current), default=(0.0, 0, None))[2]
     for path in paths:
         if path not in current[:KEPT] and path != best:
             shutil.rmtree(path)
 
 
-def _scores(paths: list[Path]) -> Iterator[tuple[float, Path]]:
+def _scores(paths: list[Path]) -> Iterator[tuple[float, int, Path]]:
     for path in paths:
         try:
             manifest = msgspec.json.decode((path / "manifest.json").read_bytes(), type=Manifest)
         except (OSError, msgspec.DecodeError):
             continue  # damaged: never the best
         if manifest.validation_loss is not None:
-            yield manifest.validation_loss, path
+            yield manifest.validation_loss, manifest.step, path

@@ -69,6 +69,9 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 42
     log_interval: Count = 10
     save_interval: Count = 500
+    eval_interval: Count | None = None  # None: before each save
+    sample_interval: Count | None = None  # None: at the end only
+    early_stop: Count | None = None  # evaluations without a better loss before the run ends; None: never
 
 
 class PlanConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,6 +110,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     device: DeviceConfig = msgspec.field(default_factory=DeviceConfig)
     sample: SampleConfig = msgspec.field(default_factory=SampleConfig)
     on_out_of_memory: Literal["halve", "exit"] = "halve"
+    time_limit_seconds: Positive | None = None  # of the whole run, over its attempts
     attempt: Count = 1
 
     @property
@@ -168,6 +172,9 @@ def _contradictions(config: Config) -> list[str]:
         f"model.head_dim: must be even for rotary positions, is {model.head_width}": model.head_width % 2 != 0,
         f"data.max_seq_len: {config.max_seq_len} is more than model.max_position_embeddings "
         f"{model.max_position_embeddings}": config.max_seq_len > model.max_position_embeddings,
+        "train.early_stop: needs a validation loss to judge by\nhint: set data.validation": bool(
+            config.train.early_stop and not config.data.validation
+        ),
         "device: a virtual device needs ledger and total_bytes": device.kind == "virtual"
         and not (device.ledger and device.total_bytes),
     }

@@ -11,6 +11,7 @@ class ExitCode(IntEnum):
     STOPPED = 75  # SIGTERM: the step was finished and saved
     OUT_OF_MEMORY = 80  # of the device, and nothing left to try in this process
     NON_FINITE_LOSS = 81
+    TIME_LIMIT = 82  # the run's own: everything is saved
 
 
 class TrainerError(Exception):
@@ -56,3 +57,10 @@ class Stopped(TrainerError):
 
     exit_code = ExitCode.STOPPED
     reason = "stopped"
+
+
+class TimeLimitReached(TrainerError):
+    """The run has used up its time; everything is saved."""
+
+    exit_code = ExitCode.TIME_LIMIT
+    reason = "time_limit"

@@ -5,6 +5,8 @@ Owns the order in which things happen in a run, and nothing else; each of them h
 
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,11 +19,13 @@ from trainer.evaluation import Evaluation
 from trainer.events import EventLog
 from trainer.generate import sample_text
 from trainer.memory.device import Device, out_of_memory_numbers
+from trainer.pace import Spent
 from trainer.reports import Reports
 from trainer.results import Results
-from trainer.run import Run, prepare, save
+from trainer.run import Run, prepare, save, take_best
+from trainer.schedule import Schedule
 from trainer.shrinking import ShrinkingStep
-from trainer.stopping import StopRequest
+from trainer.stopping import StopRequest, TimeLimit, used_seconds
 from trainer.storage import remove_leftovers
 from trainer.tokenizer import Tokenizer, open_tokenizer
 
@@ -30,64 +34,152 @@ def train(config: Config, run_dir: Path, device: Device, events: EventLog, stop:
     """Bring the run in `run_dir` to its end, from wherever it is; the caller holds `device.accounting()`."""
     # 1. The rows, in an order that the seed alone decides.
     remove_leftovers(run_dir)
+    used = used_seconds(run_dir / "events.jsonl")
     tokenizer = open_tokenizer(config, run_dir)
     data = open_data(config, run_dir, tokenizer, stop.check)
 
     # 2. The model, its optimizer, and where the run stands.
     run = prepare(config, run_dir, device, data.key, events)
-    step = ShrinkingStep(config, device, events, run.model, run.optimizer, run.scaler)
-    evaluation = Evaluation(config, device, data, events)
-    state, total_steps = run.state, data.order.total_steps
-    reports = Reports(config, device, events, run=run, step=step, total_steps=total_steps)
-    reports.started(data)
+    limit = TimeLimit.of(config, stop, used_seconds=used, parameters=run.parameters)
+    training = Training(config, run_dir, device, events, run=run, data=data, tokenizer=tokenizer, limit=limit)
+    training.reports.started(data)
 
-    # 3. The steps. Losses stay on the device until a line is due: reading one would wait for the device.
-    results, first = Results(device.torch_device, scaled=run.scaler is not None), state.step + 1
-    for number in range(first, total_steps + 1):
-        rows = data.rows_of_step(number - 1)
-        run.optimizer.learning_rate = learning_rate(config.learning_rate, number, total_steps)
-        results.add(number, step.run(number, rows))
-        tokens = sum(row.targets for row in rows)
-        state.step, state.target_tokens = number, state.target_tokens + tokens
-        reports.step_done(tokens)
-        milestone = number in (first, total_steps)
-        if milestone or number % config.train.log_interval == 0:
-            results.read()
-            reports.step(results)
-        if number == total_steps or stop or number % config.train.save_interval == 0:
-            results.read()
-            results.note(state)
-            state.validation_loss = evaluation.run(run.model, number, stop)
-            if state.validation_loss is not None:
-                reports.evaluated(state.validation_loss)
-            save(run, run_dir, device, events)
-        if milestone:
-            reports.memory("first step" if number == first else "last step")
-        if stop:
-            raise Stopped(f"stopped after step {number} of {total_steps}; it is saved")
+    # 3. The steps.
+    training.run_steps(stop)
 
-    # 4. The result.
-    sample = _sample(config, run, device, data, tokenizer, events)
+    # 4. The result: the last weights, or the best where they got no better.
+    if not training.has_patience_left:
+        take_best(run, run_dir, device, events)
+    sample = training.write_sample()
     with device.host():
         export.write_final(run_dir, config, run.model, tokenizer, sample)
     shutil.rmtree(run_dir / OWN_CACHE, ignore_errors=True)
-    reports.finished()
+    training.reports.finished(stopped_early=not training.has_patience_left)
+
+
+class Training:
+    """A run between its preparation and its result."""
+
+    def __init__(
+        self,
+        config: Config,
+        run_dir: Path,
+        device: Device,
+        events: EventLog,
+        *,
+        run: Run,
+        data: RunData,
+        tokenizer: Tokenizer,
+        limit: TimeLimit,
+    ) -> None:
+        self._config = config
+        self._run_dir = run_dir
+        self._device = device
+        self._events = events
+        self._run = run
+        self._data = data
+        self._tokenizer = tokenizer
+        self._limit = limit
+        self._total_steps = data.order.total_steps
+        self._schedule = Schedule.of(config.train, self._total_steps, validates=bool(data.validation_rows))
+        self._step = ShrinkingStep(config, device, events, run.model, run.optimizer, run.scaler)
+        self._evaluation = Evaluation(config, device, data, events)
+        self._results = Results(device.torch_device, scaled=run.scaler is not None)
+        self.reports = Reports(config, device, events, run=run, step=self._step, schedule=self._schedule, limit=limit)
+
+    @property
+    def has_patience_left(self) -> bool:
+        return not self._run.state.validation.is_over(self._config.train.early_stop)
+
+    def run_steps(self, stop: StopRequest) -> None:
+        """Take the steps that are left; Stopped or TimeLimitReached, with all saved, before the last."""
+        state, first = self._run.state, self._run.state.step + 1
+        for number in range(first, self._total_steps + 1):
+            if not self.has_patience_left:
+                return
+            if number == first and self._limit.over:
+                raise self._limit.reached(state.step, self._total_steps, saved=False)
+            self._take(number)
+            self._report(number, milestone=number in (first, self._total_steps))
+            best = not self._is_ending(stop, number) and self._schedule.evaluates(number) and self._evaluate(stop)
+            ending = self._is_ending(stop, number)
+            if self._schedule.saves(number) or best or ending or not self.has_patience_left:
+                self._save()
+            if number in (first, self._total_steps):
+                self.reports.memory("first step" if number == first else "last step")
+            if ending:
+                self._end(stop, number)
+            if self._schedule.samples(number):
+                with self._aside("sample"):
+                    self.write_sample()
+
+    def write_sample(self) -> str:
+        """Let the model write something, for a person to look at."""
+        config, device = self._config, self._device
+        if config.sample.max_new_tokens == 0:
+            return ""
+        try:
+            prompt, text = sample_text(self._run.model, device, config, self._tokenizer, self._data.first_row())
+        except torch.OutOfMemoryError as error:
+            numbers = out_of_memory_numbers(error, device)
+            self._events.write(
+                "out_of_memory", step=self._run.state.step, phase="sample", new_micro_batch=None, **numbers
+            )
+            return ""  # the run is worth more than a look at it
+        self._events.write("sample", step=self._run.state.step, prompt=prompt, text=text)
+        return f"{prompt}\n---\n{text}\n"
+
+    def _take(self, number: int) -> None:
+        """Take one optimizer step. Its loss stays on the device until it is due: to read it is to wait."""
+        run, state, rows = self._run, self._run.state, self._data.rows_of_step(number - 1)
+        run.optimizer.learning_rate = learning_rate(self._config.learning_rate, number, self._total_steps)
+        self._results.add(number, self._step.run(number, rows))
+        state.step, state.target_tokens = number, state.target_tokens + sum(row.targets for row in rows)
+        state.validation_loss = None
+        self.reports.step_done(rows)
+
+    def _report(self, number: int, *, milestone: bool) -> None:
+        if milestone or self._schedule.logs(number):
+            self._results.read()
+            self._limit.waited()
+            self.reports.step(self._results)
+
+    def _evaluate(self, stop: StopRequest) -> bool:
+        """Take in the validation loss; True if it is the best so far."""
+        state = self._run.state
+        with self._aside("evaluation"):
+            loss = self._evaluation.run(self._run.model, state.step, stop)
+        if loss is None:
+            return False
+        best = state.validation.note(loss, state.step)
+        state.validation_loss = loss
+        self.reports.evaluated(loss)
+        return best
+
+    def _save(self) -> None:
+        with self._aside("save") as spent:
+            self._results.note(self._run.state)
+            save(self._run, self._run_dir, self._device, self._events)
+        self._limit.saved(spent.longest_seconds)
+
+    def _is_ending(self, stop: StopRequest, number: int) -> bool:
+        return number < self._total_steps and (bool(stop) or self._limit.near)
+
+    def _end(self, stop: StopRequest, number: int) -> None:
+        if stop and not self._limit.over:
+            raise Stopped(f"stopped after step {number} of {self._total_steps}; it is saved")
+        raise self._limit.reached(number, self._total_steps, saved=True)
+
+    @contextmanager
+    def _aside(self, name: str) -> Iterator[Spent]:
+        """Do something between two steps, on a device that has done all of them."""
+        self._results.read()
+        self._limit.waited()
+        with self.reports.aside(name) as spent:
+            yield spent
+        self._limit.stood_aside()
 
 
 def learning_rate(peak: float, step: int, total_steps: int) -> float:
     """Give MiniMind's curve at a step counted from 1: half a cosine from the peak down to a tenth of it."""
     return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * step / total_steps)))
-
-
-def _sample(config: Config, run: Run, device: Device, data: RunData, tokenizer: Tokenizer, events: EventLog) -> str:
-    """Let the model write something, for a person to look at."""
-    if config.sample.max_new_tokens == 0:
-        return ""
-    try:
-        prompt, text = sample_text(run.model, device, config, tokenizer, data.first_row())
-    except torch.OutOfMemoryError as error:
-        numbers = out_of_memory_numbers(error, device)
-        events.write("out_of_memory", step=run.state.step, phase="sample", new_micro_batch=None, **numbers)
-        return ""  # the result is worth more than a look at it
-    events.write("sample", step=run.state.step, prompt=prompt, text=text)
-    return f"{prompt}\n---\n{text}\n"

@@ -2,20 +2,26 @@
 
 import math
 import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
 import torch
 
+from trainer.batches import Row
 from trainer.config import Config
 from trainer.data import RunData
 from trainer.events import EventLog
+from trainer.flops import peak_flops, training_flops
 from trainer.log import say
 from trainer.memory.device import Device
-from trainer.pace import Pace
+from trainer.pace import Pace, Spent
 from trainer.results import Results
 from trainer.run import Run
+from trainer.schedule import Schedule
 from trainer.shrinking import ShrinkingStep
+from trainer.stopping import TimeLimit
 
 
 class Reports:
@@ -27,15 +33,18 @@ class Reports:
         *,
         run: Run,
         step: ShrinkingStep,
-        total_steps: int,
+        schedule: Schedule,
+        limit: TimeLimit,
     ) -> None:
         self._config = config
         self._device = device
         self._events = events
         self._run = run
         self._step = step
-        self._total_steps = total_steps
-        self._pace = Pace(run.state.step)
+        self._schedule = schedule
+        self._limit = limit
+        self._pace = Pace()
+        self._peak_flops = _peak_flops(device, config.train.dtype)
 
     def started(self, data: RunData) -> None:
         resumed_from = self._run.resumed_from
@@ -47,6 +56,7 @@ class Reports:
             parameters=self._run.parameters,
             device=str(self._device.torch_device) if self._device.kind == "cuda" else self._device.kind,
             torch=str(torch.__version__),
+            init_from=self._config.init_from,
             resumed_from=str(resumed_from) if resumed_from else None,
             **self._place(),
         )
@@ -55,22 +65,31 @@ class Reports:
             f"{counts.rows:,} rows, {counts.targets:,} target tokens; {counts.truncated_rows:,} rows cut at "
             f"{self._config.max_seq_len} tokens, {counts.dropped_rows:,} dropped with nothing to learn from"
         )
-        start = f"resumed from {resumed_from}" if resumed_from else "from the beginning"
-        say(f"{self._run.parameters:,} parameters on {self._device.kind}, {self._total_steps:,} steps, {start}")
+        first_weights = self._config.init_from or "fresh weights"
+        start = f"resumed from {resumed_from}" if resumed_from else f"from the beginning, with {first_weights}"
+        steps = self._schedule.total_steps
+        say(f"{self._run.parameters:,} parameters on {self._device.kind}, {steps:,} steps, {start}")
         self.memory("weights and optimizer")
 
-    def step_done(self, tokens: int) -> None:
-        self._pace.step_done(tokens)
+    def step_done(self, rows: Sequence[Row]) -> None:
+        flops = 0.0 if self._peak_flops is None else training_flops(self._config.model, rows)
+        self._pace.step_done(sum(row.targets for row in rows), flops)
+
+    def aside(self, name: str) -> AbstractContextManager[Spent]:
+        return self._pace.aside(name)
 
     def step(self, results: Results) -> None:
         """Tell of the step just read from the device."""
+        done, schedule, speed = self._run.state.step, self._schedule, self._pace.report()
         fields: dict[str, Any] = {
             **self._place(),
             "loss": results.loss,
             "learning_rate": self._run.optimizer.learning_rate,
             "grad_norm": results.grad_norm,
             "target_tokens": self._run.state.target_tokens,
-            **self._pace.report(self._run.state.step, self._total_steps),
+            "tokens_per_second": speed.tokens_per_second,
+            "model_flops_utilisation": speed.flops_per_second / self._peak_flops if self._peak_flops else None,
+            "eta_seconds": self._pace.left_seconds(schedule.total_steps - done, schedule.left(done)),
             **self._peaks(),
         }
         self._events.write("step", **fields)
@@ -80,19 +99,34 @@ class Reports:
         self._events.write("memory", phase=phase, **self._peaks())
 
     def evaluated(self, loss: float) -> None:
-        step, perplexity = self._run.state.step, math.exp(min(loss, 700.0))
-        self._events.write("evaluation", step=step, loss=loss, perplexity=perplexity)
-        say(f"validation at step {step}: loss {loss:.4f}, perplexity {perplexity:.2f}")
+        step, validation, perplexity = self._run.state.step, self._run.state.validation, math.exp(min(loss, 700.0))
+        self._events.write("evaluation", step=step, loss=loss, perplexity=perplexity, best_step=validation.best_step)
+        best = "the best so far" if validation.best_step == step else f"step {validation.best_step} was better"
+        say(f"validation at step {step}: loss {loss:.4f}, perplexity {perplexity:.2f}, {best}")
 
-    def finished(self) -> None:
+    def finished(self, *, stopped_early: bool) -> None:
         state = self._run.state
-        self._events.write("finished", loss=state.loss, first_loss=state.first_loss, **self._place(), **self._peaks())
+        validation = state.validation
+        self._events.write(
+            "finished",
+            loss=state.loss,
+            first_loss=state.first_loss,
+            best_step=validation.best_step,
+            best_validation_loss=validation.best_loss,
+            stopped_early=stopped_early,
+            **self._place(),
+            **self._peaks(),
+        )
         say(f"finished after {state.step:,} steps: loss {state.first_loss:.4f} at first, {state.loss:.4f} at last")
+        if stopped_early:
+            found = f"{validation.since_best} evaluations found nothing better than step {validation.best_step}"
+            say(f"stopped early: {found}, whose weights are the result (validation loss {validation.best_loss:.4f})")
 
-    def _place(self) -> dict[str, int]:
+    def _place(self) -> dict[str, int | float]:
         return {
+            "elapsed_seconds": self._limit.elapsed_seconds,
             "step": self._run.state.step,
-            "total_steps": self._total_steps,
+            "total_steps": self._schedule.total_steps,
             "micro_batch": self._step.micro_batch,
             "accumulation_steps": self._step.accumulation_steps,
         }
@@ -106,11 +140,17 @@ class Reports:
         }
 
 
+def _peak_flops(device: Device, dtype: str) -> float | None:
+    return peak_flops(torch.cuda.get_device_name(device.torch_device), dtype) if device.kind == "cuda" else None
+
+
 def _step_line(fields: dict[str, Any]) -> str:
+    used = fields["model_flops_utilisation"]
     return (
         f"step {fields['step']}/{fields['total_steps']}  loss {fields['loss']:.4f}  "
         f"lr {fields['learning_rate']:.3g}  norm {fields['grad_norm']:.3g}  "
         f"{fields['tokens_per_second']:,.0f} tokens/s  "
+        f"{'' if used is None else f'{used:.1%} of peak FLOPs  '}"
         f"micro-batch {fields['micro_batch']} x {fields['accumulation_steps']}  "
         f"peak {fields['process_peak_bytes'] / 1024**2:,.0f} MiB  {fields['eta_seconds']:,.0f} s left"
     )

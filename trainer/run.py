@@ -16,7 +16,7 @@ from trainer import checkpoint
 from trainer.adamw import AdamW, build_optimizer
 from trainer.checkpoint import Checkpoint, RunState
 from trainer.config import Config
-from trainer.errors import BadConfiguration, BadData
+from trainer.errors import BadConfiguration, BadData, NonFiniteLoss
 from trainer.events import EventLog
 from trainer.log import say
 from trainer.memory.device import Device
@@ -75,12 +75,31 @@ def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events
 
 
 def save(run: Run, run_dir: Path, device: Device, events: EventLog) -> None:
-    """Write a checkpoint of this very moment."""
-    with device.host():
+    """Write a checkpoint of this very moment; NonFiniteLoss for weights that are lost, so that the last stays good."""
+    with device.host(), torch.no_grad():
         weights = dict(run.model.named_parameters())
+        if not torch.stack(torch._foreach_norm(list(weights.values()))).isfinite().all():
+            raise NonFiniteLoss(
+                f"step {run.state.step}: the weights are not finite any more; the last checkpoint is from before"
+                "\nhint: lower train.learning_rate"
+            )
         path = checkpoint.save(run_dir / "checkpoints", run.state, weights, run.training_tensors())
     events.write("checkpoint", step=run.state.step, path=str(path))
     say(f"saved {path}")
+
+
+def take_best(run: Run, run_dir: Path, device: Device, events: EventLog) -> None:
+    """Put the weights of the best checkpoint in place of the last; the last stay where it is damaged."""
+    best_step = run.state.validation.best_step
+    if best_step is None or best_step == run.state.step:
+        return
+    try:
+        with device.host():
+            weights = checkpoint.load_weights_of(run_dir / "checkpoints", best_step)
+            load_weights(run.model, weights, f"checkpoint of step {best_step}")
+    except checkpoint.DamagedCheckpoint as error:
+        events.write("checkpoint_damaged", message=f"{run_dir / 'checkpoints'}/step-{best_step}: {error}")
+        say(f"the best checkpoint is damaged, so the last weights are the result: {error}")
 
 
 def _newest(run_dir: Path, device: Device, events: EventLog) -> Checkpoint | None:
@@ -116,7 +135,8 @@ def _restore(run: Run, saved: Mapping[str, Tensor], device: Device) -> None:
 def _identity(config: Config, data_key: str) -> dict[str, Any]:
     """Collect what shapes the result; plan, device and how often to report do not."""
     train = msgspec.to_builtins(config.train)
-    free = ("log_interval", "save_interval", "batch_size", "accumulation_steps")
+    intervals = ("log_interval", "save_interval", "eval_interval", "sample_interval")
+    free = (*intervals, "early_stop", "batch_size", "accumulation_steps")
     return {
         **{name: value for name, value in train.items() if name not in free},
         "kind": config.kind,

@@ -49,6 +49,7 @@ _MEANINGS = {
     TrainerExit.STOPPED: (EndReason.STOPPED, "stopped after saving"),
     TrainerExit.OUT_OF_MEMORY: (EndReason.OUT_OF_MEMORY, "out of device memory"),
     TrainerExit.NON_FINITE_LOSS: (EndReason.NON_FINITE_LOSS, "the loss is not finite any more"),
+    TrainerExit.TIME_LIMIT: (EndReason.TIME_LIMIT, "ran into its time limit, and saved"),
 }
 _NOT_ITS_TO_SAY = (EndReason.DONE, EndReason.CANCELLED, EndReason.LOST)
 _TOLD_REASONS = tuple(reason for reason in EndReason if reason not in _NOT_ITS_TO_SAY)
@@ -58,7 +59,7 @@ def classify(ending: Ending) -> tuple[EndReason, str]:
     """The reason, and a sentence for people."""
     code = _code(ending)
     if code == TrainerExit.DONE and ending.result_exists:
-        return EndReason.DONE, "done"
+        return EndReason.DONE, _done(ending.last)
     if ending.intent is not None:
         return _wanted(ending, ending.intent)
     if code == TrainerExit.DONE:
@@ -78,6 +79,12 @@ def known_code(last: TrainerEvent | None) -> int | None:
         return TrainerExit.DONE
     code = last.get("exit_code") if last["event"] == "failed" else None
     return code if isinstance(code, int) else None
+
+
+def _done(last: TrainerEvent | None) -> str:
+    if last is None or last.get("stopped_early") is not True:
+        return "done"
+    return f"done: stopped early at step {last.get('step')}, with the weights of step {last.get('best_step')}"
 
 
 def _code(ending: Ending) -> int | None:

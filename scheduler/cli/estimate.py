@@ -16,8 +16,13 @@ from scheduler.cli import context
 def command(file: Path, gpu: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Say what the job FILE needs, in its parts, which micro-batches fit, and the plan that would be chosen."""
     from scheduler.cli.estimateview import text
+    from scheduler.cli.intake import inherited
     from scheduler.controller.estimate import estimate
     from scheduler.jobs.jobfile import read
+    from scheduler.store.opening import open_if_any
 
-    told = estimate(read(file, overrides, with_files=False).spec, gpu, context.settings()).as_json()
+    settings, asked = context.settings(), read(file, overrides, with_files=False)
+    with open_if_any(settings) as database:
+        spec = inherited(asked, database)
+    told = estimate(spec, gpu, settings).as_json()
     click.echo(json.dumps(told) if as_json else text(told))

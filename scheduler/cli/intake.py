@@ -44,9 +44,9 @@ def new_job(
     key: str | None,
 ) -> NewJob:
     """Look up what the job refers to, refuse what can't run here, and build what is stored."""
-    spec, source, problems = checked.file
-    possible.require(spec, problems, database, settings)
-    spec = _with_start(checked.file, database)
+    file = checked.file
+    spec = _with_start(file, database)
+    possible.require(spec, file.problems, database, settings)
     depends_on = _resolve(database, after) if after else []
     if spec.init_from is not None and spec.init_from.job is not None:
         depends_on.append(spec.init_from.job)
@@ -55,7 +55,7 @@ def new_job(
         kind=spec.kind,
         user_name=settings.user,
         spec=encode(spec),
-        source=source,
+        source=file.source,
         source_path=str(checked.path),
         code_version=code_version(),
         effective_batch=spec.effective_batch,
@@ -68,7 +68,7 @@ def new_job(
 
 
 def _with_start(file: jobfile.JobFile, database: Database | None) -> JobSpec:
-    """Replace the job that `init_from` names by its id, and check that its weights will fit this model."""
+    """Replace the job that `init_from` names by its id; its model is this one's too, or must fit it."""
     start = file.spec.init_from
     if start is None or start.ref is None:
         return file.spec
@@ -83,9 +83,33 @@ def _with_start(file: jobfile.JobFile, database: Database | None) -> JobSpec:
         file.problems.raise_any()
     assert database is not None
     other = decode(jobs.get(database, found[0]).spec).model
-    _require_same_shape(found[0], other, file)
+    spec = msgspec.structs.replace(file.spec, init_from=InitFrom(job=found[0]))
+    if file.problems.gives("model"):
+        _require_same_shape(found[0], other, file)
+    else:
+        spec = _inheriting(spec, other, file)
     file.problems.raise_any()
-    return msgspec.structs.replace(file.spec, init_from=InitFrom(job=found[0]))
+    return spec
+
+
+def inherited(file: jobfile.JobFile, database: Database | None) -> JobSpec:
+    """Give the job with the model that it will get, for who only wants to look: a start that is not there is none."""
+    start = file.spec.init_from
+    if start is None or start.ref is None or database is None:
+        return file.spec
+    try:
+        return _with_start(file, database)
+    except (NoSuchJob, UsageError):
+        file.problems.errors.clear()
+        return file.spec
+
+
+def _inheriting(spec: JobSpec, model: Model, file: jobfile.JobFile) -> JobSpec:
+    length, positions = spec.data.max_seq_len, model.max_position_embeddings
+    if length > positions:
+        reason = f"{length} tokens are more than the max_position_embeddings ({positions}) of the model of init_from"
+        file.problems.add(("data", "max_seq_len"), reason)
+    return msgspec.structs.replace(spec, model=model)
 
 
 def _require_same_shape(job_id: int, other: Model, file: jobfile.JobFile) -> None:
@@ -133,7 +157,7 @@ def dry_json(new: NewJob) -> dict[str, Any]:
 
 
 def dry_text(new: NewJob, checked: CheckedFile) -> str:
-    spec = checked.file.spec
+    spec = decode(new.spec)
     length = f"{spec.train.max_steps:,} steps" if spec.train.max_steps else f"{spec.train.epochs} epochs"
     lines = [
         f"{checked.path} is good; nothing was stored",

@@ -20,7 +20,8 @@ from scheduler.jobs.spec import JobSpec
 from scheduler.jobs.trainer_config import training_part
 
 # What changes no byte: schedules, seeds, paths. The rest of the configuration is part of the key.
-_NO_MEMORY_IN_TRAIN = ("epochs", "max_steps", "learning_rate", "weight_decay", "seed", "log_interval", "save_interval")
+_INTERVALS = ("log_interval", "save_interval", "eval_interval", "sample_interval", "early_stop")
+_NO_MEMORY_IN_TRAIN = ("epochs", "max_steps", "learning_rate", "weight_decay", "seed", *_INTERVALS)
 
 
 @dataclass(frozen=True, kw_only=True)

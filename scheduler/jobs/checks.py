@@ -21,6 +21,8 @@ def together(filled: dict[str, Any], given: dict[str, Any], problems: Problems) 
         _data(filled, problems)
     if not problems.touched(("memory",), ("train",)):
         _micro_batch(filled, problems)
+    if not problems.touched(("data",), ("train",)):
+        _early_stop(filled, problems)
 
 
 def _model(model: dict[str, Any], given: dict[str, Any], problems: Problems) -> None:
@@ -80,6 +82,11 @@ def _micro_batch(filled: dict[str, Any], problems: Problems) -> None:
     if isinstance(micro, int) and micro > effective:
         reason = f"{micro} is more than the effective batch of {effective} (batch_size x accumulation_steps)"
         problems.add(("memory", "micro_batch"), reason, "auto chooses one that fits")
+
+
+def _early_stop(filled: dict[str, Any], problems: Problems) -> None:
+    if filled["train"]["early_stop"] is not None and not filled["data"]["validation"]:
+        problems.add(("train", "early_stop"), "has no validation loss to judge by", "data: {validation: 0.01}")
 
 
 def name_from(stem: str) -> str:

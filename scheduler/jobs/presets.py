@@ -48,6 +48,9 @@ _TRAIN = {
     "seed": 42,
     "log_interval": 10,
     "save_interval": 500,
+    "eval_interval": None,
+    "sample_interval": None,
+    "early_stop": None,
 }
 TRAIN: dict[str, dict[str, Any]] = {
     "pretrain": _TRAIN | {"epochs": 2, "batch_size": 32, "accumulation_steps": 8, "learning_rate": 5e-4},
@@ -79,6 +82,9 @@ _EXAMPLES: dict[str, Any] = {
     "max_seq_len": MAX_SEQ_LEN["pretrain"],
     "validation": 0.01,
     "max_steps": 1000,
+    "eval_interval": 100,
+    "sample_interval": 1000,
+    "early_stop": 3,
     "max_memory": "20GiB",
     "time_limit": "12h",
 }

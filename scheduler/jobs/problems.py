@@ -37,6 +37,10 @@ class Problems:
         field = ".".join(map(str, path)) or None
         self.errors.append(FileError(reason, file=self.file, line=line, field=field, hint=hint))
 
+    def gives(self, section: str) -> bool:
+        """Whether the person wrote anything under this section, in the file or as an override."""
+        return any(path[:1] == (section,) and len(path) > 1 for path in (*self.lines, *self.overrides))
+
     def touched(self, *sections: Path) -> bool:
         """Whether something is wrong in one of these sections already."""
         return any(section[0] in self.sections for section in sections)

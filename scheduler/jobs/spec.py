@@ -116,6 +116,9 @@ class Train(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: Seed
     log_interval: Count
     save_interval: Count
+    eval_interval: Count | None = None
+    sample_interval: Count | None = None
+    early_stop: Count | None = None
 
 
 class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

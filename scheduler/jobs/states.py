@@ -65,7 +65,7 @@ class EndReason(StrEnum):
     KILLED = "killed"  # by a signal nobody here sent
     LOST = "lost"  # no process, no exit record: a reboot, a lost heartbeat
     COULD_NOT_START = "could_not_start"
-    TIME_LIMIT = "time_limit"
+    TIME_LIMIT = "time_limit"  # exit 82, or we stopped it
     BAD_CONFIGURATION = "bad_configuration"  # exit 2
     BAD_DATA = "bad_data"  # exit 3
     NO_RESULT = "no_result"  # exit 0, but no final weights
@@ -97,3 +97,4 @@ class TrainerExit:
     STOPPED = 75  # saved first
     OUT_OF_MEMORY = 80
     NON_FINITE_LOSS = 81
+    TIME_LIMIT = 82  # saved first

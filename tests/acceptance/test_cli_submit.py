@@ -150,14 +150,30 @@ def test_all_that_differs_from_the_first_model_is_told_at_once(mmq: Mmq, store: 
     mmq("submit", job_file)
     other = job_file.with_name("other.yaml")
     lines = job_file.read_text().splitlines(keepends=True)
-    other.write_text("".join(line for line in lines if not line.startswith("model:")) + "init_from: tiny\n")
+    without = "".join(line for line in lines if not line.startswith("model:")) + "init_from: tiny\n"
+    other.write_text(without + "model: {preset: minimind-3}\n")
     done = mmq("submit", other)
     hint = done.err.rpartition("hint: ")[2].strip()
     assert done.code == 2
     assert "hidden_size 64 and not 768" in done.err
     assert "head_dim" not in done.err  # follows from the others
-    other.write_text(f"{other.read_text()}{hint}\n")
+    other.write_text(f"{without}{hint}\n")
     assert mmq("submit", other).code == 0
+
+
+def test_a_file_without_a_model_takes_that_of_the_job_it_starts_from(mmq: Mmq, store: Database, job_file: Path) -> None:
+    mmq("submit", job_file, "-o", "model.max_position_embeddings=64")
+    other = job_file.with_name("other.yaml")
+    lines = job_file.read_text().splitlines(keepends=True)
+    other.write_text("".join(line for line in lines if not line.startswith("model:")) + "init_from: tiny\nmodel:\n")
+    assert mmq("submit", other).code == 0
+    first, second = (json.loads(jobs.get(store, job).spec)["model"] for job in (1, 2))
+    assert first == second
+    told = json.loads(mmq("estimate", other, "-o", "init_from=1", "--gpu", "1GiB", "--json").out)
+    assert told["parameters"] == json.loads(mmq("estimate", job_file, "--gpu", "1GiB", "--json").out)["parameters"]
+    done = mmq("submit", other, "-o", "init_from=1", "-o", "data.max_seq_len=65")
+    assert done.code == 2
+    assert "65 tokens are more than the max_position_embeddings (64) of the model of init_from" in done.err
 
 
 def test_what_an_option_said_is_called_by_the_option(mmq: Mmq, store: Database, job_file: Path) -> None:

@@ -26,6 +26,7 @@ def failed(code: object, **more: Any) -> dict[str, Any]:
         (Ending(exit=Exit(code=75)), EndReason.STOPPED),
         (Ending(exit=Exit(code=80)), EndReason.OUT_OF_MEMORY),
         (Ending(exit=Exit(code=81)), EndReason.NON_FINITE_LOSS),
+        (Ending(exit=Exit(code=82)), EndReason.TIME_LIMIT),
         (Ending(exit=Exit(code=1), last=failed(1, reason="device_lost")), EndReason.DEVICE_LOST),
         (Ending(exit=Exit(code=1), last=failed(1, reason="done")), EndReason.EXIT_CODE),
         (Ending(exit=Exit(code=1), last=failed(1, reason=["odd"])), EndReason.EXIT_CODE),
@@ -66,3 +67,10 @@ def test_the_trainers_own_sentence_is_kept() -> None:
 def test_a_killed_trainer_is_said_to_have_been_stubborn() -> None:
     ending = Ending(exit=Exit(signal=9), intent=Intent.TIME_LIMIT, killed=True, time_limit_seconds=5400)
     assert classify(ending)[1] == "ran into its time limit of 1h 30m, killed because it did not stop in time"
+
+
+def test_an_early_stop_is_told() -> None:
+    finished = {"event": "finished", "step": 30, "best_step": 20, "stopped_early": True}
+    ending = Ending(exit=Exit(code=0), last=finished, result_exists=True)
+    assert classify(ending) == (EndReason.DONE, "done: stopped early at step 30, with the weights of step 20")
+    assert classify(Ending(exit=Exit(code=0), last=FINISHED, result_exists=True)) == (EndReason.DONE, "done")
