@@ -1,5 +1,6 @@
 """Where mmq keeps its state and what it is told by the environment. Reads; creates nothing but the home."""
 
+import contextlib
 import os
 import pwd
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from scheduler.errors import MmqError, NotPermitted, UsageError
 
 _ELSEWHERE = "export MMQ_HOME=/another/folder"
+_NO_LOGIN = 2**32 - 1
 _OURS = frozenset({"mmq.db", "controller.lock", "service.lock"})  # by which a home is known again
 
 
@@ -20,7 +22,7 @@ class Settings:
     database_url: str  # "sqlite:///PATH" or any SQLAlchemy URL
     broker_url: str | None  # None: the embedded broker
     devices: str  # auto | cpu[:BYTES] | virtual:NxSIZE
-    user: str  # owner of the real uid; never taken from $USER
+    user: str  # who logged in, as the kernel knows it; never taken from the environment
     host: str
 
     @classmethod
@@ -31,7 +33,7 @@ class Settings:
             database_url=environment.get("MMQ_DATABASE_URL") or f"sqlite:///{home / 'mmq.db'}",
             broker_url=environment.get("MMQ_BROKER_URL") or None,
             devices=environment.get("MMQ_DEVICES") or "auto",
-            user=_real_user(),
+            user=user_name(),
             host=environment.get("MMQ_HOST") or os.uname().nodename,
         )
 
@@ -113,8 +115,16 @@ def _home(environment: Mapping[str, str]) -> Path:
     return home
 
 
-def _real_user() -> str:
+def user_name(login: Path = Path("/proc/self/loginuid")) -> str:
+    """Name who logged in, whom sudo and su don't change, so that people who share an account stay apart.
+
+    Nobody can set it by hand. Where nobody logged in (a container, a service), or root did: the owner of this process.
+    """
+    uid = os.getuid()
+    with contextlib.suppress(OSError, ValueError):
+        told = int(login.read_text())
+        uid = uid if told in (0, _NO_LOGIN) else told
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return str(os.getuid())
+        return str(uid)

@@ -1,7 +1,7 @@
 """The shim's word to the store, which may be away for minutes: nothing is lost, in order, and nobody waits for it.
 
-Owns the retries. The store is opened anew each time, so a file put in its place, a backup say, is seen. The trainer must
-never suffer from a store that can't be written.
+Owns the retries. The store is opened anew each time, so that a backup put in its place is seen. The trainer must never
+suffer from a store that can't be written.
 """
 
 import math

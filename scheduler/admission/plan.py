@@ -20,6 +20,9 @@ CHECKPOINTING_SPEED = 0.75
 OFFLOAD_SPEED = 0.7
 FLAT = 0.95  # within 5 % of the best, throughput counts as flat: then the least memory
 
+# On the CPU, products are packed into buffers and malloc keeps what was freed: up to 13 % more was measured.
+MARGIN = {"cuda": 0.02, "cpu": 0.15}
+
 _MIB = 1024**2
 
 
@@ -42,10 +45,10 @@ class Plan:
 
 
 def margin_bytes(kind: str, process_bytes: int) -> int:
-    """Return what a reservation adds to a prediction: nothing on a virtual device, else 2 % or 64 MiB."""
+    """Return what a reservation adds to a prediction: nothing on a virtual device, else a share, at least 64 MiB."""
     if kind == "virtual":
         return 0
-    return max(process_bytes // 50, 64 * _MIB)
+    return max(int(process_bytes * MARGIN[kind]), 64 * _MIB)
 
 
 def need_bytes(kind: str, candidate: Candidate) -> int:

@@ -113,7 +113,7 @@ def _served(settings: Settings) -> Iterator[Finding]:
     for row in rows:
         named = f"{row['kind']}:{row['number']} ({row['name']})"
         if row["error"]:
-            yield Finding("devices", "wrong", f"{named}: {row['error']}", "nvidia-smi")
+            yield Finding("devices", "wrong", f"{named}: {row['error']}", _device_hint(row["kind"]))
         elif row["used_bytes"] is None:
             yield Finding("devices", "note", f"{named}: not read yet")
         else:
@@ -128,13 +128,19 @@ def _devices(settings: Settings) -> Iterator[Finding]:
         for reading in devices.read():
             info = found[reading.device_id]
             if reading.error:
-                yield Finding("devices", "wrong", f"{info.label} ({info.name}): {reading.error}", "nvidia-smi")
+                yield Finding(
+                    "devices", "wrong", f"{info.label} ({info.name}): {reading.error}", _device_hint(info.kind)
+                )
             else:
                 free = format_bytes(reading.total_bytes - reading.used_bytes)
                 yield Finding("devices", "ok", f"{info.label} ({info.name}): {free} free")
             yield from (Finding("devices", "note", f"{info.label}: {warning}") for warning in reading.warnings)
     if not found:
         yield Finding("devices", "wrong", "there is none", "export MMQ_DEVICES=cpu")
+
+
+def _device_hint(kind: str) -> str | None:
+    return "nvidia-smi" if kind == "cuda" else None
 
 
 def _store(settings: Settings, *, up: bool) -> Iterator[Finding]:

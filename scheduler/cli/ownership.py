@@ -1,4 +1,4 @@
-"""Whose jobs a person may change: their own, by the real uid of the process, whatever the environment says."""
+"""Whose jobs a person may change: their own, as the kernel knows who logged in, whatever the environment says."""
 
 from collections.abc import Sequence
 

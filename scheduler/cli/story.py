@@ -196,6 +196,8 @@ def _shown(key: str, value: object) -> str:
         return format_bytes(value)
     if isinstance(value, float):
         return f"{value:.5g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 

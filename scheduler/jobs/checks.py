@@ -10,6 +10,8 @@ import msgspec
 from scheduler.jobs.problems import Problems, likely
 from scheduler.jobs.spec import InitFrom, JobSpec
 
+WEIGHTS = (".pth", ".safetensors")
+
 
 def together(filled: dict[str, Any], given: dict[str, Any], problems: Problems) -> None:
     """Check the sections whose fields are good alone. `given`: what the person wrote; `filled`: all of it."""
@@ -125,6 +127,9 @@ def files(spec: JobSpec, problems: Problems) -> None:
         where = Path(spec.init_from.path)
         if not where.is_dir():
             _readable(where, ("init_from",), problems)
+            if where.suffix not in WEIGHTS and not problems.touched(("init_from",)):
+                reason = f"{where.name} is no file of weights: its name ends in neither {' nor '.join(WEIGHTS)}"
+                problems.add(("init_from",), reason, "a job, a run directory, a .pth or a .safetensors file")
 
 
 def _readable(path: Path, field: tuple[str, ...], problems: Problems) -> None:

@@ -101,8 +101,9 @@ def _override(value: dict[str, Any], overrides: Sequence[str]) -> dict[document.
         key, equals, text = override.partition("=")
         path = tuple(key.strip().removeprefix("--").split("."))
         place = _option(key.strip())
-        if not equals or not all(path) or len(path) > document.DEPTH:
-            raise UsageError(f"-o {override}: is not of the form key.sub=value", hint="-o train.batch_size=8")
+        if not equals or not all(path) or not key.isprintable() or len(path) > document.DEPTH:
+            shown = override if override.isprintable() else ascii(override)
+            raise UsageError(f"-o {shown}: is not of the form key.sub=value", hint="-o train.batch_size=8")
         group = value
         for part in path[:-1]:
             if group.get(part) is None:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
+from scheduler.broker.app import queue_name
 from scheduler.broker.valkey import find_server
 from tests.acceptance.workplace import Workplace, kill, until, workplace
 
@@ -35,6 +37,20 @@ def test_a_job_submitted_while_the_embedded_broker_hangs_runs_when_it_answers_ag
 def test_a_job_submitted_as_the_embedded_broker_is_killed_runs(place: Workplace) -> None:
     kill(place.children()["broker"])
     assert place.until_ended(place.submit()) == ["succeeded"]
+
+
+def test_a_broker_that_is_flushed_before_anybody_read_the_message_loses_no_job(place: Workplace) -> None:
+    service = place.service()
+    os.kill(service, signal.SIGSTOP)  # so that nobody starts another worker
+    try:
+        kill(place.children()["worker"])
+        job = place.submit()
+        with redis.Redis(unix_socket_path=str(place.settings.broker_socket)) as client:
+            until(lambda: client.llen(f"mmq:{queue_name('here')}"), "a message for the worker")
+            client.flushall()
+    finally:
+        os.kill(service, signal.SIGCONT)
+    assert place.until_ended(job) == ["succeeded"]
 
 
 def test_a_job_submitted_with_everything_down_runs_after_up(place: Workplace) -> None:

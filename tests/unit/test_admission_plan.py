@@ -126,7 +126,7 @@ def test_an_insisted_number_that_divides_nothing_is_known() -> None:
     assert (plan.micro_batch, plan.accumulation_steps) == (7, 10)
 
 
-@pytest.mark.parametrize(("kind", "added"), [("virtual", 0), ("cuda", 200), ("cpu", 200)])
+@pytest.mark.parametrize(("kind", "added"), [("virtual", 0), ("cuda", 200), ("cpu", 1500)])
 def test_margin(kind: str, added: int) -> None:
     assert margin_bytes(kind, 10_000 * MIB) == added * MIB
     assert margin_bytes("cuda", 100 * MIB) == 64 * MIB

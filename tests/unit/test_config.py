@@ -1,10 +1,12 @@
 """Where mmq's home is, and what it may not be."""
 
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
-from scheduler.config import Settings
+from scheduler.config import Settings, user_name
 from scheduler.errors import UsageError
 
 
@@ -35,3 +37,17 @@ def test_a_user_without_a_home_directory_needs_to_name_one(monkeypatch: pytest.M
     with pytest.raises(UsageError, match="no home directory") as caught:
         home_of()
     assert caught.value.hint == "export MMQ_HOME=/another/folder"
+
+
+def test_the_user_is_who_logged_in_whatever_account_they_took(tmp_path: Path) -> None:
+    somebody = next(entry for entry in pwd.getpwall() if entry.pw_uid not in (0, os.getuid()))
+    login = tmp_path / "loginuid"
+    login.write_text(str(somebody.pw_uid))
+    assert user_name(login) == pwd.getpwuid(somebody.pw_uid).pw_name
+
+
+@pytest.mark.parametrize("told", ["4294967295", "0", ""])
+def test_where_nobody_logged_in_the_user_is_the_process_s_owner(tmp_path: Path, told: str) -> None:
+    login = tmp_path / "loginuid"
+    login.write_text(told)
+    assert user_name(login) == user_name(tmp_path / "absent") == pwd.getpwuid(os.getuid()).pw_name

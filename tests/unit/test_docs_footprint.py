@@ -28,8 +28,11 @@ def test_the_parts() -> None:
 
 
 def test_the_margin_and_the_steps() -> None:
-    assert "2 %, at least 64 MiB; on a virtual device none" in PAGE.text
-    sizes = [margin_bytes(kind, size * MIB) for kind, size in (("cuda", 100_000), ("cuda", 10), ("virtual", 10))]
-    assert sizes == [2000 * MIB, 64 * MIB, 0]
+    assert "2 %, on the CPU 15 %, at least 64 MiB; on a virtual device none" in PAGE.text
+    sizes = [
+        margin_bytes(kind, size * MIB)
+        for kind, size in (("cuda", 100_000), ("cpu", 1000), ("cuda", 10), ("virtual", 10))
+    ]
+    assert sizes == [2000 * MIB, 150 * MIB, 64 * MIB, 0]
     assert f"rounded up to {BLOCK_BYTES} bytes" in PAGE.text
     assert f"in steps of {LENGTH_STEP} tokens" in PAGE.text

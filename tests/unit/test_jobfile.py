@@ -177,6 +177,7 @@ def test_overrides_pass_the_same_checks() -> None:
     ((told, _),) = refused(BASE, "train.batch_size=-4")
     assert told.startswith("-o train.batch_size: must be a whole number")
     assert refused(BASE, "nothing")[0][0] == "-o nothing: is not of the form key.sub=value"
+    assert refused(BASE, "priority\nname=7")[0][0] == "-o 'priority\\nname=7': is not of the form key.sub=value"
 
 
 def test_missing_files_are_named(tmp_path: Any) -> None:
@@ -188,6 +189,14 @@ def test_missing_files_are_named(tmp_path: Any) -> None:
     errors = [(error.line, error.field, error.hint) for error in getattr(caught.value, "errors", ())]
     assert (3, "data.path", "did you mean sft.jsonl?") in errors
     assert {field for _, field, _ in errors} == {"data.path", "data.tokenizer", "init_from"}
+
+
+def test_first_weights_are_a_file_of_weights(tmp_path: Any) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (tmp_path / "job.yaml").write_text(BASE)
+    with pytest.raises(FileError) as caught:
+        jobfile.load(tmp_path / "job.yaml", [f"init_from={tmp_path}/rows.jsonl"])
+    assert "rows.jsonl is no file of weights" in str(caught.value)
 
 
 def test_paths_are_read_from_the_job_file_s_directory(tmp_path: Any) -> None:
