@@ -54,6 +54,7 @@ class DataConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tokenizer: str | None = None  # directory or tokenizer.json; None: init_from's, else trained from the data
     max_seq_len: Annotated[int, Meta(ge=4, le=1 << 20)] | None = None  # None: MiniMind's for the kind
     validation: Annotated[float, Meta(ge=0, lt=1)] | str = 0.0  # a share of the rows, or a file
+    broken_rows: Literal["refuse", "skip"] = "refuse"
     cache: str | None = None  # where tokenised rows are kept; None: in the run directory
 
 

@@ -1,6 +1,6 @@
 """The data of a run: training and validation rows, and the order in which they come. Joins tokens and order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ OWN_CACHE = "cache"  # in the run directory, where CONFIG names none; gone when 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
     key: str  # of the content: a resumed run must find the same
-    counts: Counts
+    counts: Mapping[str, Counts]  # by path: of the rows, and of the validation file if it is another
     order: RowOrder
     validation_file: TokenFile
     validation_rows: list[int]  # longest first, so that evaluation's peak comes first
@@ -35,7 +35,12 @@ class RunData:
 
 def open_data(config: Config, run_dir: Path, tokenizer: Tokenizer, check_stop: Callable[[], None]) -> RunData:
     """Tokenise what is not yet, hold out the validation rows, and fix the order."""
-    recipe = Recipe(kind=config.kind, tokenizer=tokenizer, max_seq_len=config.max_seq_len)
+    recipe = Recipe(
+        kind=config.kind,
+        tokenizer=tokenizer,
+        max_seq_len=config.max_seq_len,
+        skips_broken_rows=config.data.broken_rows == "skip",
+    )
     cache = Path(config.data.cache) if config.data.cache else run_dir / OWN_CACHE
     training_file = open_tokens(Path(config.data.path), recipe, cache, check_stop)
     validation = config.data.validation
@@ -55,7 +60,8 @@ def open_data(config: Config, run_dir: Path, tokenizer: Tokenizer, check_stop: C
     )
     return RunData(
         key=f"{training_file.key} {validation_file.key}",
-        counts=training_file.counts,
+        counts={config.data.path: training_file.counts}
+        | ({validation: validation_file.counts} if isinstance(validation, str) else {}),
         order=order,
         training_file=training_file,
         validation_file=validation_file,

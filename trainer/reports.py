@@ -22,6 +22,7 @@ from trainer.run import Run
 from trainer.schedule import Schedule
 from trainer.shrinking import ShrinkingStep
 from trainer.stopping import TimeLimit
+from trainer.tokens import Counts
 
 
 class Reports:
@@ -48,7 +49,8 @@ class Reports:
 
     def started(self, data: RunData) -> None:
         resumed_from = self._run.resumed_from
-        self._events.write("data", **msgspec.to_builtins(data.counts), validation_rows=len(data.validation_rows))
+        for path, counts in data.counts.items():
+            self._data(path, counts)
         self._events.write(
             "started",
             pid=os.getpid(),
@@ -56,14 +58,10 @@ class Reports:
             parameters=self._run.parameters,
             device=str(self._device.torch_device) if self._device.kind == "cuda" else self._device.kind,
             torch=str(torch.__version__),
+            validation_rows=len(data.validation_rows),
             init_from=self._config.init_from,
             resumed_from=str(resumed_from) if resumed_from else None,
             **self._place(),
-        )
-        counts = data.counts
-        say(
-            f"{counts.rows:,} rows, {counts.targets:,} target tokens; {counts.truncated_rows:,} rows cut at "
-            f"{self._config.max_seq_len} tokens, {counts.dropped_rows:,} dropped with nothing to learn from"
         )
         first_weights = self._config.init_from or "fresh weights"
         start = f"resumed from {resumed_from}" if resumed_from else f"from the beginning, with {first_weights}"
@@ -122,6 +120,13 @@ class Reports:
             found = f"{validation.since_best} evaluations found nothing better than step {validation.best_step}"
             say(f"stopped early: {found}, whose weights are the result (validation loss {validation.best_loss:.4f})")
 
+    def _data(self, path: str, counts: Counts) -> None:
+        told = msgspec.to_builtins(counts)
+        self._events.write("data", path=path, **told.pop("passed"), **told)
+        say(f"{path}: {counts.rows:,} rows, {counts.targets:,} target tokens{_what_became(counts, self._config)}")
+        for broken in counts.passed.first_broken:
+            say(f"  passed over: {broken}")
+
     def _place(self) -> dict[str, int | float]:
         return {
             "elapsed_seconds": self._limit.elapsed_seconds,
@@ -138,6 +143,20 @@ class Reports:
             "reserved_peak_bytes": peaks.reserved_bytes,
             "process_peak_bytes": peaks.process_bytes,
         }
+
+
+def _what_became(counts: Counts, config: Config) -> str:
+    """Name what was not taken as it stands, with its number; nothing where there is nothing."""
+    found = {
+        f"rows cut at {config.max_seq_len} tokens": counts.truncated_rows,
+        "dropped, being empty": counts.empty_rows,
+        "dropped, without an answer to learn": counts.unanswered_rows,
+        f"dropped, with no answer within {config.max_seq_len} tokens": counts.cut_off_rows,
+        "broken rows passed over": counts.passed.broken_rows,
+        "blank lines passed over": counts.passed.blank_lines,
+        "byte order mark passed over": int(counts.passed.byte_order_mark),
+    }
+    return "".join(f"; {count:,} {what}" for what, count in found.items() if count)
 
 
 def _peak_flops(device: Device, dtype: str) -> float | None:

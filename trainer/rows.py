@@ -1,7 +1,8 @@
 """Rows of a data file: JSON lines, `{"text"}` for pretraining and `{"conversations"}` for SFT, MiniMind's formats.
 
-Streams; holds one line at a time. A broken line is an error that names file, line, field, reason and remedy.
-Blank lines and a byte order mark are passed over. Other keys of a row are ignored, as upstream does.
+Streams; holds one line at a time. A broken row is an error that names file, line, field, reason and remedy, or, where
+the caller wants it so, is passed over. What is passed over is counted, never silent. Other keys of a row are ignored,
+as upstream does.
 """
 
 import re
@@ -15,6 +16,7 @@ from msgspec import Struct
 from trainer.errors import BadData
 
 LINE_LIMIT_BYTES = 64 * 1024**2
+TOLD_AT_MOST = 5
 ROLES = ("system", "user", "assistant", "tool")
 _SHAPES = {
     "pretrain": '{"text": "..."}',
@@ -36,48 +38,76 @@ class Conversation(Struct, frozen=True):
     conversations: list[Message]
 
 
-def read_texts(path: Path) -> Iterator[str]:
-    """Yield the text of each pretraining row."""
-    decoder = msgspec.json.Decoder(Text)
-    for number, line in _lines(path):
-        yield _decode(decoder, path, number, line, "pretrain").text
+class Passed(Struct, kw_only=True):
+    """What was passed over in reading a file."""
+
+    byte_order_mark: bool = False
+    blank_lines: int = 0
+    broken_rows: int = 0
+    first_broken: list[str] = []  # what was wrong with the first few
 
 
-def read_conversations(path: Path) -> Iterator[list[Message]]:
-    """Yield the messages of each SFT row."""
-    decoder = msgspec.json.Decoder(Conversation)
-    for number, line in _lines(path):
-        messages = _decode(decoder, path, number, line, "sft").conversations
-        for index, message in enumerate(messages):
-            if message.role not in ROLES:
-                field = f"conversations[{index}].role"
-                raise BadData(
-                    str(path), number, field, f"unknown role {message.role!r}", f"use one of {', '.join(ROLES)}"
-                )
-        yield messages
+class Reader:
+    """Reads the rows of one file. `skips`: pass over broken rows; else the first is a BadData."""
+
+    def __init__(self, path: Path, kind: str, *, skips: bool = False) -> None:
+        self.passed = Passed()
+        self._path = path
+        self._kind = kind
+        self._skips = skips
+
+    def texts(self) -> Iterator[str]:
+        """Yield the text of each pretraining row."""
+        return (row.text for row in self._rows(msgspec.json.Decoder(Text)))
+
+    def conversations(self) -> Iterator[list[Message]]:
+        """Yield the messages of each SFT row."""
+        return (row.conversations for row in self._rows(msgspec.json.Decoder(Conversation)))
+
+    def _rows(self, decoder: msgspec.json.Decoder[Any]) -> Iterator[Any]:
+        for number, line in _lines(self._path):
+            if number == 1 and line.startswith(_BYTE_ORDER_MARK):
+                self.passed.byte_order_mark = True
+                line = line.removeprefix(_BYTE_ORDER_MARK)
+            if not line.strip():
+                self.passed.blank_lines += 1
+                continue
+            try:
+                yield _decode(decoder, self._path, number, line, self._kind)
+            except BadData as error:
+                if not self._skips:
+                    raise
+                self._note(error)
+
+    def _note(self, error: BadData) -> None:
+        self.passed.broken_rows += 1
+        if len(self.passed.first_broken) < TOLD_AT_MOST:
+            self.passed.first_broken.append(str(error).splitlines()[0])
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield each line, cut where it is too long to be a row."""
     try:
         with path.open("rb") as file:
             number = 0
             while line := file.readline(LINE_LIMIT_BYTES + 1):
                 number += 1
-                if len(line) > LINE_LIMIT_BYTES:
-                    reason = f"longer than {LINE_LIMIT_BYTES // 1024**2} MiB"
-                    raise BadData(str(path), number, None, reason, "one row a line; split this one")
-                if number == 1:
-                    line = line.removeprefix(_BYTE_ORDER_MARK)
-                if line.strip():
-                    yield number, line
+                yield number, line
+                while len(line) > LINE_LIMIT_BYTES and not line.endswith(b"\n"):
+                    line = file.readline(LINE_LIMIT_BYTES + 1)
     except OSError as error:
         remedy = "check data.path; it is read at the start of each attempt"
         raise BadData(str(path), None, None, error.strerror or str(error), remedy) from None
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], path: Path, number: int, line: bytes, kind: str) -> Any:
+    if len(line) > LINE_LIMIT_BYTES:
+        reason = f"longer than {LINE_LIMIT_BYTES / 1024**2:.3g} MiB"
+        raise BadData(str(path), number, None, reason, "one row a line; split this one")
     try:
-        return decoder.decode(line)
+        row = decoder.decode(line)
+        _check_roles(row, path, number)
+        return row
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         reason = str(error)
     except RecursionError:
@@ -86,3 +116,10 @@ def _decode(decoder: msgspec.json.Decoder[Any], path: Path, number: int, line: b
         reason = reason[: field.start()]
     remedy = f"each line is one JSON object like {_SHAPES[kind]} in UTF-8"
     raise BadData(str(path), number, field[1] if field else None, reason, remedy)
+
+
+def _check_roles(row: Any, path: Path, number: int) -> None:
+    for index, message in enumerate(row.conversations if isinstance(row, Conversation) else ()):
+        if message.role not in ROLES:
+            field, remedy = f"conversations[{index}].role", f"use one of {', '.join(ROLES)}"
+            raise BadData(str(path), number, field, f"unknown role {message.role!r}", remedy)

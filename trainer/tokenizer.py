@@ -15,7 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from trainer.config import Config
 from trainer.errors import BadConfiguration
-from trainer.rows import Message, read_conversations, read_texts
+from trainer.rows import Message, Reader
 from trainer.storage import write_file
 
 PAD, BEGIN, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -114,10 +114,11 @@ def _train(config: Config) -> Tokenizer:
 def _sample(config: Config) -> Iterator[str]:
     path = Path(config.data.path)
     stride = 1 + (path.stat().st_size // TRAINING_SAMPLE_BYTES if path.exists() else 0)
+    reader = Reader(path, config.kind, skips=config.data.broken_rows == "skip")
     if config.kind == "pretrain":
-        yield from itertools.islice(read_texts(path), 0, None, stride)
+        yield from itertools.islice(reader.texts(), 0, None, stride)
         return
-    for messages in itertools.islice(read_conversations(path), 0, None, stride):
+    for messages in itertools.islice(reader.conversations(), 0, None, stride):
         yield from (message.content for message in messages)
 
 

@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from trainer.batches import Row
 from trainer.errors import BadData
-from trainer.rows import read_conversations, read_texts
+from trainer.rows import Passed, Reader
 from trainer.storage import new_directory, write_file
 from trainer.tokenizer import Tokenizer, chat_pieces
 
-FORMAT = 1
+FORMAT = 2
 ROWS_AT_ONCE = 512
 STEADY_SECONDS = 2.0  # a file changed less than this ago may change again within one tick of its clock
 
@@ -34,7 +34,11 @@ class Counts(msgspec.Struct, kw_only=True):
     tokens: int = 0
     targets: int = 0
     truncated_rows: int = 0  # longer than max_seq_len: cut there, as upstream does
-    dropped_rows: int = 0  # nothing to learn from: empty, no assistant turn, or none within max_seq_len
+    dropped_rows: int = 0  # nothing to learn from, for one of the three reasons below
+    empty_rows: int = 0
+    unanswered_rows: int = 0  # no words of an assistant
+    cut_off_rows: int = 0  # none of an assistant within max_seq_len
+    passed: Passed = msgspec.field(default_factory=Passed)  # what never became a row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +71,10 @@ class Recipe:
     kind: str
     tokenizer: Tokenizer
     max_seq_len: int
+    skips_broken_rows: bool = False
 
     def key(self, content: str) -> str:
-        parts = (FORMAT, content, self.kind, self.tokenizer.digest, self.max_seq_len)
+        parts = (FORMAT, content, self.kind, self.tokenizer.digest, self.max_seq_len, self.skips_broken_rows)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
     @property
@@ -86,8 +91,7 @@ def open_tokens(path: Path, recipe: Recipe, cache: Path, check_stop: Callable[[]
             _tokenise(path, recipe, directory, check_stop)
     counts = msgspec.json.decode((entry / "counts.json").read_bytes(), type=Counts)
     if not counts.rows:
-        reason = "no row to learn from" if counts.dropped_rows else "the file is empty"
-        raise BadData(str(path), None, None, reason, "each line is one row in MiniMind's format")
+        raise BadData(str(path), None, None, _nothing(counts), "each line is one row in MiniMind's format")
     targets = entry / "targets.bin"
     return TokenFile(
         key=key,
@@ -96,6 +100,14 @@ def open_tokens(path: Path, recipe: Recipe, cache: Path, check_stop: Callable[[]
         offsets=np.memmap(entry / "offsets.bin", mode="r", dtype=np.int64),
         targets=np.memmap(targets, mode="r", dtype=np.bool_) if targets.exists() else None,
     )
+
+
+def _nothing(counts: Counts) -> str:
+    """Say why a file has no row to learn from."""
+    broken = counts.passed.broken_rows
+    if not broken:
+        return "no row to learn from" if counts.dropped_rows else "the file is empty"
+    return f"no row to learn from: {broken:,} are broken, the first: {counts.passed.first_broken[0]}"
 
 
 def encode_texts(texts: list[str], recipe: Recipe) -> Iterator[tuple[list[int], None, bool]]:
@@ -123,7 +135,8 @@ def encode_conversations(chats: list[Any], recipe: Recipe) -> Iterator[tuple[lis
 def _tokenise(path: Path, recipe: Recipe, directory: Path, check_stop: Callable[[], None]) -> None:
     counts, end = Counts(), 0
     pretrain = recipe.kind == "pretrain"
-    rows: Iterator[Any] = read_texts(path) if pretrain else read_conversations(path)
+    reader = Reader(path, recipe.kind, skips=recipe.skips_broken_rows)
+    rows: Iterator[Any] = reader.texts() if pretrain else reader.conversations()
     encode: Any = encode_texts if pretrain else encode_conversations
     with (
         (directory / "tokens.bin").open("wb") as tokens,
@@ -137,7 +150,7 @@ def _tokenise(path: Path, recipe: Recipe, directory: Path, check_stop: Callable[
                 learned = (len(ids) - 1 if is_target is None else sum(is_target)) if ids else 0
                 counts.truncated_rows += cut
                 if not learned:
-                    counts.dropped_rows += 1
+                    _drop(counts, is_empty=not ids, is_cut=cut)
                     continue
                 end += len(ids)
                 counts.rows, counts.tokens, counts.targets = counts.rows + 1, end, counts.targets + learned
@@ -146,7 +159,18 @@ def _tokenise(path: Path, recipe: Recipe, directory: Path, check_stop: Callable[
                 if is_target is not None:
                     masks.write(np.array(is_target, dtype=np.bool_).tobytes())
     (directory / "unused").unlink(missing_ok=True)
+    counts.passed = reader.passed
     (directory / "counts.json").write_bytes(msgspec.json.encode(counts))
+
+
+def _drop(counts: Counts, *, is_empty: bool, is_cut: bool) -> None:
+    counts.dropped_rows += 1
+    if is_empty:
+        counts.empty_rows += 1
+    elif is_cut:
+        counts.cut_off_rows += 1
+    else:
+        counts.unanswered_rows += 1
 
 
 def _content_digest(path: Path, cache: Path) -> str:

@@ -28,9 +28,10 @@ class CheckedFile(NamedTuple):
 def check(path: Path, overrides: Sequence[str], settings: Settings) -> CheckedFile:
     """Check the job file and the rows of its data; FileError."""
     file = jobfile.read(path, overrides)
-    said = rows.check(Path(file.spec.data.path), file.spec.kind).sentence
-    if isinstance(file.spec.data.validation, str):
-        rows.check(Path(file.spec.data.validation), file.spec.kind)
+    data, skips = file.spec.data, file.spec.data.broken_rows == "skip"
+    said = rows.check(Path(data.path), file.spec.kind, skips=skips).sentence
+    if isinstance(data.validation, str):
+        rows.check(Path(data.validation), file.spec.kind, skips=skips)
     return CheckedFile(file, path.absolute(), said)
 
 

@@ -125,7 +125,7 @@ def _require(given: dict[str, Any], problems: Problems) -> None:
 
 def _fill(given: dict[str, Any], default_name: str) -> dict[str, Any]:
     kind = given.get("kind", "pretrain")
-    data = {"path": "", "tokenizer": None, "max_seq_len": presets.MAX_SEQ_LEN[kind], "validation": 0.0}
+    data = presets.DATA | {"max_seq_len": presets.MAX_SEQ_LEN[kind]}
     return {
         "kind": kind,
         "name": given.get("name", checks.name_from(default_name)),

@@ -56,6 +56,7 @@ TRAIN: dict[str, dict[str, Any]] = {
     "pretrain": _TRAIN | {"epochs": 2, "batch_size": 32, "accumulation_steps": 8, "learning_rate": 5e-4},
     "sft": _TRAIN | {"epochs": 2, "batch_size": 16, "accumulation_steps": 1, "learning_rate": 1e-5},
 }
+DATA = {"path": "", "tokenizer": None, "validation": 0.0, "broken_rows": "refuse"}
 MAX_SEQ_LEN = {"pretrain": 340, "sft": 768}
 
 SECTIONS: dict[str, dict[str, Any]] = {
@@ -81,6 +82,7 @@ _EXAMPLES: dict[str, Any] = {
     "tokenizer": "tokenizer/",
     "max_seq_len": MAX_SEQ_LEN["pretrain"],
     "validation": 0.01,
+    "broken_rows": "skip",
     "max_steps": 1000,
     "eval_interval": 100,
     "sample_interval": 1000,

@@ -52,18 +52,23 @@ class Checked(NamedTuple):
     rows: int
     read_bytes: int
     total_bytes: int
+    broken: int  # which the trainer is to pass over
 
     @property
     def sentence(self) -> str:
+        broken = f", {self.broken:,} are broken and will be skipped" if self.broken else ""
         if self.read_bytes >= self.total_bytes:
-            return f"all {self.rows:,} rows are good"
+            return f"{'' if broken else 'all '}{self.rows:,} rows are good{broken}"
         read, total = format_bytes(self.read_bytes), format_bytes(self.total_bytes)
-        return f"{self.rows:,} rows are good (a sample: {read} of {total}, from head to tail)"
+        return f"{self.rows:,} rows are good{broken} (a sample: {read} of {total}, from head to tail)"
 
 
-def check(path: Path, kind: str) -> Checked:
-    """Check every row, or those of a sample; FileError for the first bad one, with its line."""
-    checker = _Checker(path, kind)
+def check(path: Path, kind: str, *, skips: bool = False) -> Checked:
+    """Check every row, or those of a sample; FileError for the first bad one, with its line.
+
+    With `skips` bad ones are only counted, as the trainer will: then there must be good ones.
+    """
+    checker = _Checker(path, kind, skips=skips)
     try:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -72,7 +77,7 @@ def check(path: Path, kind: str) -> Checked:
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror}", file=str(path)) from None
     checker.whole()
-    return Checked(checker.rows, checker.read_bytes, size)
+    return Checked(checker.rows, checker.read_bytes, size, checker.broken)
 
 
 def _blocks(size: int) -> Iterator[tuple[int, int]]:
@@ -87,9 +92,15 @@ def _blocks(size: int) -> Iterator[tuple[int, int]]:
     yield size - BLOCK_BYTES, size
 
 
+class _BrokenRow(Exception):
+    """One to be passed over: where it stands is not looked up, which for many would take long."""
+
+
 class _Checker:
-    def __init__(self, path: Path, kind: str) -> None:
+    def __init__(self, path: Path, kind: str, *, skips: bool) -> None:
         self.path = path
+        self.skips = skips
+        self.broken = 0
         self.kind = kind
         self.decoder = msgspec.json.Decoder(_ROWS[kind])
         self.rows = 0
@@ -102,9 +113,20 @@ class _Checker:
         if start:  # to the first line that begins at `start` or after
             at += len(stream.readline(LINE_BYTES))
         while at < end and (line := stream.readline(LINE_BYTES + 1)):
-            self.line(line, at)
-            at += len(line)
-            self.read_bytes += len(line)
+            try:
+                self.line(line, at)
+            except _BrokenRow:
+                self.broken += 1
+            at += self.past(stream, line)
+
+    def past(self, stream: BinaryIO, line: bytes) -> int:
+        """Go to the end of a line that may have been cut; how long it is."""
+        length = len(line)
+        while len(line) > LINE_BYTES and not line.endswith(b"\n"):
+            line = stream.readline(LINE_BYTES + 1)
+            length += len(line)
+        self.read_bytes += length
+        return length
 
     def line(self, line: bytes, at: int) -> None:
         """Check the line that begins at this offset."""
@@ -124,8 +146,8 @@ class _Checker:
             self.refuse(at, None, f"is not UTF-8 text{_foreign_byte(line)}", "convert the file to UTF-8")
         except RecursionError:
             self.refuse(at, None, "is nested too deeply", _EXAMPLES[self.kind])
-        self.rows += 1
         self.content(row, at)
+        self.rows += 1
 
     def content(self, row: PretrainRow | SftRow, at: int) -> None:
         if isinstance(row, PretrainRow):
@@ -141,13 +163,16 @@ class _Checker:
     def whole(self) -> None:
         """Check what only shows at the end: that there is something to learn from."""
         if not self.rows:
-            raise FileError("has no rows", file=str(self.path), hint=_EXAMPLES[self.kind])
+            none = f"has no good row: {self.broken:,} are broken" if self.broken else "has no rows"
+            raise FileError(none, file=str(self.path), hint=_EXAMPLES[self.kind])
         if not self.targets:
             what = "text" if self.kind == "pretrain" else "content of an assistant"
             reason = f"has no {what} in its {self.rows:,} rows: there is nothing to learn from"
             raise FileError(reason, file=str(self.path), hint=_EXAMPLES[self.kind])
 
     def refuse(self, at: int, field: str | None, reason: str, hint: str | None) -> NoReturn:
+        if self.skips:
+            raise _BrokenRow
         raise FileError(reason, file=str(self.path), line=_line_number(self.path, at), field=field, hint=hint)
 
 

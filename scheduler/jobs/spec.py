@@ -35,6 +35,7 @@ MicroBatch = Annotated[Literal["auto"] | Count, Meta(title="auto, or a whole num
 Validation = Annotated[
     NotNegative | Text, Meta(title="a share of the rows (0 or above, below 1), or the path of a file")
 ]
+BrokenRows = Annotated[Literal["refuse", "skip"], Meta(title="refuse or skip")]
 PresetName = Annotated[
     Literal["minimind-3", "minimind-3-moe", "minimind2-small", "minimind2", "minimind2-moe"],
     Meta(title="minimind-3, minimind-3-moe, minimind2-small, minimind2 or minimind2-moe"),
@@ -102,6 +103,7 @@ class Data(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tokenizer: Text | None
     max_seq_len: Annotated[int, Meta(title="a whole number from 4 to 1,048,576", ge=4, le=1 << 20)]
     validation: Validation
+    broken_rows: BrokenRows = "refuse"
 
 
 class Train(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
