@@ -33,7 +33,8 @@ def write_final(run_dir: Path, config: Config, model: MiniMind, tokenizer: Token
 
 def pth_name(config: Config) -> str:
     """Give the file name that MiniMind's programs look for."""
-    return f"{_PTH_NAMES[config.kind]}_{config.model.hidden_size}.pth"
+    experts = "_moe" if config.model.use_moe else ""
+    return f"{_PTH_NAMES[config.kind]}_{config.model.hidden_size}{experts}.pth"
 
 
 def _pth(state: dict[str, Tensor]) -> bytes:

@@ -61,7 +61,8 @@ def _differences(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) ->
     ]
     missing = [f"{name} {list(t.shape)} is missing in the file" for name, t in expected.items() if name not in given]
     extra = [f"{name} {list(t.shape)} is not in the model" for name, t in given.items() if name not in expected]
-    return shapes + missing + extra
+    whole = [f"{name} is {t.dtype}, and not floating point" for name, t in given.items() if not t.is_floating_point()]
+    return shapes + missing + extra + whole
 
 
 def _file_of(source: Path) -> Path:

@@ -7,7 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from trainer.config import parse_config
 from trainer.errors import BadConfiguration
+from trainer.model import MiniMind, initialise
+from trainer.weights import load_weights, read_weights
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +109,50 @@ def test_weights_without_their_tokenizer_are_refused(workshop, result) -> None:
 def test_low_precision_learns_the_same(workshop, result, dtype) -> None:
     outcome = workshop.train("low", workshop.config(data={"validation": 0.1}, train={"dtype": dtype}))
     assert outcome.losses() == pytest.approx(result.losses(), rel=0.02)
+
+
+EXPERTS = {"use_moe": True, "num_experts_per_tok": 2, "num_shared_experts": 1}
+
+
+def model_of(workshop, **changes: object) -> MiniMind:
+    made = MiniMind(parse_config(workshop.config(model=changes)), torch.device("cpu"))
+    initialise(made, seed=2)
+    return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("family", [{}, EXPERTS], ids=["dense", "experts"])
+def test_every_dtype_and_format_of_file_is_read(workshop, dtype, name, family) -> None:
+    given = {key: tensor.to(dtype) for key, tensor in model_of(workshop, **family).state_dict().items()}
+    path = workshop.root / name
+    if path.suffix == ".pth":
+        torch.save(given, path)
+    else:
+        del given["lm_head.weight"]  # as safetensors keeps tied weights
+        save_file(given, path)
+    model = MiniMind(parse_config(workshop.config(model=family)), torch.device("cpu"))
+    load_weights(model, read_weights(path), "it")
+    for key, tensor in given.items():
+        assert torch.equal(model.state_dict()[key], tensor.float())
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "told"),
+    [
+        (EXPERTS, {}, "layers.0.mlp.gate_proj.weight [64, 32] is missing in the file"),
+        ({}, EXPERTS, "layers.0.mlp.gate.weight [4, 32] is missing in the file"),
+        (EXPERTS, EXPERTS | {"num_experts": 8}, "mlp.gate.weight: the model has [8, 32], the file [4, 32]"),
+        ({"qk_norm": False}, {}, "layers.0.self_attn.q_norm.weight [8] is missing in the file"),
+    ],
+)
+def test_another_family_s_weights_are_refused_by_name(workshop, there, here, told) -> None:
+    with pytest.raises(BadConfiguration) as caught:
+        load_weights(model_of(workshop, **here), model_of(workshop, **there).state_dict(), "it")
+    assert told in str(caught.value)
+
+
+def test_quantised_weights_are_refused(workshop) -> None:
+    given = {name: tensor.to(torch.int8) for name, tensor in model_of(workshop).state_dict().items()}
+    with pytest.raises(BadConfiguration, match=r"embed_tokens\.weight is torch\.int8, and not floating point"):
+        load_weights(model_of(workshop), given, "it")
