@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import ModelConfig
+from trainer.fused import swiglu
 from trainer.layers import FeedForward, Linear
 
 PADDING = 0  # the token that fills rows up
@@ -67,7 +68,7 @@ class Experts(nn.Module):
         order, places, sizes = _sort(chosen, is_chosen)
         x = Moved.apply(tokens, order // self.choices, places, self.choices)
         gate, up, down = ([getattr(e, name).weight for e in self.experts] for name in _PROJECTIONS)
-        inner = nn.functional.silu(GroupedProduct.apply(x, sizes, *gate)) * GroupedProduct.apply(x, sizes, *up)
+        inner = swiglu(GroupedProduct.apply(x, sizes, *gate), GroupedProduct.apply(x, sizes, *up))
         answers = Moved.apply(GroupedProduct.apply(inner, sizes, *down), places, order, 1)
         if self.choices == 1:
             return answers  # the weights of a single choice are renormalised to one

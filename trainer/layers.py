@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
 from trainer.config import ModelConfig
+from trainer.fused import linear, rms_norm, swiglu
 
 
 class Linear(nn.Module):
@@ -19,7 +20,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+        return linear(x, self.weight)
 
 
 class Embedding(nn.Module):
@@ -32,7 +33,7 @@ class Embedding(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Normalise in fp32, and give the result in the compute dtype."""
+    """Normalise in fp32, and give the result in the dtype asked for."""
 
     def __init__(self, width: int, eps: float, compute: torch.dtype, device: torch.device) -> None:
         super().__init__()
@@ -41,9 +42,7 @@ class RMSNorm(nn.Module):
         self.compute = compute
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (self.weight * normed).to(self.compute)
+        return rms_norm(x, self.weight, self.eps, self.compute)
 
 
 class FeedForward(nn.Module):
@@ -54,4 +53,4 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(model.inner_width, model.hidden_size, device)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))

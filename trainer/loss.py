@@ -40,16 +40,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         size = max(1, CHUNK_ELEMENTS // head_weight.shape[0])
         for piece in pieces(len(rows), size):
             chunk, targets = rows[piece], labels[piece, None]
-            logits = F.linear(chunk, weight).float()
-            normaliser = logits.logsumexp(dim=1, keepdim=True)
-            loss += (normaliser - logits.gather(1, targets)).sum()
+            logs = F.log_softmax(F.linear(chunk, weight).float(), dim=1)
+            loss -= logs.gather(1, targets).sum()
             if row_gradient is not None and weight_gradient is not None:
-                # d loss / d logits = softmax - one-hot, made in place of the logits.
-                gradient = logits.sub_(normaliser).exp_()
+                # d loss / d logits = softmax - one-hot, made in place of the logarithms.
+                gradient = logs.exp_()
                 gradient.scatter_add_(1, targets, gradient.new_full((), -1.0).expand(targets.shape))
                 gradient = gradient.to(rows.dtype)
                 torch.mm(gradient, weight, out=row_gradient[piece])
-                weight_gradient += gradient.T @ chunk
+                _add_product(weight_gradient, gradient.T, chunk)
         ctx.save_for_backward(row_gradient, weight_gradient)
         return loss
 
@@ -57,3 +56,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None]:
         row_gradient, weight_gradient = ctx.saved_tensors
         return row_gradient.mul_(scale), weight_gradient.mul_(scale), None
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right

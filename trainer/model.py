@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trainer.config import Config, ModelConfig
 from trainer.experts import Balance, Experts
+from trainer.fused import rotate
 from trainer.layers import Embedding, FeedForward, Linear, RMSNorm
 from trainer.memory.kernels import causal_attention
 
@@ -31,19 +32,21 @@ class Attention(nn.Module):
         self.v_proj = Linear(model.hidden_size, model.num_key_value_heads * width, device)
         self.o_proj = Linear(model.num_attention_heads * width, model.hidden_size, device)
         if model.qk_norm:
-            self.q_norm = RMSNorm(width, model.rms_norm_eps, compute, device)
-            self.k_norm = RMSNorm(width, model.rms_norm_eps, compute, device)
+            # In fp32, since the rotation that follows is: one rounding to the compute dtype, after both.
+            self.q_norm = RMSNorm(width, model.rms_norm_eps, torch.float32, device)
+            self.k_norm = RMSNorm(width, model.rms_norm_eps, torch.float32, device)
         self.qk_norm = model.qk_norm
+        self.compute = compute
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x [batch, length, hidden]; cos and sin [length, head width]."""
+        """x [batch, length, hidden]; cos and sin [length, 1, head width]."""
         batch, length, _ = x.shape
         q, k, v = (
             projection(x).view(batch, length, -1, self.width) for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k = rotate(q, cos, sin, self.compute), rotate(k, cos, sin, self.compute)
         # Repeated by hand: the memory-efficient kernel, which fp32 gets on CUDA, takes no grouped heads.
         k, v = (t.repeat_interleave(self.repeats, dim=2) if self.repeats > 1 else t for t in (k, v))
         out = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
@@ -106,7 +109,7 @@ class Decoder(nn.Module):
         x = self.embed_tokens(ids)
         if self.routed and torch.is_grad_enabled():
             self.balance.note(ids)
-        cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
+        cos, sin = self.cos[: ids.shape[1], None], self.sin[: ids.shape[1], None]
         for block in self.layers:
             recompute = self.checkpointing and torch.is_grad_enabled()
             x = Recomputed.apply(block, x, cos, sin) if recompute else block(x, cos, sin)
@@ -159,10 +162,3 @@ def rotations(length: int, width: int, theta: float, device: torch.device) -> tu
     frequencies = theta ** (-torch.arange(0, width, 2, device=device).float() / width)
     angles = torch.outer(torch.arange(length, device=device).float(), frequencies)
     return torch.cat((angles.cos(), angles.cos()), dim=1), torch.cat((angles.sin(), angles.sin()), dim=1)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn x [batch, length, heads, width] by its positions: the half-split form, in fp32."""
-    first, second = x.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x * cos[:, None] + turned * sin[:, None]).to(x.dtype)

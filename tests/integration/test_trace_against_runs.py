@@ -172,7 +172,7 @@ def test_the_largest_that_fits_runs_and_the_next_is_refused(checkpointing: bool,
         "plan": {"activation_checkpointing": checkpointing, "chunked_loss": False},
     }
     mode = Mode(configured(rows, tmp_path / "unused", micro_batch=1, **draw), TARGET)
-    largest, following = 4, 8
+    largest, following = 4, 12
     limit = mode.candidate(largest).process_bytes
     assert limit < mode.candidate(following).process_bytes
 

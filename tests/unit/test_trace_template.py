@@ -89,7 +89,8 @@ def test_more_rows_need_more_and_checkpointing_less() -> None:
     target = Target(kind="cpu")
     plain, checkpointed = (Mode(configured((on, False, True)), target) for on in (False, True))
     needed = [plain.outcome(rows).allocated_bytes for rows in range(1, 8)]
-    assert needed == sorted(set(needed))
+    assert needed == sorted(needed)  # 3 + 3 + 1 and 4 + 3 may peak alike: in the second, beside the gradients
+    assert needed[0] < needed[2] < needed[6]
     assert checkpointed.outcome(6).allocated_bytes < plain.outcome(6).allocated_bytes
 
 

@@ -1,0 +1,106 @@
+"""Norm, rotation, SwiGLU and the mixed-precision product as single steps of autograd: each keeps only its inputs.
+
+Written out as chains of small operators they would keep every intermediate result for the backward pass, several
+times the memory, and pass over it as often. Internally fp32 where the small operators would be. Pure functions.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 (torch's own habit)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """Give `weight * x / rms(x)` over the last dimension, computed in fp32, as `dtype`."""
+    return _RMSNorm.apply(x, weight, eps, dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn x [batch, length, heads, width] by its positions (half-split form, in fp32), as `dtype`.
+
+    cos and sin, [length, 1, width] or [batch, length, 1, width], have both halves alike.
+    """
+    return _Rotate.apply(x, cos, sin, dtype)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Give `silu(gate) * up`."""
+    return _SwiGLU.apply(gate, up)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiply in the dtype of x; a weight of another dtype is cast for the moment, and its copy not kept."""
+    return F.linear(x, weight) if x.dtype == weight.dtype else _CastLinear.apply(x, weight)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        wide = x.float()
+        scale = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return (wide * scale).mul_(weight).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, weight, scale = ctx.saved_tensors
+        normed = x.float() * scale
+        wide = gradient.float()
+        product = wide * normed
+        weight_gradient = product.flatten(0, -2).sum(0)
+        share = (product @ weight.float()).unsqueeze(-1).div_(-x.shape[-1])
+        del product
+        x_gradient = (wide * weight).addcmul_(normed, share).mul_(scale)
+        return x_gradient.to(x.dtype), weight_gradient.to(weight.dtype), None, None
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.dtype = x.dtype
+        return _turned(x, cos, sin, 1).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(gradient, cos, sin, -1).to(ctx.dtype), None, None, None
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(gradient * up, gate), F.silu(gate).mul_(gradient)
+
+
+class _CastLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight = ctx.needs_input_grad
+        x_gradient = gradient @ weight.to(x.dtype) if wants_x else None
+        if not wants_weight:
+            return x_gradient, None
+        weight_gradient = gradient.flatten(0, -2).T @ x.flatten(0, -2)
+        return x_gradient, weight_gradient.to(weight.dtype)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    """Turn by the angles, or back with direction -1: always a new fp32 tensor."""
+    half = x.shape[-1] // 2
+    turned = x.float() * cos
+    turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-direction)
+    turned[..., half:].addcmul_(x[..., :half], sin[..., half:], value=direction)
+    return turned
