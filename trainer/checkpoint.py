@@ -87,6 +87,16 @@ def load_newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, damage
 
 
+def newest_state(root: Path) -> tuple[Path, RunState] | None:
+    """Name the newest complete checkpoint, for who only reads: nothing is removed, and the run may go on meanwhile."""
+    for path in _newest_first(root):
+        try:
+            return path, msgspec.json.decode((path / "state.json").read_bytes(), type=RunState)
+        except (OSError, msgspec.DecodeError):
+            continue
+    return None
+
+
 def load_weights_of(root: Path, step: int) -> dict[str, Tensor]:
     """Read the weights of one step's checkpoint; DamagedCheckpoint if it is not whole."""
     return _load(root / f"step-{step}").model

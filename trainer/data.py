@@ -8,7 +8,7 @@ from trainer.batches import Row
 from trainer.config import Config
 from trainer.order import RowOrder, hold_out
 from trainer.tokenizer import Tokenizer
-from trainer.tokens import Counts, Recipe, TokenFile, open_tokens
+from trainer.tokens import Counts, TokenFile, open_tokens, recipe_of
 
 OWN_CACHE = "cache"  # in the run directory, where CONFIG names none; gone when the run is
 
@@ -35,12 +35,7 @@ class RunData:
 
 def open_data(config: Config, run_dir: Path, tokenizer: Tokenizer, check_stop: Callable[[], None]) -> RunData:
     """Tokenise what is not yet, hold out the validation rows, and fix the order."""
-    recipe = Recipe(
-        kind=config.kind,
-        tokenizer=tokenizer,
-        max_seq_len=config.max_seq_len,
-        skips_broken_rows=config.data.broken_rows == "skip",
-    )
+    recipe = recipe_of(config, tokenizer)
     cache = Path(config.data.cache) if config.data.cache else run_dir / OWN_CACHE
     training_file = open_tokens(Path(config.data.path), recipe, cache, check_stop)
     validation = config.data.validation

@@ -1,12 +1,12 @@
 """Loss on the validation rows. Runs out of memory on its own account: its batch halves, training's does not."""
 
 import gc
+from collections.abc import Callable, Sequence
 
 import torch
 
 from trainer.batches import Row, collate
 from trainer.config import Config
-from trainer.data import RunData
 from trainer.errors import OutOfDeviceMemory
 from trainer.events import EventLog
 from trainer.log import say
@@ -14,24 +14,31 @@ from trainer.memory.device import Device, out_of_memory_numbers
 from trainer.model import MiniMind
 from trainer.step import evaluation_loss
 from trainer.stopping import StopRequest
+from trainer.tokens import TokenFile
 from trainer.transfer import on_device
 
 
 class Evaluation:
-    def __init__(self, config: Config, device: Device, data: RunData, events: EventLog) -> None:
+    """`rows` of a file, the longest first, so that the peak comes first."""
+
+    def __init__(self, config: Config, device: Device, events: EventLog, file: TokenFile, rows: Sequence[int]) -> None:
         self._config = config
         self._device = device
-        self._data = data
         self._events = events
+        self._file = file
+        self._rows = rows
         self._batch = config.micro_batch
 
-    def run(self, model: MiniMind, step: int, stop: StopRequest) -> float | None:
-        """Give the mean loss over the validation targets; None when there are none, or when asked to stop."""
-        rows, total, targets, place = self._data.validation_rows, 0.0, 0, 0
+    def run(
+        self, model: MiniMind, step: int, stop: StopRequest, tell: Callable[[int], None] = lambda rows: None
+    ) -> float | None:
+        """Give the mean loss over the targets; None when there are none, or when asked to stop."""
+        rows, total, targets, place = self._rows, 0.0, 0, 0
         while place < len(rows):
+            tell(place)
             if stop:
                 return None
-            batch = [self._data.validation_file[index] for index in rows[place : place + self._batch]]
+            batch = [self._file[index] for index in rows[place : place + self._batch]]
             loss = self._loss(model, batch, step)
             if loss is None:
                 continue  # the same rows again, in a smaller batch

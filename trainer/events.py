@@ -10,13 +10,16 @@ import msgspec
 
 
 class EventLog:
-    """Lines of earlier attempts stay; one cut short by a kill is ended first, so that ours stand alone."""
+    """Lines of earlier attempts stay; one cut short by a kill is ended first, so that ours stand alone.
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    Without a path nothing is written: for a process that has no run of its own.
+    """
+
+    def __init__(self, path: Path | None, clock: Callable[[], float] = time.time) -> None:
         self.attempt = 1  # until CONFIG is read
         self._path = path
         self._clock = clock
-        if _cut_short(path):
+        if path is not None and _cut_short(path):
             self._append(b"\n")
 
     def write(self, event: str, **fields: Any) -> None:
@@ -25,6 +28,8 @@ class EventLog:
         self._append(msgspec.json.encode(line) + b"\n")
 
     def _append(self, line: bytes) -> None:
+        if self._path is None:
+            return
         with self._path.open("ab", buffering=0) as file:
             file.write(line)
 

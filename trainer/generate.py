@@ -1,87 +1,84 @@
-"""Text from a model: one token after another, the whole context run again for each. Slow, small and plain."""
+"""`python -m trainer.generate RUN_DIR --prompt TEXT`: what a trained model makes of a prompt, printed as it comes.
 
-from collections.abc import Iterator, Sequence
+On the CPU, in float32.
+"""
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 (torch's own habit)
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
-from trainer.batches import Row, input_length
-from trainer.config import Config
-from trainer.memory.device import Device
-from trainer.model import MiniMind
-from trainer.rows import Message
-from trainer.tokenizer import Tokenizer, chat_pieces, opening
+from trainer.errors import BadConfiguration
+from trainer.heavy import kept_to_the_end
+from trainer.program import run_program, tell
 
-PROMPT_TOKENS = 16  # of a pretraining row, when no prompt is given
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # the end of a text whose last character is not all there yet
 
 
-def sample_text(model: MiniMind, device: Device, config: Config, tokenizer: Tokenizer, row: Row) -> tuple[str, str]:
-    """Give a prompt, CONFIG's or the beginning of `row`, and what the model makes of it."""
-    prompt = prompt_ids(config, tokenizer, row)[-config.max_seq_len :]
-    made = generate(
+def main(arguments: Sequence[str]) -> None:
+    options = _parser().parse_args(arguments)
+    tell("loading ...")
+    with kept_to_the_end():
+        from trainer.decoding import decode
+        from trainer.result import find, open_model, open_tokenizer_of
+        from trainer.sampling import prompt_ids
+    found = find(options.run_dir)
+    tokenizer = open_tokenizer_of(found)
+    prompt = prompt_ids(options.prompt, found.kind, tokenizer)
+    positions = found.model["max_position_embeddings"]
+    if len(prompt) >= positions:
+        raise BadConfiguration(f"the prompt has {len(prompt):,} tokens; this model can read {positions - 1:,} at most")
+    length = max(4, min(positions, len(prompt) + options.max_new_tokens))
+    model, device = open_model(found, found.config(data={"path": "", "max_seq_len": length}))
+    made = decode(
         model,
         device,
         prompt,
         end=tokenizer.end,
-        max_seq_len=config.max_seq_len,
-        max_new_tokens=config.sample.max_new_tokens,
-        temperature=config.sample.temperature,
-        seed=config.train.seed,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
     )
-    return tokenizer.decode(prompt), tokenizer.decode(made)
+    tell("")
+    for text in in_pieces(_timed(made), tokenizer.decode):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
 
 
-def prompt_ids(config: Config, tokenizer: Tokenizer, row: Row) -> list[int]:
-    """Encode the prompt as the training rows are: begun as a text, or as a question waiting for its answer."""
-    given = config.sample.prompt
-    if given is None:
-        first_target = int(row.is_target.argmax())
-        length = PROMPT_TOKENS if config.kind == "pretrain" else first_target
-        return [int(token) for token in row.tokens[:length] if token != tokenizer.end or config.kind == "sft"]
-    if config.kind == "pretrain":
-        return [tokenizer.begin, *tokenizer.encode([given])[0]]
-    question = [text for text, _ in chat_pieces([Message(role="user", content=given)])]
-    return [token for piece in tokenizer.encode([*question, opening("assistant")]) for token in piece]
+def in_pieces(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> Iterator[str]:
+    """Yield a text as its tokens come: whole characters only, though a token may be a part of one."""
+    ids: list[int] = []
+    told = ""
+    for token in tokens:
+        ids.append(token)
+        text = decode(ids)
+        if not text.endswith(UNFINISHED):
+            yield text[len(told) :]
+            told = text
+    yield decode(ids)[len(told) :]
 
 
-def generate(
-    model: MiniMind,
-    device: Device,
-    prompt: Sequence[int],
-    *,
-    end: int,
-    max_seq_len: int,
-    max_new_tokens: int,
-    temperature: float,
-    seed: int,
-) -> list[int]:
-    """Continue a prompt until the end token or the limit; temperature 0 takes the likeliest each time."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def tokens() -> Iterator[int]:
-        context = list(prompt)
-        for _ in range(max_new_tokens):
-            token = _choose(_logits(model, device, context[-max_seq_len:], max_seq_len), temperature, generator)
-            if token == end:
-                return
-            context.append(token)
-            yield token
-
-    with torch.no_grad():
-        return list(tokens())
+def _timed(tokens: Iterable[int]) -> Iterator[int]:
+    """Pass tokens on, and say at the end how fast they came."""
+    began_at, count = time.monotonic(), 0
+    for token in tokens:
+        count += 1
+        yield token
+    seconds = max(time.monotonic() - began_at, 1e-9)
+    print(f"{count} tokens in {seconds:.1f} s, {count / seconds:.1f} a second", file=sys.stderr)
 
 
-def _logits(model: MiniMind, device: Device, context: list[int], max_seq_len: int) -> Tensor:
-    # Padded on the right, which causality hides: few lengths, so kernels made for a length are used again.
-    with device.host():
-        ids = torch.zeros(1, input_length(len(context) + 1, max_seq_len), dtype=torch.int64)
-        ids[0, : len(context)] = torch.tensor(context)
-    last = model(device.to_device(ids))[0, len(context) - 1]
-    return device.to_host(F.linear(last, model.head_weight.to(last.dtype)).float())
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer.generate", description=__doc__)
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="of a run; its final/ or its newest checkpoint")
+    parser.add_argument("--prompt", required=True, help="the beginning of a text, or (sft) what a user says")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token each time")
+    parser.add_argument("--seed", type=int, default=42)
+    return parser
 
 
-def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
-    if temperature == 0:
-        return int(logits.argmax())
-    return int(torch.multinomial((logits / temperature).softmax(0), 1, generator=generator))
+if __name__ == "__main__":
+    sys.exit(run_program(main, sys.argv[1:]))

@@ -17,12 +17,12 @@ from trainer.data import OWN_CACHE, RunData, open_data
 from trainer.errors import Stopped
 from trainer.evaluation import Evaluation
 from trainer.events import EventLog
-from trainer.generate import sample_text
 from trainer.memory.device import Device, out_of_memory_numbers
 from trainer.pace import Spent
 from trainer.reports import Reports
 from trainer.results import Results
 from trainer.run import Run, prepare, save, take_best
+from trainer.sampling import sample_text
 from trainer.schedule import Schedule
 from trainer.shrinking import ShrinkingStep
 from trainer.stopping import StopRequest, TimeLimit, used_seconds
@@ -83,7 +83,7 @@ class Training:
         self._total_steps = data.order.total_steps
         self._schedule = Schedule.of(config.train, self._total_steps, validates=bool(data.validation_rows))
         self._step = ShrinkingStep(config, device, events, run.model, run.optimizer, run.scaler)
-        self._evaluation = Evaluation(config, device, data, events)
+        self._evaluation = Evaluation(config, device, events, data.validation_file, data.validation_rows)
         self._results = Results(device.torch_device, scaled=run.scaler is not None)
         self.reports = Reports(config, device, events, run=run, step=self._step, schedule=self._schedule, limit=limit)
 

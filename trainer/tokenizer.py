@@ -42,9 +42,9 @@ def open_tokenizer(config: Config, run_dir: Path) -> Tokenizer:
     """Give the run's own tokenizer, making it at the first attempt."""
     kept = run_dir / "tokenizer.json"
     if kept.exists():
-        return _read(kept, config.model.vocab_size)
+        return read_tokenizer(kept, config.model.vocab_size)
     source = _given(config)
-    tokenizer = _read(source, config.model.vocab_size) if source else _train(config)
+    tokenizer = read_tokenizer(source, config.model.vocab_size) if source else _train(config)
     write_file(kept, tokenizer.json.encode())
     return tokenizer
 
@@ -77,7 +77,8 @@ def _given(config: Config) -> Path | None:
     )
 
 
-def _read(path: Path, vocab_size: int) -> Tokenizer:
+def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
+    """Read a tokenizer.json; BadConfiguration if it is none, or has more entries than the model."""
     try:
         encoder = Encoder.from_file(str(path))
     except Exception as error:  # noqa: BLE001 (the library raises bare Exception for any file it can't read)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.batches import Row
+from trainer.config import Config
 from trainer.errors import BadData
 from trainer.rows import Passed, Reader
 from trainer.storage import new_directory, write_file
@@ -80,6 +81,15 @@ class Recipe:
     @property
     def dtype(self) -> type[np.integer[Any]]:
         return np.uint16 if self.tokenizer.entries <= 1 << 16 else np.uint32
+
+
+def recipe_of(config: Config, tokenizer: Tokenizer) -> Recipe:
+    return Recipe(
+        kind=config.kind,
+        tokenizer=tokenizer,
+        max_seq_len=config.max_seq_len,
+        skips_broken_rows=config.data.broken_rows == "skip",
+    )
 
 
 def open_tokens(path: Path, recipe: Recipe, cache: Path, check_stop: Callable[[], None]) -> TokenFile:

@@ -1,0 +1,35 @@
+"""`mmq evaluate`: loss and perplexity of a job's model on rows of one's choice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command(name="evaluate", short_help="Tell a job's loss and perplexity on a data file.")
+@click.argument("job", metavar="JOB")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(job: str, data: Path, as_json: bool) -> int:
+    """Tell the loss and the perplexity of the model of JOB on the rows of DATA. Runs on the CPU."""
+    from scheduler.cli.trained import exit_code, start_program, trained
+
+    spec, run_dir = trained(job, "evaluate")
+    options = [f"--max-seq-len={spec.data.max_seq_len}", f"--broken-rows={spec.data.broken_rows}"]
+    child = start_program("evaluate", [*options, "--", str(run_dir), str(data)], captures=True)
+    answer = child.communicate()[0]
+    if child.returncode == 0:
+        click.echo(answer.strip() if as_json else in_words(json.loads(answer)))
+    return exit_code("evaluate", child.returncode)
+
+
+def in_words(told: dict[str, Any]) -> str:
+    """Tell an answer of the program's to a person."""
+    lines = [
+        f"loss {told['loss']:.4f}, perplexity {told['perplexity']:.2f}",
+        f"  over {told['targets']:,} target tokens in {told['rows']:,} rows of at most {told['max_seq_len']:,} tokens",
+    ]
+    aside = {name: told[name] for name in ("truncated_rows", "dropped_rows", "broken_rows", "blank_lines")}
+    noted = [f"{count:,} {name.replace('_', ' ')}" for name, count in aside.items() if count]
+    return "\n".join(lines + ([f"  {', '.join(noted)}"] if noted else []))

@@ -1,0 +1,66 @@
+"""A job's trained weights, and the trainer's small programs run on them: in a child, since torch is not loaded here."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from scheduler.cli import context
+from scheduler.cli.terminal import say
+from scheduler.errors import ExitCode, MmqError
+from scheduler.jobs.spec import JobSpec, decode
+from scheduler.jobs.states import TrainerExit
+
+INTERRUPTED = 130
+_CODES = {
+    TrainerExit.DONE: ExitCode.OK,
+    TrainerExit.BAD_CONFIGURATION: ExitCode.USAGE,
+    TrainerExit.BAD_DATA: ExitCode.USAGE,
+}
+
+
+class Trained(NamedTuple):
+    spec: JobSpec
+    run_dir: Path
+
+
+def trained(ref: str, command: str) -> Trained:
+    """Find the one job that was named, which must have weights; says so if they are not its last ones."""
+    from scheduler.store import jobs
+
+    settings = context.settings()
+    with context.store(settings) as database:
+        found = jobs.resolve(database, [ref])
+        if len(found) != 1:
+            raise MmqError(f"{ref} names {len(found)} jobs; {command} takes one", hint=f"mmq {command} {found[0]}")
+        job = jobs.get(database, found[0])
+    run_dir = settings.run_dir(job.id)
+    if not (run_dir / "final").is_dir():
+        if not any((run_dir / "checkpoints").glob("step-*")):
+            raise MmqError(f"job {job.id} has no weights yet: it is {job.state}", hint=f"mmq status {job.id}")
+        say("note", f"job {job.id} has no result yet: it is {job.state}; this is its newest checkpoint")
+    return Trained(decode(job.spec), run_dir)
+
+
+def start_program(module: str, arguments: Sequence[str], *, captures: bool = False) -> "subprocess.Popen[str]":
+    """Start a program of the trainer's on the CPU; what it says goes where ours does, unless it is captured."""
+    from scheduler.processes.interpreter import python_command, with_source
+
+    return subprocess.Popen(
+        python_command(f"trainer.{module}", *arguments),
+        env=with_source(os.environ) | {"CUDA_VISIBLE_DEVICES": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if captures else None,
+        text=True,
+    )
+
+
+def exit_code(module: str, returned: int) -> int:
+    """Give ours for the program's; it has said itself what was wrong, unless something killed it."""
+    if returned < 0:
+        raise MmqError(f"trainer.{module} was killed by {signal.Signals(-returned).name}", hint="mmq doctor")
+    if returned == INTERRUPTED:
+        return INTERRUPTED
+    return int(_CODES.get(returned, ExitCode.FAILED))

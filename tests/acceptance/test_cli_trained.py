@@ -1,0 +1,67 @@
+"""`mmq generate` and `mmq evaluate` as typed, on a job's real result; torch is loaded by their child alone."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from scheduler.cli.evaluate import in_words
+from scheduler.config import Settings
+from scheduler.store.database import Database
+from tests.acceptance.conftest import JOB, Mmq
+from trainer.config import parse_config
+from trainer.export import write_final
+from trainer.model import MiniMind, initialise
+from trainer.tokenizer import open_tokenizer
+
+
+@pytest.fixture
+def result(mmq: Mmq, settings: Settings, store: Database, job_file: Path, tmp_path: Path) -> Path:
+    """A result of job 1."""
+    mmq("submit", job_file)
+    run_dir = settings.run_dir(1)
+    run_dir.mkdir(parents=True)
+    rows = {"path": str(tmp_path / "rows.jsonl"), "max_seq_len": 32}
+    config = parse_config({"kind": "pretrain", "model": yaml.safe_load(JOB)["model"], "data": rows})
+    model = MiniMind(config, torch.device("cpu"))
+    initialise(model, seed=1)
+    tokenizer = open_tokenizer(config, run_dir)
+    (tmp_path / "rows.jsonl").write_text('{"text": "one and one"}\n\n{"text": "and two"}\n')
+    return write_final(run_dir, config, model, tokenizer, "")
+
+
+def test_a_prompt_is_continued(shell: Mmq, result: Path) -> None:
+    done = shell("$MMQ generate 1 --prompt 'one and' --max-new-tokens 4")
+    assert done.code == 0, done.err
+    assert done.out.endswith("\n")
+    assert "tokens in" in done.err
+    again = shell("$MMQ generate tiny --prompt 'one and' --max-new-tokens 9 --temperature 1 --seed 3 | head -c 1")
+    assert (again.code, "Traceback" in again.err) == (0, False)
+
+
+def test_a_file_is_evaluated(shell: Mmq, result: Path) -> None:
+    told = json.loads(shell("$MMQ evaluate 1 rows.jsonl --json").out)
+    assert (told["rows"], told["blank_lines"], told["weights"]) == (2, 1, str(result))
+    assert told["perplexity"] == pytest.approx(math.exp(told["loss"]))
+    said = in_words(told)
+    assert said.startswith(f"loss {told['loss']:.4f}, perplexity {told['perplexity']:.2f}\n")
+    assert "1 blank lines" in said
+
+
+def test_what_cannot_be_is_said(mmq: Mmq, shell: Mmq, store: Database, result: Path, tmp_path: Path) -> None:
+    mmq("submit", "tiny.yaml")
+    done = mmq("generate", "2", "--prompt", "a")
+    assert (done.code, done.err) == (1, "error: job 2 has no weights yet: it is queued\n  hint: mmq status 2\n")
+    assert mmq("evaluate", "1-2", "rows.jsonl").err.startswith("error: 1-2 names 2 jobs; evaluate takes one\n")
+    assert mmq("generate", "7", "--prompt", "a").code == 3
+    assert mmq("generate", "1", "--prompt", "a", "--temperature", "-1").code == 2
+    done = shell("$MMQ evaluate 1 nowhere.jsonl")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: nowhere.jsonl: no such file\n  hint: ")
+    (tmp_path / "bad.jsonl").write_text("no row\n")
+    done = shell("$MMQ evaluate 1 bad.jsonl")
+    assert done.code == 2
+    assert done.err.startswith("error: bad.jsonl:1: ")

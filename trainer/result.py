@@ -1,0 +1,65 @@
+"""A trained model read back: from the result of a run, or, where there is none yet, from its newest checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from trainer import checkpoint
+from trainer.config import Config, ModelConfig, parse_config
+from trainer.errors import BadConfiguration
+from trainer.export import FINAL
+from trainer.memory.cpu import CpuDevice
+from trainer.memory.device import Device
+from trainer.model import MiniMind
+from trainer.tokenizer import Tokenizer, read_tokenizer
+from trainer.weights import load_weights, read_weights
+
+_MODEL_FIELDS = frozenset(ModelConfig.__struct_fields__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a run has to show: `kind` and the model's keys as CONFIG has them, and where its weights are."""
+
+    kind: str
+    model: dict[str, Any]
+    place: Path
+    tokenizer: Path
+
+    def config(self, **sections: Any) -> Config:
+        """Give a CONFIG for this model, in float32 since that is what is kept."""
+        bare = {"kind": self.kind, "model": self.model, "train": {"dtype": "float32"}, "data": {"path": ""}}
+        return parse_config(bare | sections)
+
+
+def find(run_dir: Path) -> Found:
+    """Look for the result in a run directory (or a `final/` itself), else for the newest complete checkpoint."""
+    for place in (run_dir, run_dir / FINAL):
+        if (place / "model.safetensors").exists() and (place / "config.json").exists():
+            told = msgspec.json.decode((place / "config.json").read_bytes())
+            return _found(told["kind"], told, place, place / "tokenizer.json")
+    newest = checkpoint.newest_state(run_dir / "checkpoints")
+    if newest is None:
+        raise BadConfiguration(f"{run_dir} has no result, and no checkpoint yet")
+    place, state = newest
+    return _found(state.identity["kind"], state.identity["model"], place, run_dir / "tokenizer.json")
+
+
+def open_tokenizer_of(found: Found) -> Tokenizer:
+    return read_tokenizer(found.tokenizer, found.model["vocab_size"])
+
+
+def open_model(found: Found, config: Config) -> tuple[MiniMind, Device]:
+    """Build the model on the CPU, with its weights."""
+    device = CpuDevice(None)
+    model = MiniMind(config, torch.device("cpu"))
+    load_weights(model, read_weights(found.place / "model.safetensors"), str(found.place))
+    return model, device
+
+
+def _found(kind: str, told: dict[str, Any], place: Path, tokenizer: Path) -> Found:
+    model = {name: value for name, value in told.items() if name in _MODEL_FIELDS}
+    return Found(kind=kind, model=model, place=place, tokenizer=tokenizer)
