@@ -1,6 +1,6 @@
 """One token after another from a model, with the keys and values of those before kept: each new one runs alone.
 
-Owns the cache, and the model's forward pass over what is new; layers, norms and projections are the model's own.
+Owns the cache, and the order of the model's layers for what is new; the layers are the model's own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
 from trainer.memory.device import Device
 from trainer.memory.kernels import causal_attention
-from trainer.model import Attention, MiniMind, rotate
+from trainer.model import Attention, MiniMind
 
 KeysAndValues = tuple[Tensor, Tensor]  # each [1, tokens, heads, width]
 
@@ -55,7 +55,7 @@ class Context:
         with self._device.host():
             ids = torch.tensor([fresh], dtype=torch.int64)
         x = decoder.embed_tokens(self._device.to_device(ids))
-        cos, sin = decoder.cos[self._length : end], decoder.sin[self._length : end]
+        cos, sin = decoder.cos[self._length : end, None], decoder.sin[self._length : end, None]
         for number, block in enumerate(decoder.layers):
             read, self._kept[number] = _attend(block.self_attn, block.input_layernorm(x), cos, sin, self._kept[number])
             x = x + read
@@ -68,20 +68,12 @@ class Context:
 def _attend(
     attention: Attention, x: Tensor, cos: Tensor, sin: Tensor, kept: KeysAndValues | None
 ) -> tuple[Tensor, KeysAndValues]:
-    """Do what the attention's own forward does, over what is kept and what is new; several tokens only at first."""
-    q, k, v = (
-        projection(x).view(1, x.shape[1], -1, attention.width)
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )
-    if attention.qk_norm:
-        q, k = attention.q_norm(q), attention.k_norm(k)
-    q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-    if kept is not None:
-        k, v = torch.cat((kept[0], k), dim=1), torch.cat((kept[1], v), dim=1)
-    attend = causal_attention if kept is None else F.scaled_dot_product_attention
-    repeated = (t.repeat_interleave(attention.repeats, dim=2) if attention.repeats > 1 else t for t in (k, v))
-    out = attend(q.transpose(1, 2), *(t.transpose(1, 2) for t in repeated))
-    return attention.o_proj(out.transpose(1, 2).reshape(1, x.shape[1], -1)), (k, v)
+    """Read what is kept and what is new; several new tokens at once only where nothing is kept yet."""
+    q, k, v = attention.project(x, cos, sin)
+    if kept is None:
+        return attention.read(q, k, v, causal_attention), (k, v)
+    k, v = torch.cat((kept[0], k), dim=1), torch.cat((kept[1], v), dim=1)
+    return attention.read(q, k, v, F.scaled_dot_product_attention), (k, v)
 
 
 def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> int:

@@ -40,17 +40,23 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """x [batch, length, hidden]; cos and sin [length, 1, head width]."""
+        return self.read(*self.project(x, cos, sin), causal_attention)
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give queries, keys and values, each [batch, length, heads, width], at their positions."""
         batch, length, _ = x.shape
         q, k, v = (
             projection(x).view(batch, length, -1, self.width) for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, cos, sin, self.compute), rotate(k, cos, sin, self.compute)
+        return rotate(q, cos, sin, self.compute), rotate(k, cos, sin, self.compute), v
+
+    def read(self, q: Tensor, k: Tensor, v: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         # Repeated by hand: the memory-efficient kernel, which fp32 gets on CUDA, takes no grouped heads.
         k, v = (t.repeat_interleave(self.repeats, dim=2) if self.repeats > 1 else t for t in (k, v))
-        out = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
+        out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self.o_proj(out.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
