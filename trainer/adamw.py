@@ -100,7 +100,7 @@ class OffloadedAdamW(AdamW):
 
 def build_optimizer(model: nn.Module, *, weight_decay: float, offload: bool, host: Host = nullcontext) -> AdamW:
     """Make the optimizer of a model whose weights are set (offloading copies them)."""
-    parameters = dict(model.named_parameters())
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if offload:
         return OffloadedAdamW(parameters, weight_decay=weight_decay, host=host)
     return AdamW(parameters, weight_decay=weight_decay)

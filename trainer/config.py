@@ -6,7 +6,7 @@ file. Only `kind` and `data.path` must be given.
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
@@ -58,7 +58,18 @@ class DataConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cache: str | None = None  # where tokenised rows are kept; None: in the run directory
 
 
+Product = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
 class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    method: Literal["full", "lora"] = "full"
+    lora_rank: Count = 16  # this and the two below only with method: lora
+    lora_alpha: Positive = 16.0  # adapters count alpha / rank times
+    lora_targets: Annotated[list[Product], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["q_proj", "o_proj"]
+    )
     epochs: Count | None = None
     max_steps: Count | None = None
     batch_size: Count | None = None
@@ -101,6 +112,23 @@ class SampleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     temperature: NotNegative = 0.0  # 0: greedy
 
 
+class Defaults(NamedTuple):
+    """What MiniMind's program for a recipe takes where nothing is said."""
+
+    max_seq_len: int
+    epochs: int
+    batch_size: int
+    accumulation_steps: int
+    learning_rate: float
+
+
+_DEFAULTS = {
+    "pretrain": Defaults(340, 2, 32, 8, 5e-4),
+    "sft": Defaults(768, 2, 16, 1, 1e-5),
+    "lora": Defaults(340, 10, 32, 1, 1e-4),
+}
+
+
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: Literal["pretrain", "sft"]
     data: DataConfig
@@ -115,21 +143,29 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     attempt: Count = 1
 
     @property
+    def defaults(self) -> Defaults:
+        return _DEFAULTS["lora" if self.adapts else self.kind]
+
+    @property
+    def adapts(self) -> bool:
+        return self.train.method == "lora"
+
+    @property
     def max_seq_len(self) -> int:
-        return self.data.max_seq_len or (340 if self.kind == "pretrain" else 768)
+        return self.data.max_seq_len or self.defaults.max_seq_len
 
     @property
     def learning_rate(self) -> float:
-        return self.train.learning_rate or (5e-4 if self.kind == "pretrain" else 1e-5)
+        return self.train.learning_rate or self.defaults.learning_rate
 
     @property
     def batch_size(self) -> int:
-        return self.train.batch_size or (32 if self.kind == "pretrain" else 16)
+        return self.train.batch_size or self.defaults.batch_size
 
     @property
     def effective_batch(self) -> int:
         """Sequences in one optimizer step: kept whatever the split into micro-batches."""
-        return self.batch_size * (self.train.accumulation_steps or (8 if self.kind == "pretrain" else 1))
+        return self.batch_size * (self.train.accumulation_steps or self.defaults.accumulation_steps)
 
     @property
     def micro_batch(self) -> int:
@@ -137,7 +173,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def epochs(self) -> int | None:
-        return self.train.epochs or (None if self.train.max_steps else 2)
+        return self.train.epochs or (None if self.train.max_steps else self.defaults.epochs)
 
 
 def read_config(path: Path) -> Config:
@@ -165,7 +201,11 @@ def parse_config(value: Any) -> Config:
 
 def _contradictions(config: Config) -> list[str]:
     model, device = config.model, config.device
+    on_experts = [name for name in config.train.lora_targets if model.use_moe and name not in ATTENTION]
     checks = {
+        "train.method: lora is for fine-tuning, kind: sft": config.adapts and config.kind != "sft",
+        f"train.lora_targets: {', '.join(on_experts)} would be of experts, which take no adapters": config.adapts
+        and bool(on_experts),
         f"model.num_experts_per_tok: {model.num_experts_per_tok} is more than model.num_experts "
         f"{model.num_experts}": model.num_experts_per_tok > model.num_experts,
         f"model.num_attention_heads: {model.num_attention_heads} is no multiple of num_key_value_heads "

@@ -1,6 +1,7 @@
 """`final/`: the result of a run, written complete or absent.
 
 model.safetensors (fp32), config.json, MiniMind's own fp16 .pth under its names, tokenizer.json, generated.txt.
+Adapters are merged, and in a .pth of their own besides.
 """
 
 import io
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from trainer.checkpoint import save_tensors
 from trainer.config import Config
+from trainer.lora import adapters, merged
 from trainer.model import MiniMind
 from trainer.storage import new_directory
 from trainer.tokenizer import Tokenizer
@@ -23,8 +25,11 @@ _PTH_NAMES = {"pretrain": "pretrain", "sft": "full_sft"}
 def write_final(run_dir: Path, config: Config, model: MiniMind, tokenizer: Tokenizer, sample: str) -> Path:
     """Write the result; the caller is within `device.host()`, since copies are made."""
     with new_directory(run_dir / FINAL) as directory:
-        save_tensors(dict(model.named_parameters()), directory / "model.safetensors")
-        (directory / pth_name(config)).write_bytes(_pth(model.state_dict()))
+        save_tensors(merged(dict(model.named_parameters()), config.train), directory / "model.safetensors")
+        (directory / pth_name(config)).write_bytes(_pth(merged(model.state_dict(), config.train)))
+        if config.adapts:
+            name = f"lora_{config.model.hidden_size}.pth"
+            (directory / name).write_bytes(_pth(adapters(model.state_dict(), config.train)))
         (directory / "config.json").write_bytes(msgspec.json.format(_config_json(config)))
         (directory / "tokenizer.json").write_text(tokenizer.json, encoding="utf-8")
         (directory / "generated.txt").write_text(sample, encoding="utf-8")

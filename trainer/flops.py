@@ -36,8 +36,8 @@ def peak_flops(device_name: str, dtype: str) -> float | None:
     return None if found is None else found[1 if dtype == "float32" else 0]
 
 
-def training_flops(model: ModelConfig, rows: Iterable[Row]) -> float:
-    """Count what one optimizer step over these rows needs."""
+def training_flops(model: ModelConfig, rows: Iterable[Row], *, frozen: bool = False) -> float:
+    """Count what one optimizer step over these rows needs; with frozen weights, without their gradients."""
     tokens = targets = pairs = 0
     for row in rows:
         inputs = len(row.tokens) - 1
@@ -46,7 +46,8 @@ def training_flops(model: ModelConfig, rows: Iterable[Row]) -> float:
     attention = 4 * width * pairs  # scores, and their sums of values
     matrices = 2 * matrix_parameters_of_layer(model) * tokens
     head = 2 * model.hidden_size * model.vocab_size * targets
-    return float(TRAINING * (model.num_hidden_layers * (matrices + attention) + head))
+    products = TRAINING - 1 if frozen else TRAINING
+    return float(model.num_hidden_layers * (products * matrices + TRAINING * attention) + products * head)
 
 
 def matrix_parameters_of_layer(model: ModelConfig) -> int:

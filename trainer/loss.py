@@ -32,30 +32,31 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, head_weight: Tensor, labels: Tensor) -> Tensor:
-        wanted = ctx.needs_input_grad[0]
+        wants_rows, wants_weight, _ = ctx.needs_input_grad
         weight = head_weight.to(rows.dtype)
         loss = torch.zeros((), device=rows.device)
-        row_gradient = torch.empty_like(rows) if wanted else None
-        weight_gradient = torch.zeros_like(head_weight) if wanted else None
+        row_gradient = torch.empty_like(rows) if wants_rows else None
+        weight_gradient = torch.zeros_like(head_weight) if wants_weight else None
         size = max(1, CHUNK_ELEMENTS // head_weight.shape[0])
         for piece in pieces(len(rows), size):
             chunk, targets = rows[piece], labels[piece, None]
             logs = F.log_softmax(F.linear(chunk, weight).float(), dim=1)
             loss -= logs.gather(1, targets).sum()
-            if row_gradient is not None and weight_gradient is not None:
+            if row_gradient is not None:
                 # d loss / d logits = softmax - one-hot, made in place of the logarithms.
                 gradient = logs.exp_()
                 gradient.scatter_add_(1, targets, gradient.new_full((), -1.0).expand(targets.shape))
                 gradient = gradient.to(rows.dtype)
                 torch.mm(gradient, weight, out=row_gradient[piece])
-                _add_product(weight_gradient, gradient.T, chunk)
+                if weight_gradient is not None:
+                    _add_product(weight_gradient, gradient.T, chunk)
         ctx.save_for_backward(row_gradient, weight_gradient)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor | None, None]:
         row_gradient, weight_gradient = ctx.saved_tensors
-        return row_gradient.mul_(scale), weight_gradient.mul_(scale), None
+        return row_gradient.mul_(scale), None if weight_gradient is None else weight_gradient.mul_(scale), None
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -118,6 +118,8 @@ class Decoder(nn.Module):
         cos, sin = self.cos[: ids.shape[1], None], self.sin[: ids.shape[1], None]
         for block in self.layers:
             recompute = self.checkpointing and torch.is_grad_enabled()
+            if recompute and not x.requires_grad:
+                x.requires_grad_()  # all before is frozen, and a block run again must still be asked for gradients
             x = Recomputed.apply(block, x, cos, sin) if recompute else block(x, cos, sin)
         return self.norm(x)
 

@@ -70,7 +70,9 @@ class Reports:
         self.memory("weights and optimizer")
 
     def step_done(self, rows: Sequence[Row]) -> None:
-        flops = 0.0 if self._peak_flops is None else training_flops(self._config.model, rows)
+        flops = (
+            0.0 if self._peak_flops is None else training_flops(self._config.model, rows, frozen=self._config.adapts)
+        )
         self._pace.step_done(sum(row.targets for row in rows), flops)
 
     def aside(self, name: str) -> AbstractContextManager[Spent]:

@@ -19,6 +19,7 @@ from trainer.config import Config
 from trainer.errors import BadConfiguration, BadData, NonFiniteLoss
 from trainer.events import EventLog
 from trainer.log import say
+from trainer.lora import adapt, initialise_adapters
 from trainer.memory.device import Device
 from trainer.model import MiniMind, initialise
 from trainer.scaling import LossScaler
@@ -114,14 +115,26 @@ def _newest(run_dir: Path, device: Device, events: EventLog) -> Checkpoint | Non
 
 
 def _set_weights(model: MiniMind, config: Config, device: Device, found: Checkpoint | None) -> None:
-    with device.host():
-        if found:
+    if not found:
+        with device.host():
+            _set_first_weights(model, config)
+    if config.adapts:
+        adapt(model, config.train)
+        with device.host():
+            initialise_adapters(model, config.train.seed)
+    if found:
+        with device.host():
             load_weights(model, found.model, f"checkpoint {found.path}")
-        elif config.init_from:
-            source = Path(config.init_from)
-            load_weights(model, read_weights(source), f"init_from {source}")
-        else:
-            initialise(model, config.train.seed)
+
+
+def _set_first_weights(model: MiniMind, config: Config) -> None:
+    if config.init_from:
+        source = Path(config.init_from)
+        load_weights(model, read_weights(source), f"init_from {source}")
+    elif config.adapts:
+        raise BadConfiguration("init_from: train.method lora needs weights to adapt\nhint: set init_from")
+    else:
+        initialise(model, config.train.seed)
 
 
 def _restore(run: Run, saved: Mapping[str, Tensor], device: Device) -> None:

@@ -75,8 +75,10 @@ def _memory(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None
 
 def least_bytes(spec: JobSpec) -> int:
     """The least device memory of any plan, activations and context aside."""
-    copies = 2 if spec.memory.optimizer_offload != "off" else 4
-    return parameters.count(spec.model) * FP32_BYTES * copies
+    weights, adapters = parameters.count(spec.model), parameters.adapters(spec.model, spec.train)
+    trained = adapters or weights
+    copies = 1 if spec.memory.optimizer_offload != "off" else 3  # gradients, and Adam's moments
+    return (weights + adapters + trained * copies) * FP32_BYTES
 
 
 def _whole_gib(count: int) -> str:

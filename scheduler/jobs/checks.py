@@ -19,6 +19,8 @@ def together(filled: dict[str, Any], given: dict[str, Any], problems: Problems) 
         _model(filled["model"], given.get("model", {}), problems)
     if not problems.touched(("train",)):
         _length_of_training(filled["train"], given.get("train", {}), problems)
+    if not problems.touched(("train",), ("model",)):
+        _method(filled, problems)
     if not problems.touched(("data",), ("model",)):
         _data(filled, problems)
     if not problems.touched(("memory",), ("train",)):
@@ -62,6 +64,20 @@ def _length_of_training(train: dict[str, Any], given: dict[str, Any], problems: 
     elif train["epochs"] is None and train["max_steps"] is None:
         where = "epochs" if "epochs" in given else "max_steps"
         problems.add(("train", where), "neither epochs nor max_steps says when to stop", "epochs: 2")
+
+
+def _method(filled: dict[str, Any], problems: Problems) -> None:
+    train = filled["train"]
+    if train["method"] != "lora":
+        return
+    if filled["kind"] != "sft":
+        problems.add(("train", "method"), "lora is for fine-tuning", "kind: sft, or method: full")
+    elif filled["init_from"] is None:
+        problems.add(("train", "method"), "lora adapts weights, and there are none", "name them with init_from")
+    on_experts = [name for name in train["lora_targets"] if name not in ("q_proj", "k_proj", "v_proj", "o_proj")]
+    if on_experts and filled["model"]["use_moe"]:
+        reason = f"{', '.join(on_experts)} would be of experts, which take no adapters"
+        problems.add(("train", "lora_targets"), reason, "lora_targets: [q_proj, o_proj]")
 
 
 def _data(filled: dict[str, Any], problems: Problems) -> None:

@@ -125,13 +125,14 @@ def _require(given: dict[str, Any], problems: Problems) -> None:
 
 def _fill(given: dict[str, Any], default_name: str) -> dict[str, Any]:
     kind = given.get("kind", "pretrain")
-    data = presets.DATA | {"max_seq_len": presets.MAX_SEQ_LEN[kind]}
+    train = given.get("train", {})
+    data = presets.DATA | {"max_seq_len": presets.MAX_SEQ_LEN[presets.recipe(kind, train)]}
     return {
         "kind": kind,
         "name": given.get("name", checks.name_from(default_name)),
         "model": presets.fill_model(given.get("model", {})),
         "init_from": given.get("init_from"),
         "data": data | given.get("data", {}),
-        "train": presets.fill_train(kind, given.get("train", {})),
+        "train": presets.fill_train(kind, train),
         "priority": given.get("priority", 0),
     } | {section: defaults | given.get(section, {}) for section, defaults in presets.SECTIONS.items()}

@@ -1,6 +1,6 @@
 """How many parameters a model has, exactly, from its shape alone. Pure."""
 
-from scheduler.jobs.spec import Model
+from scheduler.jobs.spec import Model, Train
 
 
 def count(model: Model) -> int:
@@ -11,6 +11,17 @@ def count(model: Model) -> int:
 def active(model: Model) -> int:
     """Count those that one token meets: of a mixture of experts only the ones it is sent to."""
     return _around(model) + model.num_hidden_layers * _layer(model, model.num_experts_per_tok)
+
+
+def adapters(model: Model, train: Train) -> int:
+    """Count those of LoRA's adapters; 0 where the weights themselves are trained."""
+    if train.method != "lora":
+        return 0
+    hidden, inner = model.hidden_size, model.intermediate_size
+    queries, keys = model.num_attention_heads * model.head_dim, model.num_key_value_heads * model.head_dim
+    widths = {"q_proj": hidden + queries, "k_proj": hidden + keys, "v_proj": hidden + keys, "o_proj": queries + hidden}
+    sums = widths | dict.fromkeys(("gate_proj", "up_proj", "down_proj"), hidden + inner)
+    return model.num_hidden_layers * train.lora_rank * sum(sums[name] for name in set(train.lora_targets))
 
 
 def _around(model: Model) -> int:

@@ -41,6 +41,10 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 _TRAIN = {
+    "method": "full",
+    "lora_rank": 16,
+    "lora_alpha": 16.0,
+    "lora_targets": ["q_proj", "o_proj"],
     "max_steps": None,
     "weight_decay": 0.01,  # torch's AdamW
     "dtype": "bfloat16",
@@ -55,9 +59,10 @@ _TRAIN = {
 TRAIN: dict[str, dict[str, Any]] = {
     "pretrain": _TRAIN | {"epochs": 2, "batch_size": 32, "accumulation_steps": 8, "learning_rate": 5e-4},
     "sft": _TRAIN | {"epochs": 2, "batch_size": 16, "accumulation_steps": 1, "learning_rate": 1e-5},
+    "lora": _TRAIN | {"epochs": 10, "batch_size": 32, "accumulation_steps": 1, "learning_rate": 1e-4},
 }
 DATA = {"path": "", "tokenizer": None, "validation": 0.0, "broken_rows": "refuse"}
-MAX_SEQ_LEN = {"pretrain": 340, "sft": 768}
+MAX_SEQ_LEN = {"pretrain": 340, "sft": 768, "lora": 340}
 
 SECTIONS: dict[str, dict[str, Any]] = {
     "memory": {
@@ -84,6 +89,7 @@ _EXAMPLES: dict[str, Any] = {
     "validation": 0.01,
     "broken_rows": "skip",
     "max_steps": 1000,
+    "lora_targets": "[q_proj, o_proj]",
     "eval_interval": 100,
     "sample_interval": 1000,
     "early_stop": 3,
@@ -115,9 +121,14 @@ def intermediate_size(preset: str, hidden: int) -> int:
     return 64 * math.ceil(hidden * math.pi / 64)
 
 
+def recipe(kind: str, train: Mapping[str, Any]) -> str:
+    """Name the set of defaults: fine-tuning by LoRA has its own."""
+    return "lora" if kind == "sft" and train.get("method") == "lora" else kind
+
+
 def fill_train(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the kind's defaults; a job told its `max_steps` has no default `epochs`."""
-    defaults = TRAIN[kind]
+    """Add the recipe's defaults; a job told its `max_steps` has no default `epochs`."""
+    defaults = TRAIN[recipe(kind, given)]
     if given.get("max_steps") is not None:
         defaults = defaults | {"epochs": None}
     return defaults | dict(given)

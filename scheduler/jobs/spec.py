@@ -30,6 +30,11 @@ Name = Annotated[
 ]
 Kind = Annotated[Literal["pretrain", "sft"], Meta(title="pretrain or sft")]
 Dtype = Annotated[Literal["bfloat16", "float16", "float32"], Meta(title="bfloat16, float16 or float32")]
+Method = Annotated[Literal["full", "lora"], Meta(title="full or lora")]
+Products = Annotated[
+    tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...],
+    Meta(title="a list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj", min_length=1),
+]
 Means = Annotated[Literal["auto", "on", "off"], Meta(title="auto, on or off")]
 MicroBatch = Annotated[Literal["auto"] | Count, Meta(title="auto, or a whole number of at least 1")]
 Validation = Annotated[
@@ -81,10 +86,10 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     qk_norm: Switch
     tie_word_embeddings: Switch
     use_moe: Switch
-    num_experts: Experts
-    num_experts_per_tok: Experts
-    num_shared_experts: Annotated[int, Meta(title="a whole number from 0 to 1,024", ge=0, le=1024)]
-    router_aux_loss_coef: NotNegative
+    num_experts: Experts = 4
+    num_experts_per_tok: Experts = 1
+    num_shared_experts: Annotated[int, Meta(title="a whole number from 0 to 1,024", ge=0, le=1024)] = 0
+    router_aux_loss_coef: NotNegative = 5e-4
 
 
 class InitFrom(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -121,6 +126,10 @@ class Train(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     eval_interval: Count | None = None
     sample_interval: Count | None = None
     early_stop: Count | None = None
+    method: Method = "full"
+    lora_rank: Annotated[int, Meta(title="a whole number from 1 to 65,536", ge=1, le=1 << 16)] = 16
+    lora_alpha: Positive = 16.0
+    lora_targets: Products = ("q_proj", "o_proj")
 
 
 class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

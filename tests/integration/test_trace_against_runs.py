@@ -8,13 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from trainer import loss
 from trainer.config import Config, parse_config
 from trainer.errors import OutOfDeviceMemory
 from trainer.events import EventLog
+from trainer.model import MiniMind, initialise
 from trainer.session import run_session
 from trainer.stopping import StopRequest
+from trainer.tokenizer import open_tokenizer
 from trainer.trace.footprint import Candidate, Mode
 from trainer.trace.rehearsal import Target
 
@@ -161,6 +164,32 @@ def test_a_prediction_holds_for_experts_whatever_the_routing(
     run = measured(config, tmp_path / "run")
     assert run["allocated"] == forecast.outcome.allocated_bytes
     assert run["reserved"] == forecast.outcome.reserved_bytes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"activation_checkpointing": False, "optimizer_offload": False, "chunked_loss": True},
+        {"activation_checkpointing": True, "optimizer_offload": True, "chunked_loss": True},
+        {"activation_checkpointing": True, "optimizer_offload": False, "chunked_loss": False},
+    ],
+)
+def test_a_prediction_holds_for_lora(dtype: str, plan: dict[str, bool], rows: Path, tmp_path: Path) -> None:
+    """On rows of pretraining, whose tokens are all targets, as the prediction has them."""
+    model = {"hidden_size": 64, "num_hidden_layers": 2, "num_key_value_heads": 2}
+    draw = {"model": model, "dtype": dtype, "effective_batch": 8, "micro_batch": 3, "plan": plan}
+    config = configured(rows, tmp_path / "ledger", **draw)
+    base = MiniMind(config, torch.device("cpu"))
+    initialise(base, seed=1)
+    save_file(dict(base.named_parameters()), tmp_path / "base.safetensors")
+    open_tokenizer(config, tmp_path)
+    adapting = msgspec.structs.replace(config.train, method="lora", lora_targets=["q_proj", "down_proj"])
+    config = msgspec.structs.replace(config, train=adapting, init_from=str(tmp_path / "base.safetensors"))
+    forecast, run = predicted(config), measured(config, tmp_path / "run")
+    assert run["allocated"] == forecast.outcome.allocated_bytes
+    assert run["reserved"] == forecast.outcome.reserved_bytes
+    assert forecast.outcome.parts["gradients"] < forecast.outcome.parts["weights"] / 4
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -138,6 +138,12 @@ def test_yaml_1_2_scalars() -> None:
             "job.yaml:3: model.num_experts: num_experts_per_tok (2) is more than num_experts (1)",
             None,
         ),
+        ("train: {method: lora}", "job.yaml:3: train.method: lora adapts weights, and there are none", "init_from"),
+        (
+            "train: {lora_targets: [q_prj]}",
+            "job.yaml:3: train.lora_targets: must be a list of q_proj, k_proj",
+            "did you mean q_proj?",
+        ),
         ("train: 3", "job.yaml:3: train: must be a group of keys, got 3", "its keys are epochs"),
         ('name: "\\e[31mred"', "job.yaml:3: name: has a control character in '\\x1b[31mred'", "remove it"),
         ("name: 3-9", "job.yaml:3: name: must be 1 to 64 characters", "for example name: my-job"),
@@ -278,3 +284,18 @@ def test_a_file_that_is_no_job_file_does_not_fill_the_screen() -> None:
     told = refused("".join(f"user{number}: x\n" for number in range(300)))
     assert len(told) == 21
     assert told[-1] == ("job.yaml: has 282 more errors", "is this a job file? mmq init writes one to start from")
+
+
+LORA = "init_from: a/final\n"
+
+
+def test_lora_has_defaults_of_its_own() -> None:
+    job = parse(BASE + LORA + "train: {method: lora}\n")
+    assert (job.effective_batch, job.train.learning_rate, job.train.epochs) == (32, 1e-4, 10)
+    assert (job.data.max_seq_len, job.train.lora_targets) == (340, ("q_proj", "o_proj"))
+    assert parameters.adapters(job.model, job.train) == 8 * 2 * 16 * 2 * 768
+    assert parameters.adapters(job.model, parse(BASE).train) == 0
+    assert parse(BASE + LORA, "train.method=lora", "train.lora_targets=v_proj, up_proj").train.lora_targets == (
+        "v_proj",
+        "up_proj",
+    )

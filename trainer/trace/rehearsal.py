@@ -13,6 +13,7 @@ import torch
 from trainer.adamw import AdamW, build_optimizer
 from trainer.batches import input_length
 from trainer.config import Config
+from trainer.lora import adapt
 from trainer.memory.kernels import cuda_kernels, temporaries_bytes, workspace_bytes
 from trainer.memory.loops import listening
 from trainer.model import MiniMind
@@ -75,6 +76,8 @@ class _Rehearsal:
 
     def run(self, programme: Programme) -> None:
         model = MiniMind(self.config, META)
+        if self.config.adapts:
+            adapt(model, self.config.train)
         self.recorder.log.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.recorder.begin(Place("optimizer"), 0)
         optimizer = build_optimizer(
