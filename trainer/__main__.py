@@ -12,6 +12,7 @@ from trainer.config import Config, read_config
 from trainer.errors import BadData, DiskFull, ExitCode, TrainerError
 from trainer.events import EventLog
 from trainer.heavy import kept_to_the_end
+from trainer.loggers import require_installed
 from trainer.stopping import StopRequest
 from trainer.storage import is_full
 
@@ -70,6 +71,7 @@ def _run(config: Config, run_dir: Path, events: EventLog, stop: StopRequest) -> 
     for path in _inputs(config):
         if not path.exists():
             raise BadData(str(path), None, None, "no such file", "check data.path and data.validation")
+    require_installed(config.report)
     with kept_to_the_end():
         from trainer.session import run_session  # torch takes two seconds to import
     run_session(config, run_dir, events, stop)

@@ -17,6 +17,7 @@ from trainer.data import OWN_CACHE, RunData, open_data
 from trainer.errors import Stopped
 from trainer.evaluation import Evaluation
 from trainer.events import EventLog
+from trainer.loggers import Loggers, open_loggers
 from trainer.memory.device import Device, out_of_memory_numbers
 from trainer.pace import Spent
 from trainer.reports import Reports
@@ -41,11 +42,14 @@ def train(config: Config, run_dir: Path, device: Device, events: EventLog, stop:
     # 2. The model, its optimizer, and where the run stands.
     run = prepare(config, run_dir, device, data.key, events)
     limit = TimeLimit.of(config, stop, used_seconds=used, parameters=run.parameters)
-    training = Training(config, run_dir, device, events, run=run, data=data, tokenizer=tokenizer, limit=limit)
-    training.reports.started(data)
+    with open_loggers(config, run_dir) as loggers:
+        training = Training(
+            config, run_dir, device, events, run=run, data=data, tokenizer=tokenizer, limit=limit, loggers=loggers
+        )
+        training.reports.started(data)
 
-    # 3. The steps.
-    training.run_steps(stop)
+        # 3. The steps.
+        training.run_steps(stop)
 
     # 4. The result: the last weights, or the best where they got no better.
     if not training.has_patience_left:
@@ -71,6 +75,7 @@ class Training:
         data: RunData,
         tokenizer: Tokenizer,
         limit: TimeLimit,
+        loggers: Loggers,
     ) -> None:
         self._config = config
         self._run_dir = run_dir
@@ -85,7 +90,9 @@ class Training:
         self._step = ShrinkingStep(config, device, events, run.model, run.optimizer, run.scaler)
         self._evaluation = Evaluation(config, device, events, data.validation_file, data.validation_rows)
         self._results = Results(device.torch_device, scaled=run.scaler is not None)
-        self.reports = Reports(config, device, events, run=run, step=self._step, schedule=self._schedule, limit=limit)
+        self.reports = Reports(
+            config, device, events, run=run, step=self._step, schedule=self._schedule, limit=limit, loggers=loggers
+        )
 
     @property
     def has_patience_left(self) -> bool:

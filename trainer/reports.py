@@ -15,6 +15,7 @@ from trainer.data import RunData
 from trainer.events import EventLog
 from trainer.flops import peak_flops, training_flops
 from trainer.log import say
+from trainer.loggers import Loggers
 from trainer.memory.device import Device
 from trainer.pace import Pace, Spent
 from trainer.results import Results
@@ -23,6 +24,8 @@ from trainer.schedule import Schedule
 from trainer.shrinking import ShrinkingStep
 from trainer.stopping import TimeLimit
 from trainer.tokens import Counts
+
+_CHARTED = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "model_flops_utilisation", "target_tokens")
 
 
 class Reports:
@@ -36,6 +39,7 @@ class Reports:
         step: ShrinkingStep,
         schedule: Schedule,
         limit: TimeLimit,
+        loggers: Loggers,
     ) -> None:
         self._config = config
         self._device = device
@@ -44,6 +48,7 @@ class Reports:
         self._step = step
         self._schedule = schedule
         self._limit = limit
+        self._loggers = loggers
         self._pace = Pace()
         self._peak_flops = _peak_flops(device, config.train.dtype)
 
@@ -93,6 +98,7 @@ class Reports:
             **self._peaks(),
         }
         self._events.write("step", **fields)
+        self._loggers.log(done, {f"train/{name}": fields[name] for name in _CHARTED})
         say(_step_line(fields))
 
     def memory(self, phase: str) -> None:
@@ -101,6 +107,7 @@ class Reports:
     def evaluated(self, loss: float) -> None:
         step, validation, perplexity = self._run.state.step, self._run.state.validation, math.exp(min(loss, 700.0))
         self._events.write("evaluation", step=step, loss=loss, perplexity=perplexity, best_step=validation.best_step)
+        self._loggers.log(step, {"validation/loss": loss, "validation/perplexity": perplexity})
         best = "the best so far" if validation.best_step == step else f"step {validation.best_step} was better"
         say(f"validation at step {step}: loss {loss:.4f}, perplexity {perplexity:.2f}, {best}")
 

@@ -2,6 +2,7 @@
 
 import re
 import stat
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,10 @@ def resolve_paths(spec: JobSpec, base: Path) -> JobSpec:
 
 
 def files(spec: JobSpec, problems: Problems) -> None:
-    """Check that the files named are there and can be opened; what is in the rows is `rows.py`'s."""
+    """Check that what is named is there: loggers installed, files that can be opened; their rows are `rows.py`'s."""
+    for name in spec.report or ():
+        if find_spec(name) is None:
+            problems.add(("report",), f"{name} is not installed beside mmq", f"pip install {name}")
     _readable(Path(spec.data.path), ("data", "path"), problems)
     if isinstance(spec.data.validation, str):
         _readable(Path(spec.data.validation), ("data", "validation"), problems)

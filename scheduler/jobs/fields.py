@@ -104,14 +104,15 @@ def _init_from(value: Any) -> InitFrom:
     return InitFrom(ref=text)
 
 
-def _products(value: Any) -> Any:
+def _items(value: Any) -> Any:
     """A list, or for the command line its items with commas between them."""
     return [item.strip() for item in value.strip("[]").split(",")] if isinstance(value, str) else value
 
 
 _PARSERS: dict[Path, Callable[[Any], Any]] = {
     ("init_from",): _init_from,
-    ("train", "lora_targets"): _products,
+    ("train", "lora_targets"): _items,
+    ("report",): _items,
     ("resources", "max_memory"): parse_bytes,
     ("resources", "time_limit"): parse_duration,
 }

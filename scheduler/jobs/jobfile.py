@@ -135,4 +135,5 @@ def _fill(given: dict[str, Any], default_name: str) -> dict[str, Any]:
         "data": data | given.get("data", {}),
         "train": presets.fill_train(kind, train),
         "priority": given.get("priority", 0),
+        "report": given.get("report"),
     } | {section: defaults | given.get(section, {}) for section, defaults in presets.SECTIONS.items()}

@@ -80,6 +80,7 @@ _EXAMPLES: dict[str, Any] = {
     "name": "my-job",
     "init_from": "pretrain-1",
     "priority": 0,
+    "report": "tensorboard",
     "preset": DEFAULT_PRESET,
     "head_dim": 96,
     "intermediate_size": 2432,

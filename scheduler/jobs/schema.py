@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 
 from scheduler.jobs.fields import field_types, titles
-from scheduler.jobs.spec import JobSpec, Resources
+from scheduler.jobs.spec import LOGGERS, JobSpec, Resources
 
 FILE = Path(__file__).with_name("job.schema.json")
 _REQUIRED = {"JobSpec": ["kind", "data"], "Data": ["path"]}
 # Fields whose form in a file is wider than the stored one, as `fields.py` reads them.
 _WIDER: dict[tuple[type, str], dict[str, Any]] = {
     (JobSpec, "init_from"): {"type": ["string", "integer", "null"]},
+    (JobSpec, "report"): {"type": ["string", "array", "null"], "items": {"enum": list(LOGGERS)}},
     (Resources, "max_memory"): {"type": ["string", "integer", "null"]},
     (Resources, "time_limit"): {"type": ["string", "number", "null"]},
 }

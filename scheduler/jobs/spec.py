@@ -41,6 +41,11 @@ Validation = Annotated[
     NotNegative | Text, Meta(title="a share of the rows (0 or above, below 1), or the path of a file")
 ]
 BrokenRows = Annotated[Literal["refuse", "skip"], Meta(title="refuse or skip")]
+LOGGERS = ("tensorboard", "wandb", "swanlab")
+Reports = Annotated[
+    list[Literal["tensorboard", "wandb", "swanlab"]],
+    Meta(title="a list of tensorboard, wandb and swanlab, or one of them"),
+]
 PresetName = Annotated[
     Literal["minimind-3", "minimind-3-moe", "minimind2-small", "minimind2", "minimind2-moe"],
     Meta(title="minimind-3, minimind-3-moe, minimind2-small, minimind2 or minimind2-moe"),
@@ -162,6 +167,7 @@ class JobSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     resources: Resources
     priority: Priority
     retries: Retries
+    report: Reports | None = None
 
     @property
     def effective_batch(self) -> int:

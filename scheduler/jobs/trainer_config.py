@@ -24,6 +24,7 @@ def trainer_config(
         "plan": {key: plan[key] for key in _PLAN_KEYS},
         "device": dict(device),
         "on_out_of_memory": "halve",
+        "report": list(spec.report or ()),
         "time_limit_seconds": spec.resources.time_limit_seconds,
         "attempt": attempt,
     }

@@ -72,7 +72,8 @@ def test_every_key_of_a_config_is_there_with_its_default() -> None:
         elif isinstance(field.type, type) and issubclass(field.type, Struct):
             expected |= {f"{field.name}.{inner.name}": inner.default for inner in msgspec.structs.fields(field.type)}
         else:
-            expected[field.name] = field.default
+            made = field.default_factory
+            expected[field.name] = field.default if made is msgspec.NODEFAULT else made()
     assert set(documented) == set(expected)
     for key, default in expected.items():
         told = spans(documented[key])
