@@ -8,9 +8,10 @@ import msgspec
 import torch
 
 from trainer import checkpoint
-from trainer.config import Config, ModelConfig, parse_config
+from trainer.config import Config, ModelConfig, TrainConfig, parse_config
 from trainer.errors import BadConfiguration
 from trainer.export import FINAL
+from trainer.lora import merged
 from trainer.memory.cpu import CpuDevice
 from trainer.memory.device import Device
 from trainer.model import MiniMind
@@ -26,6 +27,7 @@ class Found:
 
     kind: str
     model: dict[str, Any]
+    train: TrainConfig  # of the adapters, which a checkpoint holds apart
     place: Path
     tokenizer: Path
 
@@ -40,12 +42,20 @@ def find(run_dir: Path) -> Found:
     for place in (run_dir, run_dir / FINAL):
         if (place / "model.safetensors").exists() and (place / "config.json").exists():
             told = msgspec.json.decode((place / "config.json").read_bytes())
-            return _found(told["kind"], told, place, place / "tokenizer.json")
+            return _found(told["kind"], told, TrainConfig(), place, place / "tokenizer.json")
     newest = checkpoint.newest_state(run_dir / "checkpoints")
     if newest is None:
         raise BadConfiguration(f"{run_dir} has no result, and no checkpoint yet")
     place, state = newest
-    return _found(state.identity["kind"], state.identity["model"], place, run_dir / "tokenizer.json")
+    identity = state.identity
+    train = {name: value for name, value in identity.items() if name.startswith("lora_")}
+    return _found(
+        identity["kind"],
+        identity["model"],
+        msgspec.convert(train, TrainConfig),
+        place,
+        run_dir / "tokenizer.json",
+    )
 
 
 def open_tokenizer_of(found: Found) -> Tokenizer:
@@ -56,10 +66,11 @@ def open_model(found: Found, config: Config) -> tuple[MiniMind, Device]:
     """Build the model on the CPU, with its weights."""
     device = CpuDevice(None)
     model = MiniMind(config, torch.device("cpu"))
-    load_weights(model, read_weights(found.place / "model.safetensors"), str(found.place))
+    weights = merged(read_weights(found.place / "model.safetensors"), found.train)
+    load_weights(model, weights, str(found.place))
     return model, device
 
 
-def _found(kind: str, told: dict[str, Any], place: Path, tokenizer: Path) -> Found:
+def _found(kind: str, told: dict[str, Any], train: TrainConfig, place: Path, tokenizer: Path) -> Found:
     model = {name: value for name, value in told.items() if name in _MODEL_FIELDS}
-    return Found(kind=kind, model=model, place=place, tokenizer=tokenizer)
+    return Found(kind=kind, model=model, train=train, place=place, tokenizer=tokenizer)

@@ -93,6 +93,17 @@ def test_a_run_without_a_result_shows_its_newest_checkpoint(workshop, capsys) ->
         find(workshop.root)
 
 
+def test_adapters_of_a_checkpoint_are_merged(workshop, capsys) -> None:
+    first = workshop.train("first", workshop.config())
+    run = workshop.train("lora", workshop.config("sft", init_from=str(first.run_dir), train={"method": "lora"}))
+    capsys.readouterr()
+    generate([str(run.run_dir), "--prompt", "the model", "--max-new-tokens", "5"])
+    expected = capsys.readouterr().out
+    (run.run_dir / "final").rename(workshop.root / "elsewhere")
+    generate([str(run.run_dir), "--prompt", "the model", "--max-new-tokens", "5"])
+    assert capsys.readouterr().out == expected
+
+
 def test_a_prompt_longer_than_the_model_reads_is_refused(workshop) -> None:
     run = workshop.train("run", workshop.config(model={"max_position_embeddings": 40}))
     with pytest.raises(BadConfiguration, match="this model can read 39 at most"):
