@@ -5,6 +5,7 @@ Adapters are merged, and in a .pth of their own besides.
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -26,10 +27,9 @@ def write_final(run_dir: Path, config: Config, model: MiniMind, tokenizer: Token
     """Write the result; the caller is within `device.host()`, since copies are made."""
     with new_directory(run_dir / FINAL) as directory:
         save_tensors(merged(dict(model.named_parameters()), config.train), directory / "model.safetensors")
-        (directory / pth_name(config)).write_bytes(_pth(merged(model.state_dict(), config.train)))
+        write_pth(merged(model.state_dict(), config.train), directory / pth_name(config))
         if config.adapts:
-            name = f"lora_{config.model.hidden_size}.pth"
-            (directory / name).write_bytes(_pth(adapters(model.state_dict(), config.train)))
+            write_pth(adapters(model.state_dict(), config.train), directory / f"lora_{config.model.hidden_size}.pth")
         (directory / "config.json").write_bytes(msgspec.json.format(_config_json(config)))
         (directory / "tokenizer.json").write_text(tokenizer.json, encoding="utf-8")
         (directory / "generated.txt").write_text(sample, encoding="utf-8")
@@ -42,10 +42,11 @@ def pth_name(config: Config) -> str:
     return f"{_PTH_NAMES[config.kind]}_{config.model.hidden_size}{experts}.pth"
 
 
-def _pth(state: dict[str, Tensor]) -> bytes:
+def write_pth(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as MiniMind's programs load them: a pickled dict, in float16."""
     buffer = io.BytesIO()  # torch hides a full disk behind its own error; writing the bytes ourselves does not
     torch.save({name: tensor.detach().half().cpu() for name, tensor in state.items()}, buffer)
-    return buffer.getvalue()
+    path.write_bytes(buffer.getvalue())
 
 
 def _config_json(config: Config) -> bytes:

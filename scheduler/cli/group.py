@@ -18,7 +18,7 @@ COMMANDS = {
     "retry": "Queue failed or cancelled jobs again.",
     "generate": "Have a job's model continue a prompt.",
     "evaluate": "Tell a job's loss and perplexity on a data file.",
-    "export": "Write a job's result as other programs load it.",
+    "export": "Write a job's model as other programs load it.",
     "estimate": "Say how much memory a job needs, and the plan it would get.",
     "gpus": "Show the devices: total, free, reserved, foreign processes.",
     "init": "Write a commented job file to start from.",

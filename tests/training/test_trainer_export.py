@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
 from trainer.config import Config, parse_config
-from trainer.convert import main
-from trainer.errors import ExitCode
+from trainer.convert import convert
+from trainer.errors import BadConfiguration
 from trainer.export import write_final
 from trainer.model import MiniMind, initialise
 from trainer.rows import Message
@@ -67,7 +67,7 @@ def exported(shared_workshop, tokenizer) -> dict[str, dict[str, Any]]:
             logits = F.linear(model(ids), model.head_weight)
         save_file({"ids": ids, "logits": logits}, run_dir / "expected.safetensors")
         directories.append(run_dir / "exported")
-        assert main([str(run_dir), "huggingface", str(directories[-1])]) == ExitCode.DONE
+        convert(run_dir, "huggingface", directories[-1])
     conversation = json.dumps([{"role": each.role, "content": each.content} for each in CONVERSATION])
     command = [sys.executable, str(Path(__file__).with_name("transformers_reader.py")), conversation]
     done = subprocess.run([*command, *map(str, directories)], capture_output=True, text=True, timeout=110)
@@ -95,20 +95,19 @@ def test_the_tokenizer_and_its_chat_template_are_those_of_training(exported, tok
     assert found["specials"] == [1, 2, 0]
 
 
-def test_what_no_stock_architecture_is_is_refused(workshop, tokenizer, capsys) -> None:
+def test_what_no_stock_architecture_is_is_refused(workshop, tokenizer) -> None:
     config = parse_config(workshop.config(model={"use_moe": True, "num_shared_experts": 1}))
     finished(workshop.root / "run", config, tokenizer)
-    target = workshop.root / "out"
-    assert main([str(workshop.root / "run"), "huggingface", str(target)]) == ExitCode.BAD_CONFIGURATION
-    assert "shared experts beside qk-norm" in capsys.readouterr().err
-    assert not target.exists()
+    with pytest.raises(BadConfiguration, match="shared experts beside qk-norm"):
+        convert(workshop.root / "run", "huggingface", workshop.root / "out")
+    assert not (workshop.root / "out").exists()
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_minimind_s_file_is_the_whole_model_under_its_names(workshop, tokenizer, family) -> None:
     config = parse_config(workshop.config("sft", model=family))
     model = finished(workshop.root / "run", config, tokenizer)
-    assert main([str(workshop.root / "run"), "minimind", str(workshop.root / "out")]) == ExitCode.DONE
+    convert(workshop.root / "run", "minimind", workshop.root / "out")
     name = "full_sft_32_moe.pth" if config.model.use_moe else "full_sft_32.pth"
     assert {path.name for path in (workshop.root / "out").iterdir()} == {
         name,
@@ -124,16 +123,10 @@ def test_minimind_s_file_is_the_whole_model_under_its_names(workshop, tokenizer,
         assert torch.equal(tensor, model.state_dict()[key].half().float())
 
 
-def test_a_mistake_is_told_and_nothing_written(workshop, tokenizer, capsys) -> None:
-    (workshop.root / "there").mkdir()
+def test_a_mistake_is_told_and_nothing_written(workshop, tokenizer) -> None:
     finished(workshop.root / "run", parse_config(workshop.config()), tokenizer)
-    for arguments, told in (
-        ([], "usage:"),
-        (["run", "onnx", "out"], "usage:"),
-        (["nowhere", "minimind", "out"], "has no result yet"),
-        (["run", "minimind", "there"], "exists already"),
-    ):
-        paths = [str(workshop.root / each) if index != 1 else each for index, each in enumerate(arguments)]
-        assert main(paths) == ExitCode.BAD_CONFIGURATION
-        assert told in capsys.readouterr().err
+    with pytest.raises(BadConfiguration, match="has no result, and no checkpoint yet"):
+        convert(workshop.root / "nowhere", "minimind", workshop.root / "out")
+    with pytest.raises(BadConfiguration, match="exists already"):
+        convert(workshop.root / "run", "minimind", workshop.root / "run")
     assert not (workshop.root / "out").exists()

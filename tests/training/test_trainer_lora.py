@@ -10,6 +10,7 @@ from trainer.config import Config, parse_config
 from trainer.errors import BadConfiguration
 from trainer.lora import adapt, initialise_adapters, merged
 from trainer.model import MiniMind, initialise
+from trainer.result import find, open_model
 
 SHARP = {"method": "lora", "lora_rank": 4, "lora_alpha": 8.0, "learning_rate": 1e-2}
 
@@ -84,6 +85,9 @@ def test_resumed_it_is_the_undisturbed_run_bit_for_bit(workshop, base) -> None:
     undisturbed = workshop.train("run", lora(workshop, base))
     losses, result = undisturbed.losses(), load_file(undisturbed.run_dir / "final/model.safetensors")
     shutil.rmtree(undisturbed.run_dir / "final")
+    found = find(undisturbed.run_dir)  # what is read of a checkpoint is merged as the result is
+    for name, parameter in open_model(found, found.config())[0].named_parameters():
+        assert parameter.equal(result[name]), name
     shutil.rmtree(undisturbed.run_dir / "checkpoints/step-8")
     resumed = workshop.train("run", lora(workshop, base))
     assert resumed.events("started")[-1]["step"] == 6
