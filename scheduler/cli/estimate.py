@@ -1,7 +1,8 @@
-"""`mmq estimate`: the footprint of a job and the plan it would get. Needs no GPU and no running service."""
+"""`mmq estimate`: the footprint of a job and the plan it would get; or of any torch loop; or a large model's states."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -9,12 +10,46 @@ from scheduler.cli import context
 
 
 @click.command(name="estimate", short_help="Say how much memory a job needs, and the plan it would get.")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--gpu", metavar="NAME|SIZE", help="Like 'RTX 4090' or 24GiB; by default the largest here.")
 @click.option("-o", "overrides", metavar="KEY.SUB=VALUE", multiple=True, help="Override a field of the file.")
+@click.option("--entry", metavar="FILE.py:FUNCTION", help="Any torch loop: FUNCTION returns its model and a step.")
+@click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="Call FUNCTION with this argument.")
+@click.option("--parameters", metavar="N", help="The states of a model of so many parameters, like 671B.")
+@click.option("--precision", metavar="NAME", help="With --parameters: one of the table's first column.")
+@click.option("--devices", metavar="N", type=click.IntRange(min=1), default=1, help="With --parameters: shared by N.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draw memory over a step; or .html.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(file: Path, gpu: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Say what the job FILE needs, in its parts, which micro-batches fit, and the plan that would be chosen."""
+def command(
+    file: Path | None,
+    gpu: str | None,
+    overrides: tuple[str, ...],
+    entry: str | None,
+    settings: tuple[str, ...],
+    parameters: str | None,
+    precision: str | None,
+    devices: int,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Say what the job FILE needs, in its parts, which micro-batches fit, and the plan that would be chosen.
+
+    Instead of FILE: --entry for a torch loop of your own, --parameters for the weights, gradients and optimizer of a
+    model too large for one machine.
+    """
+    if sum(item is not None for item in (file, entry, parameters)) != 1:
+        raise click.UsageError("one of FILE, --entry and --parameters is needed")
+    if parameters is not None:
+        told, text = _states(parameters, precision, devices)
+    elif entry is not None:
+        told, text = _entry(entry, settings, gpu, plot)
+    else:
+        assert file is not None
+        told, text = _job(file, overrides, gpu, plot)
+    click.echo(json.dumps(told) if as_json else text)
+
+
+def _job(file: Path, overrides: tuple[str, ...], gpu: str | None, plot: Path | None) -> tuple[dict[str, Any], str]:
     from scheduler.cli.estimateview import text
     from scheduler.cli.intake import inherited
     from scheduler.controller.estimate import estimate
@@ -25,4 +60,29 @@ def command(file: Path, gpu: str | None, overrides: tuple[str, ...], as_json: bo
     with open_if_any(settings) as database:
         spec = inherited(asked, database)
     told = estimate(spec, gpu, settings).as_json()
-    click.echo(json.dumps(told) if as_json else text(told))
+    return told, text(told)
+
+
+def _entry(entry: str, settings: tuple[str, ...], gpu: str | None, plot: Path | None) -> tuple[dict[str, Any], str]:
+    from scheduler.cli.entryview import text, write_plot
+    from scheduler.controller.entry import estimate_entry, parse_entry
+
+    told = estimate_entry(parse_entry(entry, settings), gpu, context.settings())
+    if plot is not None:
+        write_plot(plot, told)
+    return told, text(told)
+
+
+def _states(parameters: str, precision: str | None, devices: int) -> tuple[dict[str, Any], str]:
+    from scheduler.cli.statesview import states, text
+    from scheduler.footprint.states import PRECISIONS, parse_parameters
+
+    known = {one.name: one for one in PRECISIONS}
+    if precision is not None and precision not in known:
+        raise click.BadParameter(f"{precision!r} is none of {', '.join(known)}", param_hint="--precision")
+    try:
+        count = parse_parameters(parameters)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write it like 671B or 63.9M", param_hint="--parameters") from None
+    told = states(count, known[precision] if precision else None, devices)
+    return told, text(told)

@@ -4,8 +4,6 @@ Reads the footprint cache and adds to it where a store exists; does not create o
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,27 +13,15 @@ from scheduler.admission.plan import Plan, accumulation_steps, choose, need_byte
 from scheduler.admission.wish import Wish, wish_of
 from scheduler.config import Settings
 from scheduler.controller.footprints import Request, requests_for, stored
-from scheduler.devices.catalogue import find
-from scheduler.devices.choice import open_devices
-from scheduler.errors import MmqError, UsageError
+from scheduler.controller.place import Place, place_of
+from scheduler.errors import MmqError
 from scheduler.footprint.curve import Candidate, Footprint
 from scheduler.footprint.request import Target
 from scheduler.footprint.tracer import trace
 from scheduler.jobs.spec import JobSpec
-from scheduler.processes.locks import lock_held
 from scheduler.store import footprints
 from scheduler.store.database import Database
-from scheduler.store.devices import DeviceFacts, list_devices
 from scheduler.store.opening import open_if_any
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """The device an estimate is for, empty."""
-
-    name: str
-    target: Target
-    total_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +49,7 @@ class Estimate:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "gpu": {
-                "name": self.place.name,
-                "kind": self.place.target.kind,
-                "total_bytes": self.place.total_bytes,
-            },
+            "gpu": self.place.as_json(),
             "plan": None if self.plan is None else self._row(self.plan.candidate),
             "reserve_bytes": None if self.plan is None else self.plan.reserve_bytes,
             "parts": dict(self.shown.parts),
@@ -97,7 +79,7 @@ def estimate(spec: JobSpec, gpu: str | None, settings: Settings) -> Estimate:
 
     Raises UsageError for a GPU that is not known, MmqError where the footprint can't be traced.
     """
-    place = _named(gpu) if gpu else _here(settings)
+    place = place_of(gpu, settings)
     wish = wish_of(spec)
     footprint = _footprint(spec, wish, place.target, settings)
     plan = choose(
@@ -108,36 +90,6 @@ def estimate(spec: JobSpec, gpu: str | None, settings: Settings) -> Estimate:
         usable_bytes=place.total_bytes,
     )
     return Estimate(place=place, wish=wish, footprint=footprint, plan=plan)
-
-
-def _named(gpu: str) -> Place:
-    entry = find(gpu)
-    target = Target(kind="cuda", capability=entry.capability)
-    return Place(name=entry.name, target=target, total_bytes=entry.total_bytes)
-
-
-def _here(settings: Settings) -> Place:
-    infos = _served(settings) or _found(settings)
-    if not infos:
-        raise UsageError("there is no device here to estimate for", hint="mmq estimate FILE --gpu 24GiB")
-    largest = max(infos, key=lambda info: info.total_bytes)
-    target = Target(kind=largest.kind, capability=largest.capability)
-    name = f"{largest.kind}:{largest.number} ({largest.name})"
-    return Place(name=name, target=target, total_bytes=largest.total_bytes)
-
-
-def _served(settings: Settings) -> Sequence[DeviceFacts]:
-    """Return what a running service works with, which may not be what this environment says."""
-    if not lock_held(settings.service_lock):
-        return []
-    with open_if_any(settings) as db:
-        known = list_devices(db) if db is not None else []
-    return [device for device in known if device.present and device.host == settings.host]
-
-
-def _found(settings: Settings) -> Sequence[DeviceFacts]:
-    with closing(open_devices(settings.devices, settings)) as devices:
-        return devices.discover()
 
 
 def _footprint(spec: JobSpec, wish: Wish, target: Target, settings: Settings) -> Footprint:

@@ -10,7 +10,7 @@ from scheduler.devices.device import DeviceInfo, DeviceReading, Launch
 from scheduler.devices.nvml_child import ProbeChild, ProbeFailed
 from scheduler.devices.nvml_report import GpuReport, Report
 from scheduler.errors import MmqError
-from scheduler.footprint.context import CUDA_CONTEXT_BYTES
+from scheduler.footprint.context import context_bytes
 
 _HINT = "nvidia-smi shows more; after a driver update, reboot; MMQ_DEVICES=cpu does without GPUs"
 
@@ -43,7 +43,7 @@ class NvmlDevices:
                 "kind": self.kind,
                 "number": 0,
                 "limit_bytes": limit_bytes,
-                "context_bytes": CUDA_CONTEXT_BYTES,
+                "context_bytes": context_bytes(self.kind, info.capability),
             },
             environment={"CUDA_VISIBLE_DEVICES": info.id, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
         )

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scheduler.footprint.context import CONTEXT_BYTES
+from scheduler.footprint.context import context_bytes
 from scheduler.footprint.curve import Modes
 from scheduler.jobs.spec import JobSpec
 from scheduler.jobs.trainer_config import training_part
@@ -37,7 +37,7 @@ class Target:
 
     def as_json(self) -> dict[str, Any]:
         capability = {} if self.capability is None else {"capability": self.capability}
-        return {"kind": self.kind, **capability, "context_bytes": CONTEXT_BYTES[self.kind]}
+        return {"kind": self.kind, **capability, "context_bytes": context_bytes(self.kind, self.capability)}
 
 
 def trace_request(

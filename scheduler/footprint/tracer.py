@@ -18,6 +18,7 @@ from scheduler.footprint.curve import Footprint
 from scheduler.processes.interpreter import python_command, with_source
 
 TRACER = tuple(python_command("trainer.trace"))
+ENTRY_TRACER = tuple(python_command("trainer.entry"))
 TIME_LIMIT_SECONDS = 300.0
 CHILDREN = 1  # a trace takes a core, and 320 MiB of host memory for minimind-3
 
@@ -124,7 +125,19 @@ def start(command: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace", env=environment)
 
 
-def finish(child: subprocess.Popen[str], key: str, request: str, time_limit_seconds: float) -> Answer:
+def trace_entry(request: Mapping[str, Any], *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> Answer:
+    """Trace a person's own loop, and wait for the answer."""
+    return finish(start(ENTRY_TRACER), "", json.dumps(request), time_limit_seconds, read=_read_entry)
+
+
+def finish(
+    child: subprocess.Popen[str],
+    key: str,
+    request: str,
+    time_limit_seconds: float,
+    *,
+    read: Callable[[str, str], Answer] | None = None,
+) -> Answer:
     """Hand the request over, wait for the end, and read the answer or the reason for there being none."""
     with child:
         try:
@@ -135,7 +148,7 @@ def finish(child: subprocess.Popen[str], key: str, request: str, time_limit_seco
                 child.communicate()
             return Answer(key=key, error=f"the tracer did not end within {time_limit_seconds:g} s", timed_out=True)
     if child.returncode == 0:
-        return _read(key, out)
+        return (read or _read)(key, out)
     last = next((line for line in reversed(complaint.splitlines()) if line.strip()), "it said nothing")
     if child.returncode == _BAD_CONFIGURATION:
         return Answer(key=key, error=f"the tracer refused the configuration: {last}", hopeless=True)
@@ -149,3 +162,14 @@ def _read(key: str, out: str) -> Answer:
     except (KeyError, TypeError, ValueError) as error:
         return Answer(key=key, error=f"the tracer's answer can't be read: {error!r}")
     return Answer(key=key, body=out)
+
+
+def _read_entry(key: str, out: str) -> Answer:
+    try:
+        told = json.loads(out)
+        missing = {"parameters", "allocated_bytes", "reserved_bytes", "process_bytes", "parts", "course"} - set(told)
+    except (TypeError, ValueError) as error:
+        return Answer(key=key, error=f"the tracer's answer can't be read: {error!r}")
+    return (
+        Answer(key=key, error=f"the tracer's answer lacks {sorted(missing)}") if missing else Answer(key=key, body=out)
+    )

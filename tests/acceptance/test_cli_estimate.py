@@ -38,3 +38,60 @@ def test_a_gpu_nobody_knows_is_refused_with_its_neighbours(mmq: Mmq, job_file: P
     done = mmq("estimate", job_file, "--gpu", "RTX 4909")
     assert done.code == 2
     assert "RTX 4090" in done.err
+
+
+LOOP = """
+import torch
+
+def build(batch=4):
+    model = torch.nn.Linear(1024, 1024).to("cuda")
+    optimizer = torch.optim.AdamW(model.parameters())
+    def step():
+        print("a loop may print")
+        model(torch.randn(batch, 1024).to("cuda")).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, step
+
+def wrong():
+    return "a model"
+"""
+
+
+def test_a_loop_of_ones_own_is_estimated_and_drawn(mmq: Mmq, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(LOOP)
+    plot = tmp_path / "step.html"
+    done = mmq("estimate", "--entry", tmp_path / "train.py:build", "--set", "batch=8", "--gpu", "T4", "--plot", plot)
+    assert (done.code, done.err) == (0, "")
+    assert "1,049,600 parameters, with batch = 8:" in done.out
+    assert "|forward" in done.out
+    assert "Fits T4 16GB" in done.out
+    assert "<svg" in plot.read_text()
+
+
+@pytest.mark.parametrize(
+    ("entry", "code", "told"),
+    [
+        ("train.py", 2, "is not FILE.py:FUNCTION"),
+        ("none.py:build", 2, "there is no file"),
+        ("train.py:missing", 1, "has no function missing"),
+        ("train.py:wrong", 1, "must return a model"),
+    ],
+)
+def test_an_entry_that_can_not_be_used_is_named(mmq: Mmq, tmp_path: Path, entry: str, code: int, told: str) -> None:
+    (tmp_path / "train.py").write_text(LOOP)
+    done = mmq("estimate", "--entry", tmp_path / entry, "--gpu", "T4")
+    assert done.code == code
+    assert told in " ".join(done.err.split())
+    assert "Traceback" not in done.err
+
+
+def test_a_model_beyond_one_machine_has_a_table_of_its_states(mmq: Mmq) -> None:
+    done = mmq("estimate", "--parameters", "671B", "--precision", "half", "--json")
+    told = json.loads(done.out)
+    assert (told["precisions"][0]["weights_bytes"], told["precisions"][0]["total_bytes"]) == (
+        1342 * 10**9,
+        5368 * 10**9,
+    )
+    assert mmq("estimate", "--parameters", "many").code == 2
+    assert mmq("estimate").code == 2

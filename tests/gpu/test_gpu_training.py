@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scheduler.devices.device import DeviceInfo, Devices, Launch
-from scheduler.footprint.context import CONTEXT_BYTES
+from scheduler.footprint.context import context_bytes
 from tests.gpu.conftest import RunPython
 
 pytestmark = pytest.mark.gpu
@@ -41,7 +41,7 @@ def train(job: dict[str, Any], launch: Launch, run_dir: Path, run_python: RunPyt
 
 def predict(job: dict[str, Any], gpu: DeviceInfo, run_python: RunPython) -> dict[str, int]:
     """Ask the tracer, with no GPU in sight."""
-    target = {"kind": "cuda", "capability": gpu.capability, "context_bytes": CONTEXT_BYTES["cuda"]}
+    target = {"kind": "cuda", "capability": gpu.capability, "context_bytes": context_bytes("cuda", gpu.capability)}
     request = {"config": job, "target": target, "modes": [PLAN], "micro_batches": [MICRO_BATCH]}
     blind = Launch(device={}, environment={"CUDA_VISIBLE_DEVICES": ""})
     answer = json.loads(run_python(blind, "-m", "trainer.trace", stdin=json.dumps(request)).stdout)

@@ -7,7 +7,7 @@ import pytest
 
 from scheduler.devices.nvml import NvmlDevices
 from scheduler.devices.nvml_child import ProbeChild
-from scheduler.footprint.context import CUDA_CONTEXT_BYTES
+from scheduler.footprint.context import context_bytes
 from tests.nvml.standin import GIB, Gpu, Machine, build
 
 
@@ -116,7 +116,7 @@ def test_the_trainer_sees_one_gpu_by_its_uuid(machine: Machine, devices: NvmlDev
         "kind": "cuda",
         "number": 0,
         "limit_bytes": 7 * GIB,
-        "context_bytes": CUDA_CONTEXT_BYTES,
+        "context_bytes": context_bytes("cuda", devices.discover()[1].capability),
     }
     assert launch.environment == {"CUDA_VISIBLE_DEVICES": "GPU-b", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from scheduler.admission.wish import micro_batches, wish_of
-from scheduler.footprint.context import CONTEXT_BYTES
+from scheduler.footprint.context import context_bytes
 from scheduler.footprint.curve import Footprint, Modes
 from scheduler.footprint.request import Target, cache_key, torch_version, trace_request, trainer_digest
 from scheduler.jobs.jobfile import parse
@@ -44,7 +44,7 @@ def key_of(*overrides: str, target: Target = VIRTUAL, torch: str = "2.13", train
 def test_asks_for_each_means_and_each_micro_batch() -> None:
     request = request_of(target=CUDA)
     assert request["micro_batches"] == [1, 2, 3, 4, 6, 8, 12, 24]
-    assert request["target"] == {"kind": "cuda", "capability": "8.9", "context_bytes": CONTEXT_BYTES["cuda"]}
+    assert request["target"] == {"kind": "cuda", "capability": "8.9", "context_bytes": context_bytes("cuda", "8.9")}
     assert [tuple(mode.values()) for mode in request["modes"]] == [
         (False, False, True),
         (True, False, True),

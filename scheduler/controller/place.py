@@ -1,0 +1,60 @@
+"""The device that an estimate is for, taken to be empty: a GPU by name or size, or the largest of this host."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from scheduler.config import Settings
+from scheduler.devices.catalogue import find
+from scheduler.devices.choice import open_devices
+from scheduler.errors import UsageError
+from scheduler.footprint.request import Target
+from scheduler.processes.locks import lock_held
+from scheduler.store.devices import DeviceFacts, list_devices
+from scheduler.store.opening import open_if_any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    name: str
+    target: Target
+    total_bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "kind": self.target.kind, "total_bytes": self.total_bytes}
+
+
+def place_of(gpu: str | None, settings: Settings) -> Place:
+    """Find the device; UsageError for a GPU that is not known, or where there is none."""
+    return _named(gpu) if gpu else _here(settings)
+
+
+def _named(gpu: str) -> Place:
+    entry = find(gpu)
+    target = Target(kind="cuda", capability=entry.capability)
+    return Place(name=entry.name, target=target, total_bytes=entry.total_bytes)
+
+
+def _here(settings: Settings) -> Place:
+    infos = _served(settings) or _found(settings)
+    if not infos:
+        raise UsageError("there is no device here to estimate for", hint="mmq estimate FILE --gpu 24GiB")
+    largest = max(infos, key=lambda info: info.total_bytes)
+    target = Target(kind=largest.kind, capability=largest.capability)
+    name = f"{largest.kind}:{largest.number} ({largest.name})"
+    return Place(name=name, target=target, total_bytes=largest.total_bytes)
+
+
+def _served(settings: Settings) -> Sequence[DeviceFacts]:
+    """Return what a running service works with, which may not be what this environment says."""
+    if not lock_held(settings.service_lock):
+        return []
+    with open_if_any(settings) as db:
+        known = list_devices(db) if db is not None else []
+    return [device for device in known if device.present and device.host == settings.host]
+
+
+def _found(settings: Settings) -> Sequence[DeviceFacts]:
+    with closing(open_devices(settings.devices, settings)) as devices:
+        return devices.discover()

@@ -1,0 +1,38 @@
+"""From a request to its answer: the loop traced, replayed, and told as JSON."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo  # before anything of torch is replaced: its import looks at all of it
+
+from trainer.entry.load import built, load
+from trainer.entry.replay import course, replay, smallest_cap
+from trainer.entry.trace import trace
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Trace `file`'s `function` with `settings`, for a GPU of `capability` and `total_bytes`."""
+    torch.set_num_threads(1)
+    function = load(Path(request["file"]), request["function"])
+    log = trace(
+        partial(built, function, request["settings"]),
+        capability=request.get("capability"),
+        total_bytes=request["total_bytes"],
+    )
+    outcome = replay(log)
+    context_bytes = int(request["context_bytes"])
+    cached = outcome.reserved_bytes - outcome.allocated_bytes
+    return {
+        "torch": torch.__version__.partition("+")[0],
+        "parameters": log.parameters,
+        "steps": len(log.steps),
+        "allocated_bytes": outcome.allocated_bytes,
+        "reserved_bytes": outcome.reserved_bytes,
+        "process_bytes": outcome.reserved_bytes + context_bytes,
+        "least_bytes": smallest_cap(log, outcome) + context_bytes,
+        "parts": {**outcome.parts, "context": context_bytes, "cached": cached},
+        "course": course(log),
+    }

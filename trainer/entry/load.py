@@ -1,0 +1,46 @@
+"""Finds the function that builds a loop, and reads what it gives back.
+
+The file is a person's own: it is run as it is, with its folder on the path, as `python FILE` would.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+
+class BadEntry(Exception):
+    """The entry can't be used; the message says why, and what one must be."""
+
+
+def load(file: Path, function: str) -> Callable[..., Any]:
+    """Import the file and return its function; BadEntry."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if not file.is_file() or spec is None or spec.loader is None:
+        raise BadEntry(f"{file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    sys.path.insert(0, str(file.resolve().parent))
+    spec.loader.exec_module(module)
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise BadEntry(f"{file} has no function {function}")
+    return found
+
+
+def built(function: Callable[..., Any], settings: Mapping[str, Any]) -> tuple[nn.Module, Callable[[], Any]]:
+    """Call the function with the settings; BadEntry unless it gives a model and a step."""
+    try:
+        given = function(**settings)
+    except TypeError as error:
+        if getattr(error.__traceback__, "tb_next", None) is not None:
+            raise
+        raise BadEntry(
+            f"{function.__name__} can't be called with {', '.join(settings) or 'nothing'}: {error}"
+        ) from None
+    if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[0], nn.Module) or not callable(given[1]):
+        raise BadEntry(f"{function.__name__} must return a model (torch.nn.Module) and a step (a function of nothing)")
+    return given

@@ -1,0 +1,89 @@
+"""Lets a loop say `cuda` where there is none: what it makes or moves there is made on the meta device.
+
+Owns the translation of devices, both ways. What is counted is the tracing's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from trainer.entry.tracing import HOST_VALUES_AT_MOST, META, Tracing
+
+CUDA = torch.device("cuda", 0)
+CPU = torch.device("cpu")
+_Tensor = torch.Tensor
+
+
+class Placement(TorchFunctionMode):
+    def __init__(self, tracing: Tracing) -> None:
+        super().__init__()
+        self._tracing = tracing
+        self._special: dict[Any, Callable[..., Any]] = {
+            _Tensor.to: self._to,
+            _Tensor.cuda: lambda tensor, *_, **__: self._moved(tensor, None),
+            _Tensor.cpu: lambda tensor, *_, **__: self._fetched(tensor, None),
+            _Tensor.tolist: lambda tensor: self._values(tensor).tolist(),
+            _Tensor.numpy: lambda tensor, **_: self._values(tensor).numpy(),
+            _Tensor.pin_memory: lambda tensor, *_: tensor,
+            _Tensor.device.__get__: self.device_of,
+            _Tensor.is_cuda.__get__: self._tracing.on_device,
+            _Tensor.is_meta.__get__: lambda tensor: False,
+            _Tensor.is_cpu.__get__: lambda tensor: not self._tracing.on_device(tensor),
+            _Tensor.get_device: lambda tensor: 0 if self._tracing.on_device(tensor) else -1,
+        }
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = dict(kwargs or {})
+        special = self._special.get(func)
+        if special is not None:
+            return special(*args, **kwargs)
+        if "device" in kwargs and is_cuda(kwargs["device"]):
+            kwargs["device"] = META
+            kwargs.pop("generator", None)
+        if kwargs.get("pin_memory"):
+            kwargs["pin_memory"] = False
+        return func(*args, **kwargs)
+
+    def device_of(self, tensor: torch.Tensor) -> torch.device:
+        return CUDA if self._tracing.on_device(tensor) else CPU
+
+    def _to(self, tensor: torch.Tensor, *given: Any, **kwargs: Any) -> torch.Tensor:
+        args = list(given)
+        if args and isinstance(args[0], torch.Tensor):
+            args, kwargs = [], {"device": self.device_of(args[0]), "dtype": args[0].dtype, **kwargs}
+        if args and args[0] is None:
+            args = args[1:]
+        copy = kwargs.pop("copy", False)
+        device, dtype, _, memory_format = torch._C._nn._parse_to(*args, **kwargs)
+        if device is not None and is_cuda(device):
+            return self._moved(tensor, dtype)
+        if device is not None and device.type == "cpu":
+            return self._fetched(tensor, dtype)
+        return tensor.to(dtype, copy=copy, **({} if memory_format is None else {"memory_format": memory_format}))
+
+    def _moved(self, tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+        if self._tracing.on_device(tensor):
+            return tensor if dtype is None else tensor.to(dtype)
+        return torch.ops.aten._to_copy(tensor, dtype=dtype or tensor.dtype, device=META)
+
+    def _fetched(self, tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+        if not self._tracing.on_device(tensor):
+            return tensor if dtype is None else tensor.to(dtype)
+        return self._values(tensor, dtype)
+
+    def _values(self, tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Stand in for what a tensor holds: zeros, or nothing where that would be much."""
+        if not tensor.is_meta:
+            return tensor
+        large = tensor.numel() > HOST_VALUES_AT_MOST
+        with self._tracing.host(), torch.no_grad():
+            return torch.zeros(tensor.shape, dtype=dtype or tensor.dtype, device=META if large else CPU)
+
+
+def is_cuda(device: Any) -> bool:
+    """Say whether a device is the GPU, as a loop names it or as it was translated on the way."""
+    if isinstance(device, bool) or not isinstance(device, int | str | torch.device):
+        return False
+    return isinstance(device, int) or str(device).partition(":")[0] in ("cuda", "meta")

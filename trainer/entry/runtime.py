@@ -1,0 +1,94 @@
+"""Makes `torch.cuda` answer as on a machine with one GPU, for as long as a foreign loop is traced.
+
+Owns the replaced functions, all put back at the end. Nothing here is memory but the `empty_cache` it passes on.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.fx.experimental import _config as shapes
+
+from trainer.entry.autocast import Autocast
+from trainer.entry.ranks import Replica
+from trainer.entry.tracing import Tracing
+
+_NOTHING = (
+    "synchronize set_device manual_seed manual_seed_all seed seed_all reset_peak_memory_stats init ipc_collect"
+    " reset_max_memory_allocated set_rng_state set_rng_state_all set_per_process_memory_fraction _lazy_init"
+    " reset_accumulated_memory_stats".split()
+)
+_ZERO = "memory_allocated max_memory_allocated memory_reserved max_memory_reserved current_device utilization".split()
+
+
+class _Event:
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def record(self, *_: object) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def elapsed_time(self, _: object) -> float:
+        return 1.0
+
+
+@contextmanager
+def one_gpu(tracing: Tracing, autocast: Autocast, *, total_bytes: int, capability: str) -> Iterator[None]:
+    """Within it, `torch.cuda` knows one GPU of this size and compute capability."""
+    major, minor = map(int, capability.split("."))
+    properties = SimpleNamespace(
+        name="GPU", total_memory=total_bytes, major=major, minor=minor, multi_processor_count=100
+    )
+    answers: dict[str, Callable[..., Any]] = {
+        **{name: _constant(None) for name in _NOTHING},
+        **{name: _constant(0) for name in _ZERO},
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "device_count": lambda: 1,
+        "is_bf16_supported": lambda *_, **__: major >= 8,
+        "get_device_name": lambda *_: "GPU",
+        "get_device_capability": lambda *_: (major, minor),
+        "get_device_properties": lambda *_: properties,
+        "mem_get_info": lambda *_: (total_bytes, total_bytes),
+        "memory_stats": lambda *_, **__: {},
+        "empty_cache": tracing.allocator.empty_cache,
+        "get_rng_state": lambda *_: torch.get_rng_state(),
+        "device": lambda *_: nullcontext(),
+        "stream": lambda *_: nullcontext(),
+        "Event": _Event,
+    }
+    with ExitStack() as scope:
+        for name, answer in answers.items():
+            scope.enter_context(patch.object(torch.cuda, name, answer))
+        scope.enter_context(patch.object(torch, "clear_autocast_cache", autocast.clear))
+        scope.enter_context(patch.object(torch, "compile", _uncompiled))
+        scope.enter_context(patch.object(torch, "inference_mode", torch.no_grad))  # without it, no kernel is chosen
+        scope.enter_context(patch.object(torch.nn.parallel, "DistributedDataParallel", Replica))
+        scope.enter_context(patch.object(shapes, "meta_nonzero_assume_all_nonzero", True))  # the worst there can be
+        _optimizers_on_meta(scope)
+        yield
+
+
+def _constant(value: Any) -> Callable[..., Any]:
+    """Make a function of its own each time: torch's compiler tells functions apart by what they are."""
+    return lambda *_, **__: value
+
+
+def _uncompiled(model: Any = None, **_: Any) -> Any:
+    """A compiled loop is traced as it was written."""
+    return (lambda wrapped: wrapped) if model is None else model
+
+
+def _optimizers_on_meta(scope: ExitStack) -> None:
+    """Let optimizers and clipping choose foreach and fused as they would for CUDA."""
+    from torch.optim import optimizer
+    from torch.utils import _foreach_utils
+
+    for where in (optimizer, _foreach_utils):
+        for name in ("_get_foreach_kernels_supported_devices", "_get_fused_kernels_supported_devices"):
+            if hasattr(where, name):
+                known = getattr(where, name)()
+                scope.enter_context(patch.object(where, name, lambda known=known: [*known, "meta"]))
