@@ -20,7 +20,7 @@ class Nomination:
 
 
 def nominate(job: QueuedJob, rooms: Sequence[Room]) -> Nomination | None:
-    """Return the best place for the job now: the fastest plan (within 5 %), then the tightest fit."""
+    """Return the best place for the job now: the fastest plan (within 5 %), the fewest neighbours, the tightest fit."""
     options = [Nomination(room=room, plan=plan) for room in rooms if (plan := _plan_on(job, room)) is not None]
     if not options:
         return None
@@ -28,6 +28,7 @@ def nominate(job: QueuedJob, rooms: Sequence[Room]) -> Nomination | None:
     return min(
         (option for option in options if option.plan.speed >= FLAT * best),
         key=lambda option: (
+            len(option.room.claims),
             option.room.available_bytes - option.plan.reserve_bytes,
             option.room.device.device_id,
         ),

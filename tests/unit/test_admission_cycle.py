@@ -97,6 +97,12 @@ def test_takes_the_tightest_device_that_allows_the_fastest_plan() -> None:
     assert decision.device_id == "virtual-1"
 
 
+def test_shares_a_device_only_when_none_is_idle() -> None:
+    devices = [device(0, 40, claims=(claim(7, 4),)), device(1, 40)]
+    decisions = decide([job(1, 3), job(2, 3), job(3, 3)], devices, now=0.0)
+    assert [one.device_id for one in decisions if isinstance(one, Admit)] == ["virtual-1", "virtual-0", "virtual-1"]
+
+
 def test_what_fits_nowhere_is_refused_saying_what_would_fit() -> None:
     refused = only([job(1, 50, 99)], [device(0, 24), device(1, 20)])
     assert isinstance(refused, Refuse)
