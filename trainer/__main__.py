@@ -8,10 +8,12 @@ import sys
 import traceback
 from pathlib import Path
 
+from trainer import launched
 from trainer.config import Config, read_config
 from trainer.errors import BadData, DiskFull, ExitCode, TrainerError
 from trainer.events import EventLog
 from trainer.heavy import kept_to_the_end
+from trainer.log import be_silent
 from trainer.loggers import require_installed
 from trainer.stopping import StopRequest
 from trainer.storage import is_full
@@ -48,8 +50,9 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         print(f"{run_dir}: {error.strerror}", file=sys.stderr)
         return ExitCode.BAD_CONFIGURATION
-    events = EventLog(run_dir / "events.jsonl")
+    events = EventLog(None)
     try:
+        events = _events_of(run_dir)
         config = read_config(config_path)
         events.attempt = config.attempt
         _run(config, run_dir, events, stop)
@@ -62,6 +65,14 @@ def main(arguments: list[str]) -> int:
             traceback.print_exc()
         return _failed(events, ExitCode.FAILED, "exit_code", f"{type(error).__name__}: {error}")
     return ExitCode.DONE
+
+
+def _events_of(run_dir: Path) -> EventLog:
+    """Open the run's events; of several processes the first alone tells what happens."""
+    if launched.rank() == 0:
+        return EventLog(run_dir / "events.jsonl")
+    be_silent()
+    return EventLog(None)
 
 
 def _run(config: Config, run_dir: Path, events: EventLog, stop: StopRequest) -> None:

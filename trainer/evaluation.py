@@ -9,6 +9,7 @@ from trainer.batches import Row, collate
 from trainer.config import Config
 from trainer.errors import OutOfDeviceMemory
 from trainer.events import EventLog
+from trainer.group import Alone, Group
 from trainer.log import say
 from trainer.memory.device import Device, out_of_memory_numbers
 from trainer.model import MiniMind
@@ -19,14 +20,23 @@ from trainer.transfer import on_device
 
 
 class Evaluation:
-    """`rows` of a file, the longest first, so that the peak comes first."""
+    """`rows` of a file, the longest first, so that the peak comes first; several processes share them."""
 
-    def __init__(self, config: Config, device: Device, events: EventLog, file: TokenFile, rows: Sequence[int]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        device: Device,
+        events: EventLog,
+        file: TokenFile,
+        rows: Sequence[int],
+        group: Group | None = None,
+    ) -> None:
         self._config = config
         self._device = device
         self._events = events
         self._file = file
-        self._rows = rows
+        self._group = group or Alone()
+        self._rows = rows[self._group.rank :: self._group.size]
         self._batch = config.micro_batch
 
     def run(
@@ -34,16 +44,15 @@ class Evaluation:
     ) -> float | None:
         """Give the mean loss over the targets; None when there are none, or when asked to stop."""
         rows, total, targets, place = self._rows, 0.0, 0, 0
-        while place < len(rows):
+        while place < len(rows) and not stop:
             tell(place)
-            if stop:
-                return None
             batch = [self._file[index] for index in rows[place : place + self._batch]]
             loss = self._loss(model, batch, step)
             if loss is None:
                 continue  # the same rows again, in a smaller batch
             total, targets, place = total + loss, targets + sum(r.targets for r in batch), place + len(batch)
-        return total / targets if targets else None
+        total, all_targets, stopped = self._group.sums(total, targets, place < len(rows))
+        return total / all_targets if all_targets and not stopped else None
 
     def _loss(self, model: MiniMind, rows: list[Row], step: int) -> float | None:
         try:

@@ -2,6 +2,15 @@
 
 import sys
 
+_silent = False
+
+
+def be_silent() -> None:
+    """Print nothing from now on: of several processes one is enough."""
+    global _silent
+    _silent = True
+
 
 def say(line: str) -> None:
-    print(line, file=sys.stdout, flush=True)
+    if not _silent:
+        print(line, file=sys.stdout, flush=True)

@@ -17,6 +17,7 @@ from trainer.data import OWN_CACHE, RunData, open_data
 from trainer.errors import Stopped
 from trainer.evaluation import Evaluation
 from trainer.events import EventLog
+from trainer.group import Alone, Group, any_of
 from trainer.loggers import Loggers, open_loggers
 from trainer.memory.device import Device, out_of_memory_numbers
 from trainer.pace import Spent
@@ -31,20 +32,37 @@ from trainer.storage import remove_leftovers
 from trainer.tokenizer import Tokenizer, open_tokenizer
 
 
-def train(config: Config, run_dir: Path, device: Device, events: EventLog, stop: StopRequest) -> None:
-    """Bring the run in `run_dir` to its end, from wherever it is; the caller holds `device.accounting()`."""
+def train(
+    config: Config, run_dir: Path, device: Device, events: EventLog, stop: StopRequest, group: Group | None = None
+) -> None:
+    """Bring the run in `run_dir` to its end, from wherever it is; the caller holds `device.accounting()`.
+
+    All processes of a group run this, with a step's rows shared out among them; the first alone has events, and writes.
+    """
     # 1. The rows, in an order that the seed alone decides.
-    remove_leftovers(run_dir)
-    used = used_seconds(run_dir / "events.jsonl")
-    tokenizer = open_tokenizer(config, run_dir)
-    data = open_data(config, run_dir, tokenizer, stop.check)
+    group = group or Alone()
+    with group.first_first():
+        if group.rank == 0:
+            remove_leftovers(run_dir)
+        used = used_seconds(run_dir / "events.jsonl")
+        tokenizer = open_tokenizer(config, run_dir)
+        data = open_data(config, run_dir, tokenizer, stop.check)
 
     # 2. The model, its optimizer, and where the run stands.
     run = prepare(config, run_dir, device, data.key, events)
     limit = TimeLimit.of(config, stop, used_seconds=used, parameters=run.parameters)
-    with open_loggers(config, run_dir) as loggers:
+    with open_loggers(config.report if group.rank == 0 else (), config, run_dir) as loggers:
         training = Training(
-            config, run_dir, device, events, run=run, data=data, tokenizer=tokenizer, limit=limit, loggers=loggers
+            config,
+            run_dir,
+            device,
+            events,
+            run=run,
+            data=data,
+            tokenizer=tokenizer,
+            limit=limit,
+            loggers=loggers,
+            group=group,
         )
         training.reports.started(data)
 
@@ -52,6 +70,9 @@ def train(config: Config, run_dir: Path, device: Device, events: EventLog, stop:
         training.run_steps(stop)
 
     # 4. The result: the last weights, or the best where they got no better.
+    if group.rank > 0:
+        group.wait()
+        return
     if not training.has_patience_left:
         take_best(run, run_dir, device, events)
     sample = training.write_sample()
@@ -59,6 +80,7 @@ def train(config: Config, run_dir: Path, device: Device, events: EventLog, stop:
         export.write_final(run_dir, config, run.model, tokenizer, sample)
     shutil.rmtree(run_dir / OWN_CACHE, ignore_errors=True)
     training.reports.finished(stopped_early=not training.has_patience_left)
+    group.wait()
 
 
 class Training:
@@ -76,6 +98,7 @@ class Training:
         tokenizer: Tokenizer,
         limit: TimeLimit,
         loggers: Loggers,
+        group: Group,
     ) -> None:
         self._config = config
         self._run_dir = run_dir
@@ -85,13 +108,22 @@ class Training:
         self._data = data
         self._tokenizer = tokenizer
         self._limit = limit
+        self._group = group
         self._total_steps = data.order.total_steps
         self._schedule = Schedule.of(config.train, self._total_steps, validates=bool(data.validation_rows))
-        self._step = ShrinkingStep(config, device, events, run.model, run.optimizer, run.scaler)
-        self._evaluation = Evaluation(config, device, events, data.validation_file, data.validation_rows)
+        self._step = ShrinkingStep(config, device, events, run.model, run.optimizer, run.scaler, group)
+        self._evaluation = Evaluation(config, device, events, data.validation_file, data.validation_rows, group)
         self._results = Results(device.torch_device, scaled=run.scaler is not None)
         self.reports = Reports(
-            config, device, events, run=run, step=self._step, schedule=self._schedule, limit=limit, loggers=loggers
+            config,
+            device,
+            events,
+            run=run,
+            step=self._step,
+            schedule=self._schedule,
+            limit=limit,
+            loggers=loggers,
+            processes=group.size,
         )
 
     @property
@@ -104,19 +136,20 @@ class Training:
         for number in range(first, self._total_steps + 1):
             if not self.has_patience_left:
                 return
-            if number == first and self._limit.over:
+            if number == first and any_of(self._group, self._limit.over):
                 raise self._limit.reached(state.step, self._total_steps, saved=False)
             self._take(number)
             self._report(number, milestone=number in (first, self._total_steps))
-            best = not self._is_ending(stop, number) and self._schedule.evaluates(number) and self._evaluate(stop)
             ending = self._is_ending(stop, number)
+            best = not ending and self._schedule.evaluates(number) and self._evaluate(stop)
+            ending = ending or (self._schedule.evaluates(number) and self._is_ending(stop, number))
             if self._schedule.saves(number) or best or ending or not self.has_patience_left:
                 self._save()
             if number in (first, self._total_steps):
                 self.reports.memory("first step" if number == first else "last step")
             if ending:
                 self._end(stop, number)
-            if self._schedule.samples(number):
+            if self._schedule.samples(number) and self._group.rank == 0:
                 with self._aside("sample"):
                     self.write_sample()
 
@@ -166,14 +199,17 @@ class Training:
     def _save(self) -> None:
         with self._aside("save") as spent:
             self._results.note(self._run.state)
-            save(self._run, self._run_dir, self._device, self._events)
+            if self._group.rank == 0:
+                save(self._run, self._run_dir, self._device, self._events)
+            self._group.wait()
         self._limit.saved(spent.longest_seconds)
 
     def _is_ending(self, stop: StopRequest, number: int) -> bool:
-        return number < self._total_steps and (bool(stop) or self._limit.near)
+        return number < self._total_steps and any_of(self._group, bool(stop) or self._limit.near)
 
     def _end(self, stop: StopRequest, number: int) -> None:
-        if stop and not self._limit.over:
+        stopped, over = self._group.sums(bool(stop), self._limit.over)
+        if stopped and not over:
             raise Stopped(f"stopped after step {number} of {self._total_steps}; it is saved")
         raise self._limit.reached(number, self._total_steps, saved=True)
 

@@ -40,6 +40,7 @@ class Reports:
         schedule: Schedule,
         limit: TimeLimit,
         loggers: Loggers,
+        processes: int,
     ) -> None:
         self._config = config
         self._device = device
@@ -50,7 +51,8 @@ class Reports:
         self._limit = limit
         self._loggers = loggers
         self._pace = Pace()
-        self._peak_flops = _peak_flops(device, config.train.dtype)
+        self._processes = processes
+        self._peak_flops = _peak_flops(device, config.train.dtype, processes)
 
     def started(self, data: RunData) -> None:
         resumed_from = self._run.resumed_from
@@ -64,6 +66,7 @@ class Reports:
             device=str(self._device.torch_device) if self._device.kind == "cuda" else self._device.kind,
             torch=str(torch.__version__),
             validation_rows=len(data.validation_rows),
+            processes=self._processes,
             init_from=self._config.init_from,
             resumed_from=str(resumed_from) if resumed_from else None,
             **self._place(),
@@ -168,8 +171,12 @@ def _what_became(counts: Counts, config: Config) -> str:
     return "".join(f"; {count:,} {what}" for what, count in found.items() if count)
 
 
-def _peak_flops(device: Device, dtype: str) -> float | None:
-    return peak_flops(torch.cuda.get_device_name(device.torch_device), dtype) if device.kind == "cuda" else None
+def _peak_flops(device: Device, dtype: str, processes: int) -> float | None:
+    """Give what all devices of the run could do together; they are taken to be of one kind."""
+    if device.kind != "cuda":
+        return None
+    peak = peak_flops(torch.cuda.get_device_name(device.torch_device), dtype)
+    return None if peak is None else peak * processes
 
 
 def _step_line(fields: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ import torch
 from trainer.config import Config
 from trainer.errors import BadConfiguration, OutOfDeviceMemory
 from trainer.events import EventLog
+from trainer.group import open_group
+from trainer.launched import local_rank
 from trainer.loop import train
 from trainer.memory.choice import open_device
 from trainer.memory.device import Device, out_of_memory_numbers
@@ -22,8 +24,8 @@ def run_session(config: Config, run_dir: Path, events: EventLog, stop: StopReque
     except torch.OutOfMemoryError as error:
         raise OutOfDeviceMemory(f"the device has no room for this process: {error}") from None
     try:
-        with device.accounting():
-            train(config, run_dir, device, events, stop)
+        with open_group() as group, device.accounting():
+            train(config, run_dir, device, events, stop, group)
         return
     except torch.OutOfMemoryError as error:
         message, numbers = str(error), out_of_memory_numbers(error, device)
@@ -42,4 +44,5 @@ def _open(config: Config) -> Device:
         wanted["kind"] = "cuda" if has_cuda else "cpu"
     elif config.device.kind == "cuda" and not has_cuda:
         raise BadConfiguration("device.kind: cuda, but torch finds no CUDA device\nhint: nvidia-smi")
+    wanted["number"] += local_rank()
     return open_device(wanted)

@@ -17,7 +17,7 @@ from trainer.loss import cross_entropy_sum
 from trainer.model import MiniMind
 from trainer.scaling import LossScaler
 
-Phase = Literal["forward", "backward", "clip", "optimizer", "idle"]
+Phase = Literal["forward", "backward", "exchange", "clip", "optimizer", "idle"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +51,13 @@ def train_step(
     chunked_loss: bool,
     scaler: LossScaler | None = None,
     enter: Callable[[Phase], None] = lambda phase: None,
+    exchange: Callable[[Tensor | None], Tensor] | None = None,
 ) -> StepResult:
     """Run one optimizer step over the micro-batches of one effective batch; gradients are gone afterwards.
 
     `micro_batches` may be lazy, so that only one is on the device at a time. `target_tokens` counts all of
-    them. `enter` is told each phase as it begins: out of memory in forward or backward leaves weights and
+    them, and those of other processes: `exchange` adds up loss and gradients over all, of which one may have no
+    rows. `enter` is told each phase as it begins: out of memory in forward or backward leaves weights and
     optimizer as they were, so that the caller can drop the gradients and run the step again.
     """
     total: Tensor | None = None
@@ -69,6 +71,9 @@ def train_step(
         enter("backward")
         (loss if scaler is None else loss * scaler.scale.squeeze()).backward()
         del loss
+    if exchange is not None:
+        enter("exchange")
+        total = exchange(total)
     if total is None:
         raise ValueError("an effective batch without rows")
     enter("clip")

@@ -50,10 +50,10 @@ class Loggers:
 
 
 @contextmanager
-def open_loggers(config: Config, run_dir: Path) -> Iterator[Loggers]:
-    """Start what CONFIG names; BadConfiguration for what is not installed, or will not start."""
-    require_installed(config.report)
-    loggers = Loggers({name: _open(name, config, run_dir) for name in config.report})
+def open_loggers(names: Sequence[str], config: Config, run_dir: Path) -> Iterator[Loggers]:
+    """Start those named; BadConfiguration for what is not installed, or will not start."""
+    require_installed(names)
+    loggers = Loggers({name: _open(name, config, run_dir) for name in names})
     try:
         yield loggers
     finally:

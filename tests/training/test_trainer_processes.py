@@ -1,0 +1,152 @@
+"""One run by several processes (gloo, on the CPU): the curve of one alone, one writer, any number at the next start."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from tests.training.conftest import PATIENCE_SECONDS, REPOSITORY, Outcome
+from trainer.__main__ import main
+from trainer.batches import Row
+from trainer.errors import ExitCode
+from trainer.group import Alone, share
+
+# 32 rows to train on, twice, by nine: the last step has a single row, so that one process has none.
+UNEVEN = {"batch_size": 9, "max_steps": None, "epochs": 2}
+VALIDATED = {"validation": 0.2}
+
+
+class Processes(Outcome):
+    """As torchrun starts them: each with its number, and a port at which they meet."""
+
+    def __init__(self, run_dir: Path, config: dict[str, Any], *, size: int = 2) -> None:
+        super().__init__(run_dir)
+        path = run_dir.with_suffix(".json")
+        path.write_text(json.dumps(config))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shared = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "WORLD_SIZE": str(size)}
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "trainer", str(path), str(run_dir)],
+                env=shared
+                | {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(size)
+        ]
+
+    def wait(self) -> list[tuple[int, str]]:
+        output = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in self.processes]
+        return [(process.returncode, said) for process, said in zip(self.processes, output, strict=True)]
+
+
+def set_back(run: Outcome, steps: int) -> None:
+    """Take the result away, and the newest checkpoint."""
+    shutil.rmtree(run.run_dir / "final")
+    shutil.rmtree(run.run_dir / f"checkpoints/step-{steps}")
+
+
+def test_the_curve_is_that_of_one_and_the_number_may_change_between(workshop) -> None:
+    config = workshop.config(train=UNEVEN, data=VALIDATED)
+    alone = workshop.train("alone", config)
+    steps = max(alone.losses())
+    assert steps == 8
+
+    two = Processes(workshop.root / "two", config)
+    (first, said), (second, silence) = two.wait()
+    assert (first, second, silence) == (ExitCode.DONE, ExitCode.DONE, ""), said + silence
+    assert two.losses() == pytest.approx(alone.losses(), rel=1e-6)
+    assert [event["step"] for event in two.events("step")] == [event["step"] for event in alone.events("step")]
+    assert [event["step"] for event in two.events("checkpoint")] == [3, 6, 8]
+    ours, theirs = (run.events("evaluation")[-1]["loss"] for run in (two, alone))
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    (started,) = two.events("started")
+    assert (started["processes"], started["micro_batch"], started["accumulation_steps"]) == (2, 5, 1)
+    weights = [load_file(run.run_dir / "final/model.safetensors") for run in (two, alone)]
+    assert all(np.allclose(weights[0][name], weights[1][name], rtol=0, atol=1e-5) for name in weights[1])
+
+    set_back(two, steps)
+    assert workshop.train("two", config).losses() == pytest.approx(alone.losses(), rel=1e-6)
+    set_back(alone, steps)
+    path = workshop.root / "alone.json"
+    path.write_text(json.dumps(config))
+    before = alone.losses()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    done = subprocess.run(
+        [*torchrun, "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "trainer", path, alone.run_dir],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    assert alone.events("started")[-1]["step"] == 6
+    assert alone.losses() == pytest.approx(before, rel=1e-6)
+
+
+def test_one_that_is_told_to_stop_stops_all_after_a_save(workshop) -> None:
+    train = {"max_steps": 100_000, "save_interval": 100_000}
+    run = Processes(workshop.root / "run", workshop.config(train=train))
+    waited = 0
+    while len(run.events("step")) < 3 and waited < 600:
+        waited += 1
+        run.processes[1].poll()
+        try:
+            run.processes[0].wait(timeout=0.1)
+        except subprocess.TimeoutExpired:
+            continue
+        pytest.fail(str(run.wait()))
+    run.processes[1].send_signal(signal.SIGTERM)
+    codes = [code for code, _ in run.wait()]
+    assert codes == [ExitCode.STOPPED, ExitCode.STOPPED]
+    (checkpoint,) = run.events("checkpoint")
+    assert checkpoint["step"] == run.events("step")[-1]["step"]
+    assert [event["reason"] for event in run.events("failed")] == ["stopped"]
+
+
+def test_a_rank_that_is_no_number_is_refused(workshop, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("trainer.__main__.StopRequest.listen", lambda self: None)
+    monkeypatch.setenv("RANK", "one")
+    assert main(["config.json", str(workshop.root / "run")]) == ExitCode.BAD_CONFIGURATION
+    assert "RANK in the environment is 'one'" in capsys.readouterr().err
+
+
+@given(lengths=st.lists(st.integers(2, 50), max_size=40), size=st.integers(1, 7))
+def test_the_shares_are_all_the_rows_and_alike(lengths: list[int], size: int) -> None:
+    rows = [Row(tokens=np.arange(length), is_target=np.arange(length) > 0) for length in lengths]
+
+    class One(Alone):
+        def __init__(self, rank: int) -> None:
+            self.rank, self.size = rank, size
+
+    shares = [share(rows, One(rank)) for rank in range(size)]
+    assert sorted(len(row.tokens) for one in shares for row in one) == sorted(lengths)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    work = [sum(len(row.tokens) for row in one) for one in shares]
+    assert max(work) - min(work) <= max(lengths, default=0)
+
+
+def test_one_alone_loads_nothing_for_several() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, trainer.session; print('trainer.ranks' in sys.modules)"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "False\n", done.stderr
