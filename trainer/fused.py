@@ -43,16 +43,16 @@ class _RMSNorm(torch.autograd.Function):
         return (wide * scale).mul_(weight).to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         x, weight, scale = ctx.saved_tensors
         normed = x.float() * scale
         wide = gradient.float()
         product = wide * normed
-        weight_gradient = product.flatten(0, -2).sum(0)
+        weight_gradient = product.flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
         share = (product @ weight.float()).unsqueeze(-1).div_(-x.shape[-1])
         del product
         x_gradient = (wide * weight).addcmul_(normed, share).mul_(scale)
-        return x_gradient.to(x.dtype), weight_gradient.to(weight.dtype), None, None
+        return x_gradient.to(x.dtype), weight_gradient, None, None
 
 
 class _Rotate(torch.autograd.Function):
@@ -83,14 +83,14 @@ class _SwiGLU(torch.autograd.Function):
 class _CastLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)  # a frozen weight asks for no input
         return F.linear(x, weight.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         wants_x, wants_weight = ctx.needs_input_grad
-        x_gradient = gradient @ weight.to(x.dtype) if wants_x else None
+        x_gradient = gradient @ weight.to(gradient.dtype) if wants_x else None
         if not wants_weight:
             return x_gradient, None
         weight_gradient = gradient.flatten(0, -2).T @ x.flatten(0, -2)
