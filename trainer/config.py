@@ -140,7 +140,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sample: SampleConfig = msgspec.field(default_factory=SampleConfig)
     on_out_of_memory: Literal["halve", "exit"] = "halve"
     time_limit_seconds: Positive | None = None  # of the whole run, over its attempts
-    report: list[Literal["tensorboard", "wandb", "swanlab"]] = []  # where else the numbers of a run go
+    report: tuple[Literal["tensorboard", "wandb", "swanlab"], ...] = ()  # where else the numbers of a run go
     attempt: Count = 1
 
     @property

@@ -43,7 +43,7 @@ Validation = Annotated[
 BrokenRows = Annotated[Literal["refuse", "skip"], Meta(title="refuse or skip")]
 LOGGERS = ("tensorboard", "wandb", "swanlab")
 Reports = Annotated[
-    list[Literal["tensorboard", "wandb", "swanlab"]],
+    tuple[Literal["tensorboard", "wandb", "swanlab"], ...],
     Meta(title="a list of tensorboard, wandb and swanlab, or one of them"),
 ]
 PresetName = Annotated[

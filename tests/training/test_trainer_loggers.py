@@ -87,4 +87,10 @@ def test_one_that_fails_is_left_alone_and_the_others_go_on(capsys) -> None:
     loggers.close()
     assert (bad.told, good.told, good.closed) == ([1], [1, 2, 3], True)
     assert capsys.readouterr().out == "bad fails and gets no more numbers: ConnectionError: gone\n"
-    assert jobfile.parse("kind: sft\ndata: {path: x}\nreport: wandb\n", file="x")[0].report == ["wandb"]
+
+
+def test_a_job_that_names_loggers_is_still_a_value() -> None:
+    """Jobs are kept by their specification: it has to have a hash."""
+    job, _ = jobfile.parse("kind: sft\ndata: {path: x}\nreport: wandb\n", file="x")
+    assert job.report == ("wandb",)
+    assert hash(job) == hash(jobfile.parse("kind: sft\ndata: {path: x}\nreport: [wandb]\n", file="x")[0])
