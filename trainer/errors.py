@@ -52,6 +52,12 @@ class DiskFull(TrainerError):
     reason = "disk_full"
 
 
+class LostProcess(TrainerError):
+    """One of the processes that train a run together is no longer there."""
+
+    reason = "lost_process"
+
+
 class Stopped(TrainerError):
     """SIGTERM arrived; everything is saved."""
 

@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trainer.errors import LostProcess
+
 BUCKET_BYTES = 25 * 1024**2  # gradients are sent in pieces of about this size: few calls, little extra memory
 
 
@@ -20,13 +22,13 @@ class Ranks:
     def add_up(self, tensors: Iterable[Tensor]) -> None:
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            dist.all_reduce(flat)
+            _all_reduce(flat)
             for tensor, summed in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
                 tensor.copy_(summed.view_as(tensor))
 
     def sums(self, *numbers: float) -> list[float]:
         told = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(told)
+        _all_reduce(told)
         return [float(number) for number in told]
 
     def wait(self) -> None:
@@ -42,6 +44,16 @@ class Ranks:
 
     def close(self) -> None:
         dist.destroy_process_group()
+
+
+def _all_reduce(tensor: Tensor) -> None:
+    try:
+        dist.all_reduce(tensor)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise LostProcess(f"another process of this run has gone; its own output says why ({reason})") from None
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ UNEVEN = {"batch_size": 9, "max_steps": None, "epochs": 2}
 VALIDATED = {"validation": 0.2}
 
 
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": "lo"}
+
+
 class Processes(Outcome):
     """As torchrun starts them: each with its number, and a port at which they meet."""
 
@@ -37,7 +42,7 @@ class Processes(Outcome):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        shared = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "WORLD_SIZE": str(size)}
+        shared = ENVIRONMENT | {"WORLD_SIZE": str(size)}
         self.processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "trainer", str(path), str(run_dir)],
@@ -49,6 +54,13 @@ class Processes(Outcome):
             )
             for rank in range(size)
         ]
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "waited in vain"
+            assert all(process.poll() is None for process in self.processes), self.wait()
+            time.sleep(0.01)
 
     def wait(self) -> list[tuple[int, str]]:
         output = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in self.processes]
@@ -89,7 +101,7 @@ def test_the_curve_is_that_of_one_and_the_number_may_change_between(workshop) ->
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
     done = subprocess.run(
         [*torchrun, "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "trainer", path, alone.run_dir],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=110,
@@ -102,21 +114,22 @@ def test_the_curve_is_that_of_one_and_the_number_may_change_between(workshop) ->
 def test_one_that_is_told_to_stop_stops_all_after_a_save(workshop) -> None:
     train = {"max_steps": 100_000, "save_interval": 100_000}
     run = Processes(workshop.root / "run", workshop.config(train=train))
-    waited = 0
-    while len(run.events("step")) < 3 and waited < 600:
-        waited += 1
-        run.processes[1].poll()
-        try:
-            run.processes[0].wait(timeout=0.1)
-        except subprocess.TimeoutExpired:
-            continue
-        pytest.fail(str(run.wait()))
+    run.until(lambda: len(run.events("step")) >= 3)
     run.processes[1].send_signal(signal.SIGTERM)
     codes = [code for code, _ in run.wait()]
     assert codes == [ExitCode.STOPPED, ExitCode.STOPPED]
     (checkpoint,) = run.events("checkpoint")
     assert checkpoint["step"] == run.events("step")[-1]["step"]
     assert [event["reason"] for event in run.events("failed")] == ["stopped"]
+
+
+def test_one_that_is_killed_ends_the_others_with_a_word(workshop) -> None:
+    run = Processes(workshop.root / "run", workshop.config(train={"max_steps": 100_000, "save_interval": 100_000}))
+    run.until(lambda: len(run.events("step")) >= 1)
+    run.processes[1].kill()
+    (code, said), _ = run.wait()
+    assert (code, "Traceback" in said) == (ExitCode.FAILED, False), said
+    assert "another process of this run has gone" in run.events("failed")[0]["message"]
 
 
 def test_a_rank_that_is_no_number_is_refused(workshop, monkeypatch, capsys) -> None:
@@ -141,12 +154,6 @@ def test_the_shares_are_all_the_rows_and_alike(lengths: list[int], size: int) ->
     assert max(work) - min(work) <= max(lengths, default=0)
 
 
-def test_one_alone_loads_nothing_for_several() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys, trainer.session; print('trainer.ranks' in sys.modules)"],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout == "False\n", done.stderr
+def test_one_alone_loads_nothing_for_several(workshop) -> None:
+    workshop.train("alone", workshop.config(train={"max_steps": 1}))
+    assert "trainer.ranks" not in sys.modules
