@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 # Whole services on real trainers, killed in turn: too long for `make test`.
 SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptance/test_rivals_failures.py
 
-.PHONY: help setup demo test test-service test-gpu check format ci bench bench-cli bench-trace bench-start bench-idle bench-footprint pins clean
+.PHONY: help setup demo test test-service test-gpu check format ci bench bench-cli bench-trace bench-start bench-idle bench-footprint bench-virtual pins clean
 BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
 
 help: ## list the targets
@@ -48,7 +48,7 @@ format: setup ## format and fix what can be fixed
 ci: check test ## all that CI runs
 
 bench: ## every benchmark
-	@short=0; for one in bench-cli bench-trace bench-start bench-idle bench-footprint; do $(MAKE) --no-print-directory $$one || short=1; \
+	@short=0; for one in bench-cli bench-trace bench-start bench-idle bench-footprint bench-virtual; do $(MAKE) --no-print-directory $$one || short=1; \
 	    done; exit $$short
 
 bench-cli: setup ## latency of submit and status against a bare interpreter
@@ -65,6 +65,9 @@ bench-idle: setup ## memory and CPU time of a service without work
 
 bench-footprint: setup ## the footprint against peaks measured on GPUs and published, and against two baselines
 	$(BENCH).footprint
+
+bench-virtual: setup ## the footprint against 200 runs of the trainer, and 100 limits, on virtual devices
+	$(BENCH).virtual
 
 pins: setup ## write constraints.txt anew from what is installed
 	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | sort -f; } > constraints.new

@@ -7,6 +7,7 @@ and torch's own MemTracker. Prints a line a row, a table a counter, and a line a
 
 import contextlib
 import csv
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -67,7 +68,7 @@ def main() -> int:
 def _traced(row: Row) -> tuple[Row, Outcome, Log, float]:
     """Work a row out, and print its line."""
     log = trace(row.loop, capability=row.capability)
-    outcome, tracked = replay(log), _mem_tracker(row)
+    outcome, tracked = replay(log), math.nan if row.must_not_fit else _mem_tracker(row)
     told = "" if row.must_not_fit is None else f"  out of memory on {row.must_not_fit}"
     print(
         f"{row.id:<26}{row.counter:<11}{row.measured_mib:>10.1f}{_predicted(row, outcome):>11.1f}"

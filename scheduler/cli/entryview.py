@@ -23,6 +23,7 @@ def _counters(told: Row) -> str:
         ("allocated", "tensors, at the peak"),
         ("reserved", "by torch's allocator"),
         ("process", "with the context: what nvidia-smi shows"),
+        ("expandable", "the same with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"),
         ("least", "under a cap: cached segments given back"),
     ]
     lines = [f"  {name:<11}  {format_bytes(told[f'{name}_bytes']):>9}  {what}" for name, what in rows]
@@ -48,9 +49,9 @@ def _sentence(told: Row) -> str:
     return "\n".join(wrap(words, 0))
 
 
-def write_plot(path: Path, told: Row) -> None:
+def write_plot(path: Path, told: Row, name: str) -> None:
     """Draw the step into a file: HTML if its name ends so, else SVG."""
-    title = f"{Path(told['entry']).name}: {told['parameters']:,} parameters"
+    title = f"{Path(name).name}: {told['parameters']:,} parameters"
     picture = svg(told["course"], title, told["gpu"]["total_bytes"])
     if path.suffix in (".html", ".htm"):
         picture = f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title>\n{picture}"

@@ -18,6 +18,7 @@ from scheduler.cli import context
 @click.option("--parameters", metavar="N", help="The states of a model of so many parameters, like 671B.")
 @click.option("--precision", metavar="NAME", help="With --parameters: one of the table's first column.")
 @click.option("--devices", metavar="N", type=click.IntRange(min=1), default=1, help="With --parameters: shared by N.")
+@click.option("--explain", is_flag=True, help="Say what the figures rest on, and draw memory over a step.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draw memory over a step; or .html.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -29,6 +30,7 @@ def command(
     parameters: str | None,
     precision: str | None,
     devices: int,
+    explain: bool,
     plot: Path | None,
     as_json: bool,
 ) -> None:
@@ -45,22 +47,32 @@ def command(
         told, text = _entry(entry, settings, gpu, plot)
     else:
         assert file is not None
-        told, text = _job(file, overrides, gpu, plot)
+        told, text = _job(file, overrides, gpu, explain=explain, plot=plot)
     click.echo(json.dumps(told) if as_json else text)
 
 
-def _job(file: Path, overrides: tuple[str, ...], gpu: str | None, plot: Path | None) -> tuple[dict[str, Any], str]:
-    from scheduler.cli.estimateview import text
+def _job(
+    file: Path, overrides: tuple[str, ...], gpu: str | None, *, explain: bool, plot: Path | None
+) -> tuple[dict[str, Any], str]:
+    from scheduler.cli.estimateview import explained, text
     from scheduler.cli.intake import inherited
-    from scheduler.controller.estimate import estimate
+    from scheduler.controller.estimate import course, estimate
     from scheduler.jobs.jobfile import read
     from scheduler.store.opening import open_if_any
 
     settings, asked = context.settings(), read(file, overrides, with_files=False)
     with open_if_any(settings) as database:
         spec = inherited(asked, database)
-    told = estimate(spec, gpu, settings).as_json()
-    return told, text(told)
+    found = estimate(spec, gpu, settings)
+    told = found.as_json()
+    if not explain and plot is None:
+        return told, text(told)
+    told["course"] = course(spec, found)
+    if plot is not None:
+        from scheduler.cli.entryview import write_plot
+
+        write_plot(plot, told, file.name)
+    return told, explained(told) if explain else text(told)
 
 
 def _entry(entry: str, settings: tuple[str, ...], gpu: str | None, plot: Path | None) -> tuple[dict[str, Any], str]:
@@ -69,7 +81,7 @@ def _entry(entry: str, settings: tuple[str, ...], gpu: str | None, plot: Path | 
 
     told = estimate_entry(parse_entry(entry, settings), gpu, context.settings())
     if plot is not None:
-        write_plot(plot, told)
+        write_plot(plot, told, entry)
     return told, text(told)
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scheduler.cli.terminal import Column, Line, table, wrap
+from scheduler.cli.course import drawn
+from scheduler.cli.terminal import Column, Line, table, width, wrap
 from scheduler.units import format_bytes
 
 Row = Mapping[str, Any]
@@ -34,6 +35,19 @@ def text(told: Row) -> str:
         what = "with other means of saving memory" if told["plan"] else "that don't fit either"
         sections[-1] += f"\n({hidden} more {what}: --json)"
     return "\n\n".join([*sections, _sentence(told)])
+
+
+def explained(told: Row) -> str:
+    """The same with what it rests on, and the course of a step."""
+    why, gpu = told["explain"], told["gpu"]
+    capability = f"compute capability {why['capability']}" if why["capability"] else "no compute capability given"
+    lines = [
+        f"Traced with torch {why['torch']} for a {gpu['kind']} device, {capability}.",
+        f"Outside the allocator: {format_bytes(why['context_bytes'])} of context and kernels.",
+        f"The margin of a reservation: {format_bytes(why['margin_bytes'])} on top of the process figure.",
+    ]
+    picture = drawn(told["course"], width=width())
+    return "\n\n".join([text(told), "One step of what is shown:\n\n" + picture, "\n".join(lines)])
 
 
 def _worth_showing(told: Row) -> list[Row]:
@@ -88,4 +102,11 @@ def _sentence(told: Row) -> str:
     reserved = told["reserve_bytes"]
     spare = f"with {format_bytes(gpu['total_bytes'] - reserved)} to spare: it would reserve {format_bytes(reserved)}"
     plan_lines = wrap(f"Plan: {split} (effective batch {told['effective_batch']}){means}.", 0)
-    return "\n".join([*plan_lines, *wrap(f"Fits {place} {spare}.", 0)])
+    return "\n".join([*plan_lines, *wrap(f"Fits {place} {spare}. {_knee(told['knee'])}", 0)])
+
+
+def _knee(knee: Mapping[str, int]) -> str:
+    chosen, largest = knee["micro_batch"], knee["largest"]
+    if chosen == largest:
+        return "No larger micro-batch of its list would fit."
+    return f"The largest micro-batch that fits is {largest}; {chosen} is as fast."

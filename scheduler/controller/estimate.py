@@ -15,8 +15,9 @@ from scheduler.config import Settings
 from scheduler.controller.footprints import Request, requests_for, stored
 from scheduler.controller.place import Place, place_of
 from scheduler.errors import MmqError
+from scheduler.footprint.context import context_bytes
 from scheduler.footprint.curve import Candidate, Footprint
-from scheduler.footprint.request import Target
+from scheduler.footprint.request import Target, trace_request
 from scheduler.footprint.tracer import trace
 from scheduler.jobs.spec import JobSpec
 from scheduler.store import footprints
@@ -61,6 +62,25 @@ class Estimate:
             "max_memory_bytes": self.wish.max_memory_bytes,
             "parameters": self.footprint.parameters,
             "fits": self.plan is not None,
+            "knee": self._knee(),
+            "explain": self._explain(),
+        }
+
+    def _knee(self) -> dict[str, int] | None:
+        """Tell the chosen micro-batch, and the largest that fits with the same means."""
+        if self.plan is None:
+            return None
+        fitting = [c.micro_batch for c in self.footprint.candidates if c.modes == self.plan.modes and self.fits(c)]
+        return {"micro_batch": self.plan.micro_batch, "largest": max([self.plan.micro_batch, *fitting])}
+
+    def _explain(self) -> dict[str, Any]:
+        """Tell what the figures rest on beside the trace."""
+        target = self.place.target
+        return {
+            "torch": self.footprint.torch,
+            "capability": target.capability,
+            "context_bytes": context_bytes(target.kind, target.capability),
+            "margin_bytes": self.need_bytes(self.shown) - self.shown.process_bytes,
         }
 
     def _row(self, candidate: Candidate) -> dict[str, Any]:
@@ -90,6 +110,17 @@ def estimate(spec: JobSpec, gpu: str | None, settings: Settings) -> Estimate:
         usable_bytes=place.total_bytes,
     )
     return Estimate(place=place, wish=wish, footprint=footprint, plan=plan)
+
+
+def course(spec: JobSpec, told: Estimate) -> list[dict[str, Any]]:
+    """Trace the candidate that the estimate shows once more, for the course of its memory over a step; MmqError."""
+    shown = told.shown
+    body = trace_request(spec, told.place.target, modes=[shown.modes], micro_batches=[shown.micro_batch])
+    answer = trace("", body | {"course": True})
+    if answer.body is None:
+        raise MmqError(answer.error or "the tracer gave no answer", hint="mmq doctor")
+    found: list[dict[str, Any]] = msgspec.json.decode(answer.body)["candidates"][0]["course"]
+    return found
 
 
 def _footprint(spec: JobSpec, wish: Wish, target: Target, settings: Settings) -> Footprint:

@@ -20,8 +20,11 @@ from scheduler.units import format_bytes, parse_bytes
 _MIB = 1024**2
 _RESERVE_MIB = 500
 _SIZE = re.compile(r"\s*\d+(\.\d+)?\s*[kmgt]i?b?\s*", re.IGNORECASE)
-_MEMORY = re.compile(r"(?<![\d.])(\d+)\s*g(?:i?b)?(?![a-z0-9])")
-_NOISE = re.compile(r"nvidia|geforce|tesla|quadro|rtx|pcie|sxm\d?|hbm\d?e?|generation|[^a-z0-9]")
+_MEMORY = re.compile(r"(?<![\w.])(\d+)\s*g(?:i?b)?(?![a-z0-9])")
+_NOISE = re.compile(
+    r"nvidia|geforce|tesla|quadro|rtx|pcie|blackwell|(?:server|workstation) edition|nvl|sxm\d?|hbm\d?e?|generation"
+    r"|[^a-z0-9]"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,25 +70,44 @@ CATALOGUE = (
     _gpu("RTX 4080 SUPER", 16, "8.9", smi=16376),
     _gpu("RTX 4090", 24, "8.9", torch=24176),
     _gpu("RTX 4090 D", 24, "8.9", torch=24111),
+    _gpu("RTX 5060", 8, "12.0", smi=8151),
+    _gpu("RTX 5060 Ti", 8, "12.0", smi=8151),
     _gpu("RTX 5060 Ti", 16, "12.0", torch=15841),
     _gpu("RTX 5070", 12, "12.0", smi=12227),
     _gpu("RTX 5070 Ti", 16, "12.0", smi=16303),
     _gpu("RTX 5080", 16, "12.0", torch=15840),
     _gpu("RTX 5090", 32, "12.0", torch=32117),
+    _gpu("RTX 5090 D", 32, "12.0", smi=32607),
+    _gpu("RTX PRO 6000", 96, "12.0", smi=97887),
+    _gpu("RTX A4000", 16, "8.6", smi=16376),
+    _gpu("RTX A4500", 20, "8.6", smi=20470),
+    _gpu("RTX A5000", 24, "8.6", smi=24564),
     _gpu("RTX A6000", 48, "8.6", torch=48676),
+    _gpu("RTX 4000 Ada", 20, "8.9", smi=20475),
+    _gpu("RTX 5000 Ada", 32, "8.9", smi=32760),
     _gpu("RTX 6000 Ada", 48, "8.9", torch=45496),
     _gpu("T4", 16, "7.5", torch=14930),
     _gpu("V100", 16, "7.0", torch=16130),
     _gpu("V100", 32, "7.0", torch=32494),
     _gpu("A10", 24, "8.6", smi=23028),
+    _gpu("A10G", 24, "8.6", smi=23028),
+    _gpu("A30", 24, "8.0", smi=24576),
+    _gpu("A40", 48, "8.6", smi=46068),
     _gpu("L4", 24, "8.9", smi=23034),
     _gpu("L20", 48, "8.9", smi=46068),
+    _gpu("L40", 48, "8.9", smi=46068),
     _gpu("L40S", 48, "8.9", torch=45589),
     _gpu("A100", 40, "8.0", torch=40339),
     _gpu("A100", 80, "8.0", torch=81039),
+    _gpu("A800", 80, "8.0", smi=81920),
     _gpu("H100", 80, "9.0", torch=81082),
+    _gpu("H100", 94, "9.0", smi=95830),
+    _gpu("H800", 80, "9.0", smi=81559),
+    _gpu("H20", 96, "9.0", smi=97871),
+    _gpu("GH200", 96, "9.0", smi=97871),
     _gpu("H200", 141, "9.0", torch=143156),
     _gpu("B200", 180, "10.0", torch=182630),
+    _gpu("B300", 288, "10.3", smi=275040),
 )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.cli.estimateview import text
+from scheduler.cli.estimateview import explained, text
 
 GIB = 1 << 30
 
@@ -41,6 +41,8 @@ def answer(**changes: Any) -> dict[str, Any]:
         "max_memory_bytes": None,
         "parameters": 63_912_192,
         "fits": True,
+        "knee": {"micro_batch": 8, "largest": 16},
+        "explain": {"torch": "2.13.0", "capability": "8.9", "context_bytes": 499 << 20, "margin_bytes": GIB},
     }
     return told | changes
 
@@ -53,6 +55,9 @@ def test_a_plan_is_told_with_what_is_left() -> None:
     told = " ".join(shown.split())
     assert "Plan: micro-batch 8 x 2 accumulation steps (effective batch 16), with chunked loss." in told
     assert "Fits RTX 4090 (24.0 GiB) with 3.0 GiB to spare: it would reserve 21.0 GiB." in told
+    assert "The largest micro-batch that fits is 16; 8 is as fast." in told
+    largest = text(answer(knee={"micro_batch": 8, "largest": 8}))
+    assert "No larger micro-batch of its list would fit." in " ".join(largest.split())
     rows = {line.split()[0]: line for line in shown.splitlines() if line.strip()[:1].isdigit()}
     assert "chosen" in rows["8"]
     assert " no " in rows["16"]
@@ -73,3 +78,13 @@ def test_the_means_are_told_in_full_in_80_columns(monkeypatch: pytest.MonkeyPatc
     assert "checkpointing, offload, chunked loss\n" in shown
     assert "checkpointing, chunked loss\n" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_explained_it_says_what_it_rests_on_and_draws_a_step() -> None:
+    point = {"phase": "micro-batch", "allocated_bytes": 2 * GIB, "reserved_bytes": 3 * GIB, "parts": {}}
+    shown = explained(answer(course=[point, point | {"phase": "update", "allocated_bytes": GIB}]))
+    assert "Traced with torch 2.13.0 for a cuda device, compute capability 8.9." in shown
+    assert "499 MiB of context and kernels" in shown
+    assert "1.0 GiB on top of the process figure" in shown
+    assert "|micro-batch" in shown
+    assert "|update" in shown

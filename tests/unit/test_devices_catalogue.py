@@ -24,6 +24,11 @@ GIB = 1024**3
         ("Tesla V100-SXM2-32GB", "V100 32GB"),
         ("Tesla T4", "T4 16GB"),
         ("L40S", "L40S 48GB"),
+        ("RTX 5060 Ti", "RTX 5060 Ti 8GB"),
+        ("NVIDIA H100 NVL 94GB", "H100 94GB"),
+        ("NVIDIA A10G", "A10G 24GB"),
+        ("NVIDIA B300 SXM6 288GB", "B300 288GB"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX PRO 6000 96GB"),
         ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada 48GB"),
     ],
 )

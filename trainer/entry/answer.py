@@ -11,6 +11,7 @@ import torch._dynamo  # before anything of torch is replaced: its import looks a
 from trainer.entry.load import built, load
 from trainer.entry.replay import course, replay, smallest_cap
 from trainer.entry.trace import trace
+from trainer.memory.expandable import ExpandableAllocator
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         "reserved_bytes": outcome.reserved_bytes,
         "process_bytes": outcome.reserved_bytes + context_bytes,
         "least_bytes": smallest_cap(log, outcome) + context_bytes,
+        "expandable_bytes": replay(log, ExpandableAllocator()).reserved_bytes + context_bytes,
         "parts": {**outcome.parts, "context": context_bytes, "cached": cached},
         "course": course(log),
     }

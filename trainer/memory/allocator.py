@@ -32,7 +32,7 @@ class Block:
         self.next: Block | None = None
 
 
-class _Pool:
+class Pool:
     """Free blocks, smallest first, then lowest."""
 
     def __init__(self) -> None:
@@ -63,8 +63,8 @@ class CachingAllocator:
 
     def __init__(self, capacity: Capacity | None = None) -> None:
         self._capacity = Unlimited() if capacity is None else capacity
-        self._small = _Pool()
-        self._large = _Pool()
+        self._small = Pool()
+        self._large = Pool()
         self._next_address = 0
         self.allocated_bytes = 0
         self.reserved_bytes = 0
@@ -75,7 +75,7 @@ class CachingAllocator:
         """Take a block as CUDA would; OutOfMemory, after cached segments were given back in vain, takes none."""
         rounded = max(BLOCK_BYTES, -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES)
         pool = self._small if rounded <= SMALL_BYTES else self._large
-        block = pool.take_best(rounded) or self._new_segment(rounded)
+        block = self._best(pool, rounded) or self._new_segment(rounded, pool is self._small)
         if block is None:
             raise OutOfMemory(
                 requested_bytes=size_bytes,
@@ -84,7 +84,7 @@ class CachingAllocator:
                 limit_bytes=self._capacity.limit_bytes,
             )
         rest = block.size_bytes - rounded
-        if rest >= BLOCK_BYTES if block.small else rest > SMALL_BYTES:
+        if self._splits(block, rest):
             pool.add(self._split(block, rounded))
         block.taken = True
         self.allocated_bytes += block.size_bytes
@@ -108,20 +108,25 @@ class CachingAllocator:
                     self.reserved_bytes -= block.size_bytes
                     self._capacity.give_back(block.size_bytes)
 
-    def _new_segment(self, rounded: int) -> Block | None:
+    def _best(self, pool: Pool, rounded: int) -> Block | None:
+        return pool.take_best(rounded)
+
+    def _splits(self, block: Block, rest: int) -> bool:
+        return rest >= BLOCK_BYTES if block.small else rest > SMALL_BYTES
+
+    def _new_segment(self, rounded: int, small: bool) -> Block | None:
         size_bytes = _segment_bytes(rounded)
         if not self._capacity.take(size_bytes):
             self.empty_cache()
             if not self._capacity.take(size_bytes):
                 return None
-        block = Block(self._next_address, size_bytes, rounded <= SMALL_BYTES)
+        block = Block(self._next_address, size_bytes, small)
         self._next_address += size_bytes
         self.reserved_bytes += size_bytes
         self.reserved_peak_bytes = max(self.reserved_peak_bytes, self.reserved_bytes)
         return block
 
-    @staticmethod
-    def _split(block: Block, size_bytes: int) -> Block:
+    def _split(self, block: Block, size_bytes: int) -> Block:
         """Keep the front of a block and return the rest as a new free one."""
         rest = Block(block.address + size_bytes, block.size_bytes - size_bytes, block.small)
         rest.previous, rest.next = block, block.next
@@ -131,8 +136,7 @@ class CachingAllocator:
         block.size_bytes = size_bytes
         return rest
 
-    @staticmethod
-    def _merge(block: Block, pool: _Pool) -> Block:
+    def _merge(self, block: Block, pool: Pool) -> Block:
         """Join a block with its free neighbours, which leave the pool."""
         after = block.next
         if after is not None and not after.taken:

@@ -20,5 +20,9 @@ def answer(text: bytes) -> dict[str, Any]:
     return {
         "torch": torch.__version__.partition("+")[0],
         "parameters": modes[0].parameters,
-        "candidates": [as_json(mode.candidate(rows)) for mode in modes for rows in request.micro_batches],
+        "candidates": [
+            as_json(mode.candidate(rows)) | ({"course": mode.course(rows)} if request.course else {})
+            for mode in modes
+            for rows in request.micro_batches
+        ],
     }

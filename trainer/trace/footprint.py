@@ -3,8 +3,9 @@
 Owns the choice between the template and a rehearsal of the candidate itself, which is taken where no template fits.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -12,8 +13,9 @@ from trainer.config import Config, PlanConfig
 from trainer.memory.allocation import Allocator, DirectAllocator
 from trainer.memory.allocator import CachingAllocator
 from trainer.memory.kernels import workspace_bytes
+from trainer.trace.course import Course
 from trainer.trace.log import Log, Workspace
-from trainer.trace.player import Outcome, Player
+from trainer.trace.player import Moment, Outcome, Player
 from trainer.trace.rehearsal import Programme, Target, rehearse
 from trainer.trace.replay import Replay, replay_log
 from trainer.trace.shapes import ShapeMemory
@@ -59,23 +61,33 @@ class Mode:
         plan = msgspec.structs.replace(self._config.plan, micro_batch=micro_batch)
         return Candidate(plan=plan, outcome=self.outcome(micro_batch), context_bytes=self._target.context_bytes)
 
-    def outcome(self, micro_batch: int, allocator: Allocator | None = None) -> Outcome:
+    def course(self, micro_batch: int) -> list[dict[str, Any]]:
+        """Tell the last optimizer step of a replay as a number of stretches, each by its highest moment."""
+        course = Course()
+        self.outcome(micro_batch, notice=course.notice)
+        return course.stretches()
+
+    def outcome(
+        self, micro_batch: int, allocator: Allocator | None = None, notice: Callable[[Moment], None] | None = None
+    ) -> Outcome:
         """Replay, through an allocator of the target unless another is given."""
         allocator = allocator or self._allocator()
         step = rows_of_step(self._config.effective_batch, micro_batch)
         evaluation = min(micro_batch, self._config.effective_batch) if self._config.data.validation else None
         if self._template is not None:
-            player = self._player(allocator, self._template.workspaces)
+            player = self._player(allocator, self._template.workspaces, notice)
             Replay(self._template, player).run(step, evaluation=evaluation)
         else:
             programme = Programme(steps=[step] * 3, evaluations=() if evaluation is None else (evaluation,) * 2)
             log = rehearse(self._config, self._target, programme, self._shapes, whole_loops=True)
-            player = self._player(allocator, log.workspaces)
+            player = self._player(allocator, log.workspaces, notice)
             replay_log(log, player)
         return player.outcome()
 
-    def _player(self, allocator: Allocator, workspaces: Iterable[Workspace]) -> Player:
-        return Player(allocator, workspaces, workspace_bytes(self._target.capability))
+    def _player(
+        self, allocator: Allocator, workspaces: Iterable[Workspace], notice: Callable[[Moment], None] | None
+    ) -> Player:
+        return Player(allocator, workspaces, workspace_bytes(self._target.capability), notice)
 
     def _allocator(self) -> Allocator:
         return DirectAllocator() if self._target.kind == "cpu" else CachingAllocator()

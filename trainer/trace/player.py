@@ -4,7 +4,7 @@ Owns the blocks of one replay. Must not know which section comes next, nor torch
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,15 @@ class Outcome:
     parts: Mapping[str, int]
 
 
+class Moment(NamedTuple):
+    """What is held after a block was taken; `parts` goes on changing."""
+
+    place: Place
+    allocated_bytes: int
+    reserved_bytes: int
+    parts: Mapping[str, int]
+
+
 class _Held(NamedTuple):
     block: Any
     part: str
@@ -33,7 +42,16 @@ class _Held(NamedTuple):
 class Player:
     """One replay; OutOfMemory where the allocator refuses."""
 
-    def __init__(self, allocator: Allocator, workspaces: Iterable[Workspace], workspace_bytes: int) -> None:
+    def __init__(
+        self,
+        allocator: Allocator,
+        workspaces: Iterable[Workspace],
+        workspace_bytes: int,
+        notice: Callable[["Moment"], None] | None = None,
+    ) -> None:
+        """Tell `notice`, where there is one, of each block taken."""
+        self._notice = notice
+        self._place = Place("weights")
         self._allocator = allocator
         self._workspaces = set(workspaces)
         self._workspace_bytes = workspace_bytes
@@ -51,6 +69,7 @@ class Player:
 
     def play(self, place: Place, events: Sequence[Grant | GiveBack], rows: int) -> None:
         """Play one section whose sizes are for so many rows."""
+        self._place = place
         held: list[_Held] = []
         workspaces = [one for one in self._workspaces if one.place == place]
         for event in events:
@@ -72,6 +91,8 @@ class Player:
         self._parts[part] += taken
         if allocator.allocated_bytes > peak_before:
             self._at_peak = dict(self._parts)
+        if self._notice is not None:
+            self._notice(Moment(self._place, allocator.allocated_bytes, allocator.reserved_bytes, self._parts))
         return _Held(block, part, taken)
 
     def _give_back(self, event: GiveBack, held: list[_Held]) -> None:
