@@ -126,14 +126,20 @@ def _fits(row: Row, log: Log) -> bool:
 
 
 def _article() -> Iterator[Bar]:
-    """A 24 GB card, MiniMind's whole-logits loop, batch 128, length 512: 12 layers do not fit, 8 do at 20 to 23 GB."""
+    """A 24 GB card, MiniMind's whole-logits loop, batch 128, length 512: 12 layers do not fit, 8 do at 20 to 23.
+
+    In the GB that the card is sold by, which are GiB.
+    """
     card = find("RTX 4090 D")
     room = card.total_bytes - context_bytes("cuda", card.capability)
     deep, shallow = (
         trace(partial(minimind.of_february_2025, 128, 512, layers, 1), capability="8.9") for layers in (12, 8)
     )
-    process_gb = (replay(shallow).reserved_bytes + context_bytes("cuda", "8.9")) / 1e9
-    print(f"8 layers of 512, batch 128, length 512: {process_gb:.1f} GB of process memory on a {card.name}\n")
+    process_bytes = replay(shallow).reserved_bytes + context_bytes("cuda", "8.9")
+    process_gb = process_bytes / (1 << 30)
+    print(
+        f"8 layers of 512, batch 128, length 512, on a {card.name}: {process_gb:.1f} GiB ({process_bytes / 1e9:.1f} GB)\n"
+    )
     yield Bar("12_layers_fit_24_gb", float(survives(deep, room)), 0)
     yield Bar("8_layers_do_not_fit_24_gb", float(not survives(shallow, room)), 0)
     yield Bar("8_layers_off_20_to_23_gb", max(0.0, 20 - process_gb, process_gb - 23), 0)

@@ -1,7 +1,7 @@
 """The figures and parts in `docs/footprint.md` are the code's."""
 
 from scheduler.admission.plan import margin_bytes
-from scheduler.footprint.context import CONTEXT_BYTES, MIB
+from scheduler.footprint.context import CONTEXT_BYTES, GENERATION_BYTES, MIB, context_bytes
 from tests.unit.pages import page, spans
 from trainer.batches import LENGTH_STEP
 from trainer.loss import CHUNK_ELEMENTS
@@ -16,6 +16,10 @@ def test_the_figures_outside_the_trace() -> None:
     told = {what: size for what, size, _ in PAGE.table("How the number is made")}
     assert told == {
         **{f"context, `{kind}`": f"{size // MIB} MiB" for kind, size in CONTEXT_BYTES.items()},
+        **{
+            f"context and kernels, compute capability {major}": f"{context_bytes('cuda', f'{major}.0') // MIB} MiB"
+            for major in GENERATION_BYTES
+        },
         "cuBLAS's workspace, one thread": f"{WORKSPACE_BYTES:,} B",
         "the same on compute capability 9, 10 and 12": f"{workspace_bytes('9.0') // MIB} MiB",
         "logits held at once by the chunked loss, one copy": f"{4 * CHUNK_ELEMENTS // MIB} MiB",
