@@ -123,7 +123,7 @@ def test_a_checkpoint_cut_off_while_it_was_written_is_no_checkpoint(tmp_path, mo
 
 
 def test_a_full_disk_is_said_and_leaves_the_checkpoints_there_are(workshop, monkeypatch) -> None:
-    def full(tensors: object, path: Path) -> None:
+    def full(tensors: object, path: Path, metadata: object = None) -> None:
         path.write_bytes(b"the beginning")
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
