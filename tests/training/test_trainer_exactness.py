@@ -1,11 +1,13 @@
 """The promise that lets a scheduler choose freely: how an effective batch is split cannot be seen in the result."""
 
 import itertools
+import shutil
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from trainer.memory.cpu import CpuDevice
 
@@ -104,3 +106,16 @@ def test_the_last_step_of_an_epoch_count_has_the_rows_that_are_left(workshop) ->
     )
     assert list(whole.losses()) == [1, 2, 3, 4]  # 40 rows: 12 + 12 + 12 + 4
     assert_same_curve(split.losses(), whole.losses())
+
+
+def test_experts_resumed_are_the_undisturbed_run_bit_for_bit(workshop) -> None:
+    config = workshop.config(model=TWO_AND_SHARED)
+    undisturbed = workshop.train("run", config)
+    losses, result = undisturbed.losses(), load_file(undisturbed.run_dir / "final/model.safetensors")
+    shutil.rmtree(undisturbed.run_dir / "final")
+    shutil.rmtree(undisturbed.run_dir / "checkpoints/step-8")
+    resumed = workshop.train("run", config)
+    assert resumed.events("started")[-1]["step"] == 6
+    assert resumed.losses() == losses
+    for name, tensor in load_file(resumed.run_dir / "final/model.safetensors").items():
+        assert tensor.equal(result[name]), name
