@@ -137,9 +137,8 @@ def _article() -> Iterator[Bar]:
     )
     process_bytes = replay(shallow).reserved_bytes + context_bytes("cuda", "8.9")
     process_gb = process_bytes / (1 << 30)
-    print(
-        f"8 layers of 512, batch 128, length 512, on a {card.name}: {process_gb:.1f} GiB ({process_bytes / 1e9:.1f} GB)\n"
-    )
+    told = f"{process_gb:.1f} GiB ({process_bytes / 1e9:.1f} GB)"
+    print(f"8 layers of 512, batch 128, length 512, on a {card.name}: {told}\n")
     yield Bar("12_layers_fit_24_gb", float(survives(deep, room)), 0)
     yield Bar("8_layers_do_not_fit_24_gb", float(not survives(shallow, room)), 0)
     yield Bar("8_layers_off_20_to_23_gb", max(0.0, 20 - process_gb, process_gb - 23), 0)

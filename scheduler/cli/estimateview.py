@@ -44,6 +44,7 @@ def explained(told: Row) -> str:
     lines = [
         f"Traced with torch {why['torch']} for a {gpu['kind']} device, {capability}.",
         f"Outside the allocator: {format_bytes(why['context_bytes'])} of context and kernels.",
+        f"Added for what earlier attempts took on this machine: {format_bytes(why['correction_bytes'])}.",
         f"The margin of a reservation: {format_bytes(why['margin_bytes'])} on top of the process figure.",
     ]
     picture = drawn(told["course"], width=width())

@@ -12,6 +12,7 @@ import msgspec
 from scheduler.admission.plan import Plan, accumulation_steps, choose, need_bytes, smallest
 from scheduler.admission.wish import Wish, wish_of
 from scheduler.config import Settings
+from scheduler.controller import corrections
 from scheduler.controller.footprints import Request, requests_for, stored
 from scheduler.controller.place import Place, place_of
 from scheduler.errors import MmqError
@@ -31,6 +32,7 @@ class Estimate:
     wish: Wish
     footprint: Footprint
     plan: Plan | None  # None: it does not fit
+    correction_bytes: int = 0  # added to each candidate for what earlier attempts took here
 
     @property
     def shown(self) -> Candidate:
@@ -80,6 +82,7 @@ class Estimate:
             "torch": self.footprint.torch,
             "capability": target.capability,
             "context_bytes": context_bytes(target.kind, target.capability),
+            "correction_bytes": self.correction_bytes,
             "margin_bytes": self.need_bytes(self.shown) - self.shown.process_bytes,
         }
 
@@ -102,6 +105,8 @@ def estimate(spec: JobSpec, gpu: str | None, settings: Settings) -> Estimate:
     place = place_of(gpu, settings)
     wish = wish_of(spec)
     footprint = _footprint(spec, wish, place.target, settings)
+    correction_bytes = 0 if gpu else _correction_bytes(spec, wish, place.target, settings)
+    footprint = footprint.raised(correction_bytes)
     plan = choose(
         wish,
         footprint,
@@ -109,7 +114,15 @@ def estimate(spec: JobSpec, gpu: str | None, settings: Settings) -> Estimate:
         available_bytes=place.total_bytes,
         usable_bytes=place.total_bytes,
     )
-    return Estimate(place=place, wish=wish, footprint=footprint, plan=plan)
+    return Estimate(place=place, wish=wish, footprint=footprint, plan=plan, correction_bytes=correction_bytes)
+
+
+def _correction_bytes(spec: JobSpec, wish: Wish, target: Target, settings: Settings) -> int:
+    """Return what earlier attempts on this machine add."""
+    with open_if_any(settings) as db:
+        if db is None:
+            return 0
+        return corrections.read(db, settings.host, target).bytes_for(requests_for(spec, wish, target)[0].key)
 
 
 def course(spec: JobSpec, told: Estimate) -> list[dict[str, Any]]:

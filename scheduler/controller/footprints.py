@@ -24,6 +24,12 @@ from scheduler.store.database import Database, Reader
 RETRY_SECONDS = 60.0  # after a trace that failed for a reason of its own
 
 
+class Taught(Protocol):
+    """What a machine taught about footprints for a kind of device."""
+
+    def bytes_for(self, key: str) -> int: ...
+
+
 class AsksTracer(Protocol):
     def ask(self, key: str, request: Mapping[str, Any]) -> None: ...
 
@@ -47,8 +53,18 @@ class _Failure:
 class FootprintBook:
     """Looks footprints up; asks the tracer for what it does not find, and stores what comes back."""
 
-    def __init__(self, db: Database, tracer: AsksTracer, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        db: Database,
+        tracer: AsksTracer,
+        *,
+        taught: Callable[[Target], Taught] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._db = db
+        self._teacher = taught
+        self._taught: dict[Target, Taught] = {}  # read anew each cycle
+        self._raised: dict[tuple[int, int], tuple[Footprint, Footprint]] = {}  # by identity and correction
         self._tracer = tracer
         self._monotonic = monotonic
         self._wanted: set[str] = set()  # keys looked up this cycle
@@ -60,7 +76,16 @@ class FootprintBook:
         self._failures: dict[str, _Failure] = {}
 
     def look_up(self, job_id: int, spec: JobSpec, wish: Wish, target: Target) -> Footprint | Untraced:
-        """Return what is known of a footprint, or why nothing is; asks the tracer for what is missing."""
+        """Return what is known of a footprint, corrected, or why nothing is; asks the tracer for what is missing."""
+        found = self._look_up(job_id, spec, wish, target)
+        if isinstance(found, Untraced) or self._teacher is None:
+            return found
+        if target not in self._taught:
+            self._taught[target] = self._teacher(target)
+        correction = self._taught[target].bytes_for(requests_for(spec, wish, target)[0].key)
+        return self._raised.setdefault((id(found), correction), (found, found.raised(correction)))[1]
+
+    def _look_up(self, job_id: int, spec: JobSpec, wish: Wish, target: Target) -> Footprint | Untraced:
         first, *others = requests_for(spec, wish, target)
         footprint = self._stage(first)
         if footprint is None:
@@ -78,6 +103,7 @@ class FootprintBook:
     def collect(self, *, now: float) -> None:
         """Begin a cycle: store the answers that have come in, and forget what the last cycle had no use for."""
         self._forget_unwanted()
+        self._taught.clear()
         self._offered, self._offering = self._offering, set()
         for answer in self._tracer.collect():
             if answer.body is None:
@@ -90,6 +116,8 @@ class FootprintBook:
         wanted, self._wanted = self._wanted, set()
         self._stages = {key: one for key, one in self._stages.items() if key in wanted}
         self._incomplete = {key: one for key, one in self._incomplete.items() if key in wanted}
+        kept = {id(one) for one in (*self._stages.values(), *self._incomplete.values(), *self._joined.values())}
+        self._raised = {key: one for key, one in self._raised.items() if key[0] in kept}
         self._joined = {keys: one for keys, one in self._joined.items() if wanted.issuperset(keys)}
         self._failures = {key: one for key, one in self._failures.items() if key in wanted}
 

@@ -8,10 +8,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from scheduler.admission.cycle import decide
 from scheduler.admission.decisions import Decision, Wait
 from scheduler.config import Settings
+from scheduler.controller import corrections
 from scheduler.controller.dispatch import Dispatch, Publisher
 from scheduler.controller.effects import apply
 from scheduler.controller.footprints import AsksTracer, FootprintBook
@@ -57,7 +59,8 @@ class Controller:
     def __post_init__(self) -> None:
         self._lookout = Lookout(self.devices)
         self._dispatch = Dispatch(self.db, self.publisher)
-        self._book = FootprintBook(self.db, self.tracer, monotonic=self.monotonic)
+        taught = partial(corrections.read, self.db, self.settings.host)
+        self._book = FootprintBook(self.db, self.tracer, taught=taught, monotonic=self.monotonic)
 
     def reconcile(self) -> None:
         """See which devices there are, and publish what live attempts need."""

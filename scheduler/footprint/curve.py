@@ -3,7 +3,7 @@
 Pure values, read from the tracer's answer. Owns no policy: which candidate a job gets is admission's decision.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -82,6 +82,18 @@ class Footprint:
         """Return a footprint of both tables, with nothing missing."""
         return Footprint(candidates=self.candidates + other.candidates, parameters=self.parameters, torch=self.torch)
 
+    def raised(self, correction_bytes: int) -> "Footprint":
+        """Return this table with so much more outside the allocator."""
+        if not correction_bytes:
+            return self
+        return replace(self, candidates=tuple(_raised(self.candidates, correction_bytes)))
+
     def without(self, missing: tuple[Modes, ...]) -> "Footprint":
         """Return this table, knowing what is missing from it."""
         return replace(self, missing=missing)
+
+
+def _raised(candidates: Iterable[Candidate], correction_bytes: int) -> Iterator[Candidate]:
+    for one in candidates:
+        parts = {**one.parts, "context": one.parts.get("context", 0) + correction_bytes}
+        yield replace(one, process_bytes=one.process_bytes + correction_bytes, parts=parts)

@@ -42,7 +42,13 @@ def answer(**changes: Any) -> dict[str, Any]:
         "parameters": 63_912_192,
         "fits": True,
         "knee": {"micro_batch": 8, "largest": 16},
-        "explain": {"torch": "2.13.0", "capability": "8.9", "context_bytes": 499 << 20, "margin_bytes": GIB},
+        "explain": {
+            "torch": "2.13.0",
+            "capability": "8.9",
+            "context_bytes": 499 << 20,
+            "correction_bytes": 0,
+            "margin_bytes": GIB,
+        },
     }
     return told | changes
 

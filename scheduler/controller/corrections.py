@@ -1,0 +1,69 @@
+"""What this machine taught: later footprints are raised by what earlier attempts took beyond theirs.
+
+An attempt's residual is the process memory that was measured (by the trainer, and by NVML where it showed more) less
+the segments and the context that were predicted. Of the same configuration the 0.9 quantile counts, from the first
+attempt on; else the median of all on devices of the kind, which is what the context's guess lacks. Nothing is ever
+lowered. Only for CUDA: on the other devices the prediction is the measurement.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import msgspec
+
+from scheduler.admission.wish import wish_of
+from scheduler.controller.footprints import requests_for
+from scheduler.footprint.context import context_bytes
+from scheduler.footprint.request import Target
+from scheduler.jobs.spec import decode
+from scheduler.store.database import Reader
+from scheduler.store.residuals import Taken, taken
+
+LATEST = 50  # attempts looked at
+SAME_QUANTILE = 0.9
+OTHERS_AT_LEAST = 3
+KIND = "cuda"
+
+
+class Corrections:
+    """By configuration; read once, for all of a cycle."""
+
+    def __init__(self, attempts: Sequence[Taken], target: Target) -> None:
+        self._all: list[int] = []
+        self._same: dict[str, list[int]] = defaultdict(list)
+        outside = context_bytes(target.kind, target.capability)
+        for one in attempts:
+            residual = one.measured_process_bytes - one.predicted_reserved_bytes - outside
+            self._all.append(residual)
+            key = _key(one.spec, target)
+            if key is not None:
+                self._same[key].append(residual)
+
+    def bytes_for(self, key: str) -> int:
+        """Return what to add to a footprint with this key."""
+        same: Mapping[str, list[int]] = self._same
+        if key in same:
+            return max(0, quantile(same[key], SAME_QUANTILE))
+        return max(0, quantile(self._all, 0.5)) if len(self._all) >= OTHERS_AT_LEAST else 0
+
+
+def read(db: Reader, host: str, target: Target) -> Corrections:
+    attempts = taken(db, host=host, kind=KIND, latest=LATEST) if target.kind == KIND else []
+    return Corrections(attempts, target)
+
+
+def quantile(values: Sequence[int], share: float) -> int:
+    """Return the smallest value that so large a share lies at or below."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, -(-int(share * 100) * len(ordered) // 100) - 1))]
+
+
+@lru_cache(maxsize=512)  # the same attempts are read each cycle
+def _key(spec: str, target: Target) -> str | None:
+    """Give the footprint's key of a job; None for one of another version that can't be read."""
+    try:
+        job = decode(spec)
+        return requests_for(job, wish_of(job), target)[0].key
+    except (msgspec.DecodeError, KeyError, ValueError):
+        return None

@@ -1,0 +1,81 @@
+"""What attempts took on this machine raises later footprints, of the same configuration above all."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scheduler.admission.wish import wish_of
+from scheduler.controller.corrections import Corrections, quantile, read
+from scheduler.controller.footprints import requests_for
+from scheduler.footprint.context import context_bytes
+from scheduler.footprint.curve import Candidate, Footprint, Modes
+from scheduler.footprint.request import Target
+from scheduler.jobs.jobfile import parse
+from scheduler.jobs.spec import JobSpec, encode
+from scheduler.store.residuals import Taken
+
+MIB = 1 << 20
+TARGET = Target(kind="cuda", capability="8.9")
+OUTSIDE = context_bytes("cuda", "8.9")
+
+
+def spec_of(**model: int) -> JobSpec:
+    text = f"kind: pretrain\ndata: {{path: rows.jsonl}}\nmodel: {json.dumps(model)}\n"
+    return parse(text, file="job.yaml")[0]
+
+
+def taken(spec: JobSpec, *residuals_mib: int) -> list[Taken]:
+    return [Taken(encode(spec), 1000 * MIB, 1000 * MIB + OUTSIDE + one * MIB) for one in residuals_mib]
+
+
+def key(spec: JobSpec) -> str:
+    return requests_for(spec, wish_of(spec), TARGET)[0].key
+
+
+def test_the_same_configuration_counts_from_its_first_attempt_on_and_by_its_high_quantile() -> None:
+    same = spec_of()
+    assert Corrections(taken(same, 30), TARGET).bytes_for(key(same)) == 30 * MIB
+    many = Corrections(taken(same, *range(10), 300), TARGET)
+    assert many.bytes_for(key(same)) == 9 * MIB  # one outlier among many is none of its business
+
+
+def test_another_configuration_gets_the_median_of_all_once_there_are_three() -> None:
+    other = key(spec_of(num_hidden_layers=4))
+    assert Corrections(taken(spec_of(), 30, 40), TARGET).bytes_for(other) == 0
+    assert Corrections(taken(spec_of(), 30, 90, 40), TARGET).bytes_for(other) == 40 * MIB
+
+
+def test_nothing_is_lowered_and_what_can_not_be_read_is_no_configuration() -> None:
+    assert Corrections(taken(spec_of(), -100), TARGET).bytes_for(key(spec_of())) == 0
+    odd = [Taken("{", 1000 * MIB, 1000 * MIB + OUTSIDE + 50 * MIB)] * 3
+    assert Corrections(odd, TARGET).bytes_for(key(spec_of())) == 50 * MIB
+
+
+def test_a_raised_footprint_holds_more_outside_the_allocator() -> None:
+    candidate = Candidate(
+        micro_batch=1,
+        modes=Modes(),
+        allocated_bytes=5,
+        reserved_bytes=8,
+        process_bytes=10,
+        parts={"weights": 5, "cached": 3, "context": 2},
+    )
+    footprint = Footprint(candidates=(candidate,), parameters=1, torch="2")
+    (raised,) = footprint.raised(7).candidates
+    assert (raised.allocated_bytes, raised.reserved_bytes, raised.process_bytes) == (5, 8, 17)
+    assert sum(raised.parts.values()) == raised.process_bytes
+    assert footprint.raised(0) is footprint
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 2), (0.9, 4), (1.0, 4)])
+def test_quantiles_are_values_that_were_met(share: float, value: int) -> None:
+    assert quantile([3, 1, 4, 2], share) == value
+
+
+def test_no_other_kind_of_device_is_corrected(tmp_path: Path) -> None:
+    class Unread:
+        def query(self, *_: object, **__: object) -> list[object]:
+            raise AssertionError("nothing is to be read")
+
+    assert read(Unread(), "here", Target(kind="virtual")).bytes_for("any") == 0  # type: ignore[arg-type]
