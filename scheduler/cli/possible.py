@@ -1,7 +1,7 @@
 """Whether a job can ever run on the devices known here: what can't is refused at submit, naming what would do.
 
-A closed form, for what no plan could mend: the weights and their gradients are always on the device in fp32, Adam's
-two moments unless they may be offloaded. What the activations need on top is for the footprint to say.
+A closed form, for what no plan could mend: the weights and the gradients of what is trained are always on the device in
+fp32, Adam's two moments unless they may be offloaded. What the activations need on top is for the footprint to say.
 """
 
 from collections.abc import Sequence
