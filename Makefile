@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 # Whole services on real trainers, killed in turn: too long for `make test`.
 SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptance/test_rivals_failures.py
 
-.PHONY: help setup demo test test-service test-gpu check format ci bench bench-cli bench-trace bench-start bench-idle bench-footprint bench-virtual pins clean
+.PHONY: help setup demo test test-service test-gpu check format ci bench bench-cli bench-trace bench-start bench-idle bench-train bench-footprint bench-virtual pins clean
 BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
 
 help: ## list the targets
@@ -48,7 +48,7 @@ format: setup ## format and fix what can be fixed
 ci: check test ## all that CI runs
 
 bench: ## every benchmark
-	@short=0; for one in bench-cli bench-trace bench-start bench-idle bench-footprint bench-virtual; do $(MAKE) --no-print-directory $$one || short=1; \
+	@short=0; for one in bench-cli bench-trace bench-start bench-idle bench-train bench-footprint bench-virtual; do $(MAKE) --no-print-directory $$one || short=1; \
 	    done; exit $$short
 
 bench-cli: setup ## latency of submit and status against a bare interpreter
@@ -62,6 +62,9 @@ bench-start: setup ## from submit to the first step, stage by stage
 
 bench-idle: setup ## memory and CPU time of a service without work
 	$(BENCH).idle
+
+bench-train: setup ## the trainer against a loop like MiniMind's: speed, memory, loss
+	$(BENCH).train
 
 bench-footprint: setup ## the footprint against peaks measured on GPUs and published, and against two baselines
 	$(BENCH).footprint

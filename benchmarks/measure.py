@@ -32,11 +32,16 @@ class Command(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """Reached if the value is at most the limit."""
+    """Reached if the value is at most the limit, or at least it where more is better."""
 
     name: str
     value: float
     limit: float
+    at_least: bool = False
+
+    @property
+    def missed(self) -> bool:
+        return self.value < self.limit if self.at_least else self.value > self.limit
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -110,9 +115,8 @@ def judged(bars: Iterable[Bar]) -> int:
     print()
     short = False
     for bar in bars:
-        missed = bar.value > bar.limit
-        short = short or missed
-        print(f"{bar.name} {bar.value:.4g} {bar.limit:g} {'short' if missed else 'ok'}")
+        short = short or bar.missed
+        print(f"{bar.name} {bar.value:.4g} {bar.limit:g} {'short' if bar.missed else 'ok'}")
     return int(short)
 
 

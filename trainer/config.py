@@ -86,13 +86,21 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     early_stop: Count | None = None  # evaluations without a better loss before the run ends; None: never
 
 
+Checkpointing = Literal["off", "selective", "full"]
+
+
 class PlanConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the effective batch is split and what is kept in memory: changes nothing in the result."""
 
     micro_batch: Count | None = None  # None: batch_size
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | Checkpointing = False  # true: full
     optimizer_offload: bool = False
     chunked_loss: bool = True
+
+    @property
+    def checkpointing(self) -> Checkpointing:
+        asked = self.activation_checkpointing
+        return ("full" if asked else "off") if isinstance(asked, bool) else asked
 
 
 class DeviceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trainer.config import ModelConfig
 from trainer.fused import swiglu
 from trainer.layers import FeedForward, Linear
+from trainer.selective import cheap
 
 PADDING = 0  # the token that fills rows up
 
@@ -68,7 +69,7 @@ class Experts(nn.Module):
         order, places, sizes = _sort(chosen, is_chosen)
         x = Moved.apply(tokens, order // self.choices, places, self.choices)
         gate, up, down = ([getattr(e, name).weight for e in self.experts] for name in _PROJECTIONS)
-        inner = swiglu(GroupedProduct.apply(x, sizes, *gate), GroupedProduct.apply(x, sizes, *up))
+        inner = cheap(swiglu, GroupedProduct.apply(x, sizes, *gate), GroupedProduct.apply(x, sizes, *up))
         answers = Moved.apply(GroupedProduct.apply(inner, sizes, *down), places, order, 1)
         if self.choices == 1:
             return answers  # the weights of a single choice are renormalised to one

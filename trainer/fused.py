@@ -19,9 +19,17 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tenso
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
     """Turn x [batch, length, heads, width] by its positions (half-split form, in fp32), as `dtype`.
 
-    cos and sin, [length, 1, width] or [batch, length, 1, width], have both halves alike.
+    cos and sin, [length, 1, width] or [batch, length, 1, width], are the tables of `rotations`.
     """
     return _Rotate.apply(x, cos, sin, dtype)
+
+
+def rotations(length: int, width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give the cosines and sines [length, width] of the rotary positions; those sines are negative that turn back."""
+    frequencies = theta ** (-torch.arange(0, width, 2, device=device).float() / width)
+    angles = torch.outer(torch.arange(length, device=device).float(), frequencies)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=1), torch.cat((-sin, sin), dim=1)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -94,13 +102,13 @@ class _CastLinear(torch.autograd.Function):
         if not wants_weight:
             return x_gradient, None
         weight_gradient = gradient.flatten(0, -2).T @ x.flatten(0, -2)
-        return x_gradient, weight_gradient.to(weight.dtype)
+        if weight.grad is None:
+            return x_gradient, weight_gradient.to(weight.dtype)
+        weight.grad.add_(weight_gradient)  # of an earlier micro-batch: no copy in fp32 in between
+        return x_gradient, None
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
     """Turn by the angles, or back with direction -1: always a new fp32 tensor."""
-    half = x.shape[-1] // 2
-    turned = x.float() * cos
-    turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-direction)
-    turned[..., half:].addcmul_(x[..., :half], sin[..., half:], value=direction)
-    return turned
+    wide = x.float()
+    return (wide * cos).addcmul_(wide.roll(x.shape[-1] // 2, -1), sin, value=direction)

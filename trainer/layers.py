@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
 from trainer.config import ModelConfig
 from trainer.fused import linear, rms_norm, swiglu
+from trainer.selective import cheap
 
 
 class Linear(nn.Module):
@@ -42,7 +43,7 @@ class RMSNorm(nn.Module):
         self.compute = compute
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps, self.compute)
+        return cheap(rms_norm, x, self.weight, self.eps, self.compute)
 
 
 class FeedForward(nn.Module):
@@ -53,4 +54,4 @@ class FeedForward(nn.Module):
         self.down_proj = Linear(model.inner_width, model.hidden_size, device)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(cheap(swiglu, self.gate_proj(x), self.up_proj(x)))

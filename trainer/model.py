@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from trainer.config import Config, ModelConfig
 from trainer.experts import Balance, Experts
-from trainer.fused import rotate
+from trainer.fused import rms_norm, rotate, rotations
 from trainer.layers import Embedding, FeedForward, Linear, RMSNorm
 from trainer.memory.kernels import causal_attention
+from trainer.selective import cheap, forgetting
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -32,7 +33,6 @@ class Attention(nn.Module):
         self.v_proj = Linear(model.hidden_size, model.num_key_value_heads * width, device)
         self.o_proj = Linear(model.num_attention_heads * width, model.hidden_size, device)
         if model.qk_norm:
-            # In fp32, since the rotation that follows is: one rounding to the compute dtype, after both.
             self.q_norm = RMSNorm(width, model.rms_norm_eps, torch.float32, device)
             self.k_norm = RMSNorm(width, model.rms_norm_eps, torch.float32, device)
         self.qk_norm = model.qk_norm
@@ -48,15 +48,22 @@ class Attention(nn.Module):
         q, k, v = (
             projection(x).view(batch, length, -1, self.width) for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        if self.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
-        return rotate(q, cos, sin, self.compute), rotate(k, cos, sin, self.compute), v
+        q_norm, k_norm = (self.q_norm, self.k_norm) if self.qk_norm else (None, None)
+        return cheap(turned, q, q_norm, cos, sin, self.compute), cheap(turned, k, k_norm, cos, sin, self.compute), v
 
     def read(self, q: Tensor, k: Tensor, v: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         # Repeated by hand: the memory-efficient kernel, which fp32 gets on CUDA, takes no grouped heads.
-        k, v = (t.repeat_interleave(self.repeats, dim=2) if self.repeats > 1 else t for t in (k, v))
+        if self.repeats > 1:
+            k, v = (cheap(Tensor.repeat_interleave, t, self.repeats, 2) for t in (k, v))
         out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.o_proj(out.transpose(1, 2).flatten(2))
+
+
+def turned(x: Tensor, norm: RMSNorm | None, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
+    """Norm the heads x [batch, length, heads, width] and turn them by their positions; rounded to `dtype` once."""
+    if norm is not None:
+        x = rms_norm(x, norm.weight, norm.eps, torch.float32)
+    return rotate(x, cos, sin, dtype)
 
 
 class Block(nn.Module):
@@ -101,7 +108,7 @@ class Decoder(nn.Module):
     def __init__(self, config: Config, device: torch.device) -> None:
         super().__init__()
         model, compute = config.model, DTYPES[config.train.dtype]
-        self.checkpointing = config.plan.activation_checkpointing
+        self.checkpointing = config.plan.checkpointing
         self.embed_tokens = Embedding(model.vocab_size, model.hidden_size, device)
         self.routed = model.use_moe
         self.balance = Balance(config.effective_batch)
@@ -117,11 +124,18 @@ class Decoder(nn.Module):
             self.balance.note(ids)
         cos, sin = self.cos[: ids.shape[1], None], self.sin[: ids.shape[1], None]
         for block in self.layers:
-            recompute = self.checkpointing and torch.is_grad_enabled()
-            if recompute and not x.requires_grad:
-                x.requires_grad_()  # all before is frozen, and a block run again must still be asked for gradients
-            x = Recomputed.apply(block, x, cos, sin) if recompute else block(x, cos, sin)
+            x = self._through(block, x, cos, sin)
         return self.norm(x)
+
+    def _through(self, block: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        if self.checkpointing == "off" or not torch.is_grad_enabled():
+            return block(x, cos, sin)
+        if self.checkpointing == "selective":
+            with forgetting():
+                return block(x, cos, sin)
+        if not x.requires_grad:
+            x.requires_grad_()  # all before is frozen, and a block run again must still be asked for gradients
+        return Recomputed.apply(block, x, cos, sin)
 
 
 class MiniMind(nn.Module):
@@ -163,10 +177,3 @@ def initialise(model: nn.Module, seed: int, host: Callable[[], AbstractContextMa
                 bound = parameter.shape[1] ** -0.5
                 drawn.uniform_(-bound, bound, generator=generator)
             parameter.copy_(drawn)
-
-
-def rotations(length: int, width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Give the cosines and sines [length, width] of the rotary positions, both halves alike."""
-    frequencies = theta ** (-torch.arange(0, width, 2, device=device).float() / width)
-    angles = torch.outer(torch.arange(length, device=device).float(), frequencies)
-    return torch.cat((angles.cos(), angles.cos()), dim=1), torch.cat((angles.sin(), angles.sin()), dim=1)

@@ -95,7 +95,7 @@ def drawn(seed: int) -> dict[str, Any]:
         "effective_batch": effective_batch,
         "micro_batch": draw.randint(1, effective_batch),
         "plan": {
-            "activation_checkpointing": draw.random() < 0.5,
+            "activation_checkpointing": ("selective", "full", "off", "off")[int(4 * draw.random())],
             "optimizer_offload": draw.random() < 0.5,
             "chunked_loss": draw.random() < 0.5,
         },

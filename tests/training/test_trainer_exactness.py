@@ -47,7 +47,7 @@ def expected(shared_workshop):
 @given(
     micro_batch=st.integers(1, 8),
     kind=st.sampled_from(["pretrain", "sft"]),
-    checkpointing=st.booleans(),
+    checkpointing=st.sampled_from(["off", "selective", "full"]),
     chunked=st.booleans(),
     offload=st.booleans(),
 )

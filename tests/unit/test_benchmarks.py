@@ -22,6 +22,8 @@ def test_bars_are_lines_of_name_value_limit_verdict(capsys: pytest.CaptureFixtur
     assert measure.judged([Bar("reached", 1.5, 1.5), Bar("missed", 6.25, 6.0)]) == 1
     assert capsys.readouterr().out.split("\n") == ["", "reached 1.5 1.5 ok", "missed 6.25 6 short", ""]
     assert measure.judged([Bar("reached", 1.0, 2.0)]) == 0
+    assert measure.judged([Bar("reached", 2.0, 2.0, at_least=True)]) == 0
+    assert measure.judged([Bar("missed", 1.9, 2.0, at_least=True)]) == 1
 
 
 def test_a_command_that_fails_is_no_measurement(tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from trainer.fused import linear, rms_norm, rotate, swiglu
-from trainer.model import rotations
+from trainer.fused import linear, rms_norm, rotate, rotations, swiglu
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE)
@@ -47,7 +46,8 @@ def test_rotation(dtype) -> None:
 
     def plain(x):
         first, second = x.chunk(2, dim=-1)
-        return x * cos + torch.cat((-second, first), dim=-1) * sin
+        cosines, sines = cos[..., :4], sin[..., 4:]
+        return torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
 
     assert_same(lambda x: rotate(x, cos, sin, dtype), plain, (drawn(2, 5, 3, 8, dtype=dtype),))
 
@@ -72,6 +72,14 @@ def test_a_frozen_weight_or_input_gets_no_gradient() -> None:
     linear(x, weight).sum().backward()
     assert x.grad is not None
     assert weight.grad is None
+
+
+def test_a_second_micro_batch_adds_to_the_gradient() -> None:
+    x, weight = torch.randn(4, 16).bfloat16(), drawn(8, 16, dtype=torch.float32)
+    linear(x, weight).sum().backward()
+    once = weight.grad.clone()
+    linear(x, weight).sum().backward()
+    torch.testing.assert_close(weight.grad, 2 * once)
 
 
 def test_only_inputs_are_kept() -> None:

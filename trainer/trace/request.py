@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from trainer.config import Config, PlanConfig, parse_config
+from trainer.config import Checkpointing, Config, PlanConfig, parse_config
 from trainer.errors import BadConfiguration
 from trainer.trace.footprint import Candidate
 from trainer.trace.rehearsal import Target
@@ -23,7 +23,7 @@ class TargetAsked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class ModeAsked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    activation_checkpointing: bool
+    activation_checkpointing: bool | Checkpointing
     optimizer_offload: bool
     chunked_loss: bool
 
