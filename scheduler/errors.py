@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     SCHEMA = 4  # schema out of date
     UNREACHABLE = 5  # service or broker unreachable
     NOT_PERMITTED = 6
+    INTERRUPTED = 130
 
 
 class MmqError(Exception):

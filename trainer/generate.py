@@ -13,11 +13,13 @@ from trainer.errors import BadConfiguration
 from trainer.heavy import kept_to_the_end
 from trainer.program import run_program, tell
 
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 100.0
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # the end of a text whose last character is not all there yet
 
 
 def main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
+    _check(options)
     tell("loading ...")
     with kept_to_the_end():
         from trainer.decoding import decode
@@ -41,10 +43,35 @@ def main(arguments: Sequence[str]) -> None:
         seed=options.seed,
     )
     tell("")
-    for text in in_pieces(_timed(made), tokenizer.decode):
+    began_at, counted = time.monotonic(), _Counted(made)
+    for text in in_pieces(counted, tokenizer.decode):
         sys.stdout.write(text)
         sys.stdout.flush()
     sys.stdout.write("\n")
+    sys.stdout.flush()
+    seconds = max(time.monotonic() - began_at, 1e-9)
+    print(f"{counted.count} tokens in {seconds:.1f} s, {counted.count / seconds:.1f} a second", file=sys.stderr)
+
+
+class _Counted:
+    """Passes tokens on, and counts them."""
+
+    def __init__(self, tokens: Iterable[int]) -> None:
+        self._tokens = tokens
+        self.count = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for token in self._tokens:
+            self.count += 1
+            yield token
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not (options.temperature == 0 or LEAST_TEMPERATURE <= options.temperature <= MOST_TEMPERATURE):
+        reason = f"must be 0, or from {LEAST_TEMPERATURE} to {MOST_TEMPERATURE:g}, is {options.temperature}"
+        raise BadConfiguration(f"--temperature: {reason}")
+    if not 0 <= options.seed < 1 << 63:
+        raise BadConfiguration(f"--seed: must be from 0 to 2**63 - 1, is {options.seed}")
 
 
 def in_pieces(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> Iterator[str]:
@@ -58,16 +85,6 @@ def in_pieces(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> Iter
             yield text[len(told) :]
             told = text
     yield decode(ids)[len(told) :]
-
-
-def _timed(tokens: Iterable[int]) -> Iterator[int]:
-    """Pass tokens on, and say at the end how fast they came."""
-    began_at, count = time.monotonic(), 0
-    for token in tokens:
-        count += 1
-        yield token
-    seconds = max(time.monotonic() - began_at, 1e-9)
-    print(f"{count} tokens in {seconds:.1f} s, {count / seconds:.1f} a second", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

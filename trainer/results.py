@@ -38,8 +38,8 @@ class Results:
             finite = math.isfinite(self.loss) and (self._scaled or math.isfinite(self.grad_norm))
             if not finite:
                 raise NonFiniteLoss(
-                    f"step {step}: loss {self.loss}, gradient norm {self.grad_norm}; "
-                    "the last checkpoint is from before"
+                    f"step {step}: loss {self.loss:.5g}, gradient norm {self.grad_norm:.5g}; "
+                    "what is saved is from before"
                     "\nhint: lower train.learning_rate, or train.dtype: bfloat16 instead of float16"
                 )
             if self.first_loss is None:

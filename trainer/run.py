@@ -81,7 +81,7 @@ def save(run: Run, run_dir: Path, device: Device, events: EventLog) -> None:
         weights = dict(run.model.named_parameters())
         if not torch.stack(torch._foreach_norm(list(weights.values()))).isfinite().all():
             raise NonFiniteLoss(
-                f"step {run.state.step}: the weights are not finite any more; the last checkpoint is from before"
+                f"step {run.state.step}: the weights are not finite any more; what is saved is from before"
                 "\nhint: lower train.learning_rate"
             )
         path = checkpoint.save(run_dir / "checkpoints", run.state, weights, run.training_tensors())

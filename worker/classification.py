@@ -123,5 +123,5 @@ def _by_code(code: int, last: TrainerEvent | None) -> tuple[EndReason, str]:
         return reason, sentence
     if reason is EndReason.EXIT_CODE and last.get("reason") in _TOLD_REASONS:
         reason = EndReason(str(last["reason"]))
-    told = last.get("message")
-    return reason, told[:2000] if isinstance(told, str) and told else sentence
+    told = str(last.get("message") or "").replace("\nhint: ", "; ")
+    return reason, told[:2000] or sentence

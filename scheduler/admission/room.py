@@ -43,6 +43,8 @@ class Room:
 
     def describe(self) -> str:
         """Say who has it: "GPU 0 has 7.1 GiB free, job 41 holds 12.0 GiB"."""
+        if self.exclusive_to is not None:
+            return f"job {self.exclusive_to} has {self.device.label} to itself"
         facts = [f"{self.device.label} has {format_bytes(self.available_bytes)} free"]
         facts += [f"job {claim.job_id} holds {format_bytes(claim.taken_bytes)}" for claim in self.claims]
         if self.foreign_bytes >= _WORTH_SAYING_BYTES:

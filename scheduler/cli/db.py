@@ -1,6 +1,5 @@
 """`mmq db upgrade|backup`."""
 
-import time
 from pathlib import Path
 
 import click
@@ -28,10 +27,4 @@ def backup(target: Path | None) -> None:
     """Copy the database to TARGET while it is in use; by default into the home's `backups` directory."""
     from scheduler.store.upgrade import backup as copy
 
-    settings = context.settings()
-    if target is None:
-        folder = settings.home / "backups"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target = folder / f"mmq-{time.strftime('%Y%m%d-%H%M%S')}.db"
-    copy(settings, target.absolute())
-    click.echo(target)
+    click.echo(copy(context.settings(), None if target is None else target.absolute()))

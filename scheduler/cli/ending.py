@@ -25,7 +25,7 @@ def parse_timeout(text: str | None) -> float | None:
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise UsageError(f"--timeout: {error}") from None
+        raise UsageError(f"--timeout: {error}", hint="write it like 30s, 5m or 2h") from None
 
 
 def sentence(row: Row) -> str:

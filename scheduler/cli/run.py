@@ -8,10 +8,9 @@ from io import TextIOWrapper
 import click
 
 from scheduler.cli.group import mmq
-from scheduler.cli.terminal import say
+from scheduler.cli.terminal import one_line, say
 from scheduler.errors import ExitCode, MmqError, NotPermitted
 
-INTERRUPTED = 130
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -25,7 +24,7 @@ def run(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         return _misused(error)
     except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
+        return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         return _leave_quietly()
     except SystemExit as leaving:  # click's own way out when the reader of a pipe is gone
@@ -53,7 +52,7 @@ def _misused(error: click.ClickException) -> int:
         error.show()
     else:
         command = getattr(getattr(error, "ctx", None), "command_path", "mmq")
-        say("error", error.format_message().rstrip("."), hint=f"{command} --help")
+        say("error", one_line(error.format_message()).rstrip("."), hint=f"{command} --help")
     return int(ExitCode.USAGE)
 
 

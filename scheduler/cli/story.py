@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from scheduler.config import Settings
 from scheduler.store import jobs as stored_jobs
 from scheduler.store import views
 from scheduler.store.database import Database
+from scheduler.store.observations import NOTES_KEPT
 from scheduler.units import format_bytes, format_duration
 
 Row = dict[str, Any]
@@ -98,6 +100,9 @@ def _lines(told: Told) -> Iterator[str]:
     yield ""
     for event in told.events:
         yield from _event(event, told.attempts)
+    notes = Counter((event["attempt_id"], event["kind"]) for event in told.events if event["kind"] != "state")
+    if NOTES_KEPT in notes.values():
+        yield f"  of each kind of the trainer's events the last {NOTES_KEPT} are shown; all are in its events.jsonl"
 
 
 def _state(job: Row) -> str:

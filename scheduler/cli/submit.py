@@ -1,6 +1,7 @@
 """`mmq submit`: check, store, ring. Once it exits with 0 the job is durable, whether or not anything else is up."""
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import click
 from scheduler.cli import context
 from scheduler.cli.terminal import say
 from scheduler.config import Settings
+from scheduler.errors import MmqError
+from scheduler.processes.locks import lock_held
 from scheduler.store.database import Database
+from scheduler.store.records import Job
 
 
 @click.command(name="submit", short_help="Check a job file, store the job, print its id.")
@@ -41,6 +45,10 @@ def command(
     from scheduler.store.opening import open_if_any
 
     settings = context.settings()
+    if key is not None and not dry_run and (known := _stored(settings, key)) is not None:
+        _print(known, as_json=as_json)
+        with context.store(settings) as database:
+            return _wait(database, known.id) if wait else 0
     given = {"name": name, "priority": priority}
     overrides += tuple(f"--{field}={value}" for field, value in given.items() if value is not None)
     checked = intake.check(file, overrides, settings)
@@ -52,10 +60,29 @@ def command(
     with context.store(settings, create=True) as database:
         new = intake.new_job(checked, database, settings, after=after, hold=hold, key=key)
         job = jobs.submit(database, new, at=time.time())
-        shown = {"id": job.id, "name": job.name, "state": job.state.value}
-        click.echo(json.dumps(shown) if as_json else job.id)
+        _print(job, as_json=as_json)
         _announce(job.id, settings)
         return _wait(database, job.id) if wait else 0
+
+
+def _stored(settings: Settings, key: str) -> Job | None:
+    """The job that this key gave before: asked first, since its file and data may have changed since."""
+    from scheduler.store import jobs
+    from scheduler.store.opening import open_if_any
+
+    with open_if_any(settings) as database:
+        return None if database is None else jobs.by_key(database, key)
+
+
+def _print(job: Job, *, as_json: bool) -> None:
+    shown = {"id": job.id, "name": job.name, "state": job.state.value}
+    try:
+        click.echo(json.dumps(shown) if as_json else job.id)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise MmqError(f"job {job.id} is stored, but can't be printed: {error.strerror}", hint="mmq status") from None
 
 
 def _wait(database: Database, job_id: int) -> int:
@@ -71,7 +98,10 @@ def _announce(job_id: int, settings: Settings) -> None:
     from scheduler.broker.doorbell import ring
 
     if not ring(settings):
-        say("warning", f"job {job_id} is stored; the service is not running, so nothing starts yet", hint="mmq up")
+        if lock_held(settings.service_lock):
+            say("warning", f"job {job_id} is stored; the controller does not listen now, and will find it by itself")
+        else:
+            say("warning", f"job {job_id} is stored; the service is not running, so nothing starts yet", hint="mmq up")
         return
     from scheduler.broker.address import broker_address
     from scheduler.broker.reach import reachable

@@ -13,7 +13,6 @@ from scheduler.errors import ExitCode, MmqError
 from scheduler.jobs.spec import JobSpec, decode
 from scheduler.jobs.states import TrainerExit
 
-INTERRUPTED = 130
 _CODES = {
     TrainerExit.DONE: ExitCode.OK,
     TrainerExit.BAD_CONFIGURATION: ExitCode.USAGE,
@@ -61,6 +60,6 @@ def exit_code(module: str, returned: int) -> int:
     """Give ours for the program's; it has said itself what was wrong, unless something killed it."""
     if returned < 0:
         raise MmqError(f"trainer.{module} was killed by {signal.Signals(-returned).name}", hint="mmq doctor")
-    if returned == INTERRUPTED:
-        return INTERRUPTED
+    if returned == ExitCode.INTERRUPTED:
+        return int(ExitCode.INTERRUPTED)
     return int(_CODES.get(returned, ExitCode.FAILED))

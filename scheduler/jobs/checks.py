@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from scheduler.jobs.problems import Problems, likely
-from scheduler.jobs.spec import InitFrom, JobSpec
+from scheduler.jobs.spec import WIDEST, InitFrom, JobSpec
 
 WEIGHTS = (".pth", ".safetensors")
 
@@ -36,6 +36,9 @@ def _model(model: dict[str, Any], given: dict[str, Any], problems: Problems) -> 
     if choices > experts:
         reason = f"num_experts_per_tok ({choices}) is more than num_experts ({experts})"
         problems.add(_first(given, "num_experts_per_tok", "num_experts"), reason)
+    if "intermediate_size" not in given and model["intermediate_size"] > WIDEST:
+        reason = f"is too large: intermediate_size would be {model['intermediate_size']:,}, more than {WIDEST:,}"
+        problems.add(("model", "hidden_size"), reason, "or set intermediate_size yourself")
     if "head_dim" not in given and hidden % heads:
         reason = f"num_attention_heads ({heads}) must divide hidden_size ({hidden})"
         problems.add(_first(given, "num_attention_heads", "hidden_size"), reason, "or set head_dim yourself")

@@ -54,7 +54,9 @@ def _read_value(kind: Any, value: Any, path: Path, problems: Problems, good: dic
         good[str(path[-1])] = msgspec.convert(parsed, kind)
     except (ValueError, OverflowError):  # msgspec.ValidationError is a ValueError
         expected = next(titles(kind), "another value")
-        problems.add(path, f"must be {expected}, got {shown(value)}", likely(value, _choices(kind)) or _example(path))
+        choices = list(_choices(kind))
+        odd = next((one for one in value if one not in choices), value) if isinstance(value, list) else value
+        problems.add(path, f"must be {expected}, got {shown(odd)}", likely(odd, choices) or _example(path))
 
 
 def _example(path: Path) -> str | None:

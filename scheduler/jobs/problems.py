@@ -30,6 +30,8 @@ class Problems:
     def add(self, path: Path, reason: str, hint: str | None = None) -> None:
         self.sections.update(path[:1])
         override = next((self.overrides[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.overrides), None)
+        if override is None and path not in self.lines:  # a key that an override has made on its way down
+            override = next((told for place, told in self.overrides.items() if place[: len(path)] == path), None)
         if override is not None:
             self.errors.append(FileError(reason, file=override, hint=hint))
             return
@@ -71,7 +73,5 @@ def shown(value: object) -> str:
         return words[value]
     if isinstance(value, dict):
         return "a group of keys"
-    if isinstance(value, list):
-        return "a list"
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

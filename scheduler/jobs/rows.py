@@ -211,6 +211,8 @@ def _keys(line: bytes) -> str:
 
 
 def _malformed(told: str) -> tuple[str, str]:
+    if "surrogate" in told:
+        return "has half a surrogate pair (\\ud800 to \\udfff), which is no character", "remove it from the text"
     if "truncated" in told:
         return "is cut short: no complete JSON object", "one object a line, without line breaks inside"
     place = re.search(r"\(byte (\d+)\)", told)

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 Count = Annotated[int, Meta(title="a whole number from 1 to 1,000,000,000", ge=1, le=10**9)]
-Width = Annotated[int, Meta(title="a whole number from 1 to 1,048,576", ge=1, le=1 << 20)]
+WIDEST = 1 << 20
+Width = Annotated[int, Meta(title="a whole number from 1 to 1,048,576", ge=1, le=WIDEST)]
 Experts = Annotated[int, Meta(title="a whole number from 1 to 1,024", ge=1, le=1024)]
 Seed = Annotated[int, Meta(title="a whole number from 0 to 4,294,967,295", ge=0, lt=1 << 32)]
 Priority = Annotated[int, Meta(title="a whole number from -1000 to 1000", ge=-1000, le=1000)]

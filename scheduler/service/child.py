@@ -28,6 +28,7 @@ class Role:
     is_ready: Callable[[int], bool]  # given its pid
     goes_first: bool = False  # the others wait for it, for a while
     repair: Callable[[], object] | None = None  # done after it ended without ever having been ready
+    socket: Path | None = None  # by which alone it is reached
 
 
 @dataclass
@@ -55,6 +56,10 @@ class Child:
             self._ended(self._process.returncode, now)
         elif not self.ready and self.role.is_ready(self._process.pid):
             self.ready = True
+        elif self.ready and self.role.socket is not None and not self.role.socket.exists():
+            self.say(f"{self.role.name}: its socket {self.role.socket} has been removed; it is ended, to make another")
+            self.ready = False
+            self.terminate()
         rotate(self.role.log)
 
     def terminate(self) -> None:

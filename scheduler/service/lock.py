@@ -21,6 +21,7 @@ class Holder:
     pid: int
     started: int  # clock ticks since boot
     since: float  # epoch
+    devices: str = "auto"  # as they were chosen
     ready: bool = False
     problem: str | None = None  # why it isn't ready
     failing: bool = False  # a child keeps ending
@@ -29,21 +30,30 @@ class Holder:
 class ServiceLock:
     """The lock, taken. `tell` changes what others read of us."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, devices: str) -> None:
         self._descriptor = descriptor
+        self._devices = devices
         self._since = time.time()
         self.tell(ready=False)
 
     @classmethod
-    def take(cls, path: Path) -> "ServiceLock | None":
-        """Take it; None if another has it."""
+    def take(cls, path: Path, devices: str) -> "ServiceLock | None":
+        """Take it, for a service on these devices; None if another has it."""
         descriptor = take_lock(path)
-        return None if descriptor is None else cls(descriptor)
+        return None if descriptor is None else cls(descriptor, devices)
 
     def tell(self, *, ready: bool, problem: str | None = None, failing: bool = False) -> None:
         pid, since = os.getpid(), self._since
         started = process_started(pid) or 0
-        told = Holder(pid=pid, started=started, since=since, ready=ready, problem=problem, failing=failing)
+        told = Holder(
+            pid=pid,
+            started=started,
+            since=since,
+            devices=self._devices,
+            ready=ready,
+            problem=problem,
+            failing=failing,
+        )
         text = json.dumps(asdict(told)).encode()
         os.pwrite(self._descriptor, text, 0)
         os.ftruncate(self._descriptor, len(text))

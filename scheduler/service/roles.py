@@ -51,6 +51,7 @@ def _broker(settings: Settings) -> Role:
         is_ready=lambda _: reachable(settings),
         goes_first=True,
         repair=lambda: valkey.set_aside(settings),
+        socket=settings.broker_socket,
     )
 
 
@@ -62,6 +63,7 @@ def _program(settings: Settings, name: str, module: str, environment: Mapping[st
         directory=settings.home,
         log=settings.log_dir / f"{name}.log",
         is_ready=lambda pid: _has_beaten(settings, f"{name}@{settings.host}", pid),
+        socket=settings.doorbell_socket if name == CONTROLLER else None,
     )
 
 

@@ -29,8 +29,8 @@ def up(settings: Settings, devices: str | None, detach: bool) -> int:
     if detach:
         prepare(settings, devices)
         found = holder(settings.service_lock)
-        return _already(settings, found) if found else _in_background(settings, devices)
-    return int(ExitCode.OK) if serve(settings, devices) else _already(settings, holder(settings.service_lock))
+        return _already(settings, found, devices) if found else _in_background(settings, devices)
+    return int(ExitCode.OK) if serve(settings, devices) else _already(settings, holder(settings.service_lock), devices)
 
 
 def serve(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) -> bool:
@@ -38,12 +38,13 @@ def serve(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) 
     os.umask(0o077)  # whatever we, our children and their trainers write is nobody else's to read
     prepare(settings, devices)
     path = lock_path(settings, only)
-    lock = ServiceLock.take(path)
+    chosen = devices or settings.devices
+    lock = ServiceLock.take(path, chosen)
     if lock is None:
         return False
     try:
         supervisor = Supervisor(roles(settings, devices, only), lock, path.with_suffix(".children"), say)
-        supervisor.run(lambda: say(f"mmq is up: {_described(settings, devices)}; ^C or `mmq down` stops it"))
+        supervisor.run(lambda: say(f"mmq is up: {_described(settings, chosen)}; ^C or `mmq down` stops it"))
     finally:
         lock.release()
     return True
@@ -90,7 +91,7 @@ def _in_background(settings: Settings, devices: str | None) -> int:
         os.close(descriptor)
     found = _wait_until_ready(settings, service)
     if found is not None and found.ready:
-        print(f"mmq is up (pid {found.pid}): {_described(settings, devices)}")
+        print(f"mmq is up (pid {found.pid}): {_described(settings, found.devices)}")
         return int(ExitCode.OK)
     if found is None:
         raise MmqError(f"the service ended at once: {last_line(log) or 'it said nothing'}", hint=f"less {log}")
@@ -129,14 +130,18 @@ def _broker_is_away(settings: Settings) -> bool:
     return settings.broker_url is not None and not reachable(settings)
 
 
-def _already(settings: Settings, found: Holder | None) -> int:
+def _already(settings: Settings, found: Holder | None, devices: str | None) -> int:
     if found is None:
         raise MmqError(f"another service of {settings.home} has just ended", hint="mmq up")
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.since))
     state = "runs" if found.ready else "is starting"
-    print(f"mmq {state} already for {settings.home}: pid {found.pid}, since {since}; `mmq down` stops it")
+    place = f"{settings.home}: pid {found.pid}, devices {found.devices}, since {since}"
+    print(f"mmq {state} already for {place}; `mmq down` stops it")
     if found.failing:
         raise MmqError(f"it goes on trying, but is not ready: {found.problem}", hint="mmq down")
+    if devices not in (None, found.devices):
+        told = f"mmq down && mmq up --detach --devices {devices}"
+        raise MmqError(f"it runs on devices {found.devices}, not on {devices}; running jobs stay", hint=told)
     return int(ExitCode.OK)
 
 
@@ -146,9 +151,9 @@ def _check_devices(settings: Settings, spec: str) -> None:
         open_devices(spec, settings).close()
 
 
-def _described(settings: Settings, devices: str | None) -> str:
+def _described(settings: Settings, devices: str) -> str:
     broker = broker_address(settings).shown
-    return f"home {settings.home}, devices {devices or settings.devices}, broker {broker}, logs {settings.log_dir}"
+    return f"home {settings.home}, devices {devices}, broker {broker}, logs {settings.log_dir}"
 
 
 def say(line: str) -> None:

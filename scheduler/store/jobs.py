@@ -24,10 +24,8 @@ def submit(db: Database, job: NewJob, *, at: float) -> Job:
     Raises NoSuchJob for a dependency that isn't there, UsageError for one that can't succeed any more.
     """
     with db.transaction() as tx:
-        if job.submit_key is not None:
-            rows = tx.query("SELECT * FROM jobs WHERE submit_key = :key", key=job.submit_key)
-            if rows:
-                return Job.from_row(rows[0])
+        if job.submit_key is not None and (known := by_key(tx, job.submit_key)) is not None:
+            return known
         depends_on = tuple(dict.fromkeys(job.depends_on))
         _check_dependencies(tx, depends_on)
         job_id = _insert(tx, job, at)
@@ -39,6 +37,12 @@ def submit(db: Database, job: NewJob, *, at: float) -> Job:
             )
         enter(tx, job_id, JobState.HELD if job.hold else JobState.QUEUED, at=at)
         return get(tx, job_id)
+
+
+def by_key(db: Reader, key: str) -> Job | None:
+    """The job that was stored under a submit key."""
+    rows = db.query("SELECT * FROM jobs WHERE submit_key = :key", key=key)
+    return Job.from_row(rows[0]) if rows else None
 
 
 def _check_dependencies(tx: Transaction, depends_on: Sequence[int]) -> None:

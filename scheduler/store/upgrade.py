@@ -4,9 +4,11 @@ Alembic is imported only where something is to be done. A process killed in the 
 and PostgreSQL both take the whole upgrade as one transaction.
 """
 
+import contextlib
 import fcntl
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -50,19 +52,28 @@ def create_missing(settings: Settings) -> None:
         upgrade(settings)
         return
     with closing(connect(settings.database_url, lean=True)) as database:
-        missing = database.revision() is None
-    if missing:
+        empty = database.revision() is None
+    if empty:
         upgrade(settings)
 
 
-def backup(settings: Settings, target: Path) -> None:
-    """Copy the store, as it is at one moment, while others go on using it."""
+def backup(settings: Settings, target: Path | None) -> Path:
+    """Copy the store, as it is at one moment, while others go on using it; answers where the copy lies.
+
+    Never over a file that is there; by default into the home's `backups`.
+    """
     path = sqlite_path(settings.database_url)
     if path is None:
         raise UsageError("a PostgreSQL store is backed up by its own tools", hint="pg_dump --help")
     if not path.exists():
         raise missing(str(path))
+    if target is None:
+        folder = _backups(path)
+        target = folder / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}.db"
+    if target.exists() or target.is_symlink():
+        raise UsageError(f"{target} exists already; a backup never replaces a file", hint="name another file")
     _copy(path, target)
+    return target
 
 
 def _create_folder(settings: Settings, folder: Path) -> None:
@@ -109,14 +120,19 @@ def _refuse_emptied(path: Path, settings: Settings) -> None:
 
 
 def _back_up_before(path: Path, revision: str) -> Path:
-    folder = path.parent / "backups"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _backups(path)
     for number in itertools.count(1):
         target = folder / f"{path.stem}-{revision}-{number}.db"
         if not target.exists():
             break
     _copy(path, target)
     return target
+
+
+def _backups(path: Path) -> Path:
+    folder = path.parent / "backups"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -133,10 +149,12 @@ def _copy(source: Path, target: Path) -> None:
             old.backup(new)
         partial.rename(target)
     except module.Error as error:
-        partial.unlink(missing_ok=True)
         raise sqlite.explain(error, source) from error
     except OSError as error:
         raise MmqError(f"can't write {target}: {error.strerror}", hint=f"df -h {target.parent}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _migrate(url: str) -> None:
