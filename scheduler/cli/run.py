@@ -12,7 +12,6 @@ from scheduler.cli.terminal import one_line, say
 from scheduler.errors import ExitCode, MmqError, NotPermitted
 
 
-
 def run(arguments: Sequence[str] | None) -> int:
     """Run the command that the arguments name; the exit code is its result."""
     _prepare_streams()

@@ -163,11 +163,27 @@ def test_doctor_tells_of_a_schema_out_of_date(mmq: Mmq, store: Database) -> None
 def test_backup_is_a_whole_database(mmq: Mmq, store: Database, tmp_path: Path) -> None:
     queued(store)
     done = mmq("db", "backup", "copy.db")
-    assert (done.code, done.out) == (0, "copy.db\n")
+    assert (done.code, done.out) == (0, f"{tmp_path / 'copy.db'}\n")
     copy = sqlite3.connect(tmp_path / "copy.db")
     assert copy.execute("SELECT COUNT(*) FROM jobs").fetchone() == (1,)
     copy.close()
     assert mmq("db", "backup").code == 0
+
+
+def test_a_backup_replaces_no_file(mmq: Mmq, store: Database, settings: Settings, tmp_path: Path) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    for target in (precious, settings.home / "mmq.db", Path("/dev/null")):
+        done = mmq("db", "backup", target)
+        assert done.code == 2
+        assert f"{target} exists already" in done.err
+    assert precious.read_text() == "mine"
+    assert list(tmp_path.glob("*.partial")) == []
+
+
+def test_a_backup_of_nothing_makes_nothing(mmq: Mmq, settings: Settings) -> None:
+    assert mmq("db", "backup").code == 4
+    assert not (settings.home / "backups").exists()
 
 
 def test_upgrade_of_a_current_database_changes_nothing(mmq: Mmq, store: Database) -> None:

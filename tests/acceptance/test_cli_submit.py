@@ -123,6 +123,8 @@ def test_a_name_in_any_script_is_a_name(mmq: Mmq, store: Database, job_file: Pat
 def test_the_same_key_gives_the_same_job(mmq: Mmq, store: Database, job_file: Path) -> None:
     assert [mmq("submit", job_file, "--key", "k").out for _ in range(2)] == ["1\n", "1\n"]
     assert mmq("submit", job_file, "--key", "other").out == "2\n"
+    job_file.unlink()
+    assert mmq("submit", job_file, "--key", "k").out == "1\n", "whatever became of its file"
 
 
 def test_dependencies(mmq: Mmq, store: Database, job_file: Path) -> None:

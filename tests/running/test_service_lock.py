@@ -37,7 +37,7 @@ def test_the_new_holder_is_waited_for(tmp_path: Path) -> None:
         fcntl.flock(taken, fcntl.LOCK_EX)
         asking = threading.Thread(target=lambda: found.append(holder(path)))
         asking.start()
-        lock = ServiceLock(taken.fileno())
+        lock = ServiceLock(taken.fileno(), "auto")
         asking.join()
         lock.tell(ready=True)
         assert found[0] is not None

@@ -104,6 +104,21 @@ def test_children_are_started_again(stage: Stage, service: Service) -> None:
     assert reachable(stage.settings)
 
 
+def test_a_socket_that_was_removed_is_made_again(stage: Stage, service: Service) -> None:
+    up(service)
+    for path in (stage.settings.broker_socket, stage.settings.doorbell_socket):
+        path.unlink()
+        until(path.exists, within_seconds=60)
+    until(lambda: reachable(stage.settings))
+
+
+def test_other_devices_are_refused_while_the_service_runs(stage: Stage, service: Service) -> None:
+    up(service)
+    other = service("up", "'virtual:1x3GiB', True")
+    assert other.returncode == 1
+    assert "it runs on devices" in other.stderr
+
+
 def test_a_killed_service_takes_its_children_and_not_its_jobs(stage: Stage, service: Service) -> None:
     up(service)
     attempt = stage.running({"steps": 12, "pause": 0.5})
