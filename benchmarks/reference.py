@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
-from trainer.batches import Row
 from trainer.config import ModelConfig
+from trainer.data.batches import Row
 
 IGNORED = -100
 

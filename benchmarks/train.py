@@ -28,18 +28,18 @@ from torch import Tensor
 from benchmarks.measure import MIB, Bar, judged, machine
 from benchmarks.reference import Loop
 from examples.demo import corpus
-from trainer.adamw import build_optimizer
-from trainer.batches import Row, collate
 from trainer.config import Config, parse_config
-from trainer.data import open_data
+from trainer.data.batches import Row, collate
+from trainer.data.run_data import open_data
+from trainer.data.tokenizer import open_tokenizer
 from trainer.loop import learning_rate
 from trainer.memory.accounted import AccountedDevice
 from trainer.memory.cpu import CpuDevice
 from trainer.memory.virtual import VirtualDevice
-from trainer.model import MiniMind, initialise
-from trainer.step import evaluation_loss, train_step
-from trainer.tokenizer import open_tokenizer
-from trainer.transfer import stream
+from trainer.model.minimind import MiniMind, initialise
+from trainer.steps.adamw import build_optimizer
+from trainer.steps.step import evaluation_loss, train_step
+from trainer.steps.transfer import stream
 
 ROUNDS = 3
 ROWS, MICRO_BATCH = 8, 3  # of a step; the reference takes all rows at once

@@ -22,14 +22,14 @@ from safetensors.torch import save_file
 
 from benchmarks.measure import Bar, judged, machine
 from scheduler.admission.wish import micro_batches
-from trainer import loss
 from trainer.config import Config, parse_config
+from trainer.data.tokenizer import open_tokenizer
 from trainer.errors import OutOfDeviceMemory
-from trainer.events import EventLog
-from trainer.model import MiniMind, initialise
+from trainer.model import loss
+from trainer.model.minimind import MiniMind, initialise
+from trainer.reporting.events import EventLog
 from trainer.session import run_session
 from trainer.stopping import StopRequest
-from trainer.tokenizer import open_tokenizer
 from trainer.trace.footprint import Mode
 from trainer.trace.rehearsal import Target
 

@@ -8,15 +8,15 @@ import sys
 import traceback
 from pathlib import Path
 
-from trainer import launched
 from trainer.config import Config, read_config
 from trainer.errors import BadData, DiskFull, ExitCode, TrainerError
-from trainer.events import EventLog
+from trainer.files.storage import is_full
 from trainer.heavy import kept_to_the_end
-from trainer.log import be_silent
-from trainer.loggers import require_installed
+from trainer.processes import launched
+from trainer.reporting.events import EventLog
+from trainer.reporting.log import be_silent
+from trainer.reporting.loggers import require_installed
 from trainer.stopping import StopRequest
-from trainer.storage import is_full
 
 USAGE = "usage: python -m trainer CONFIG.json RUN_DIR"
 HELP = f"""{USAGE}

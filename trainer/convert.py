@@ -26,9 +26,12 @@ def convert(run_dir: Path, form: str, output: Path) -> None:
     if output.exists():
         raise BadConfiguration(f"{output} exists already\nhint: name another directory")
     with kept_to_the_end():
-        from trainer import export, huggingface  # torch, from here on
-        from trainer.result import find, open_model, open_tokenizer_of
-        from trainer.storage import new_directory
+        from trainer.files import (
+            export,
+            huggingface,  # torch, from here on
+        )
+        from trainer.files.result import find, open_model, open_tokenizer_of
+        from trainer.files.storage import new_directory
 
     found = find(run_dir)
     config = found.config(data={"path": "", "max_seq_len": 4})  # nothing runs: the least table of positions will do

@@ -24,11 +24,11 @@ def main(arguments: Sequence[str]) -> None:
     with kept_to_the_end():
         import msgspec
 
+        from trainer.data.tokens import open_tokens, recipe_of
         from trainer.evaluation import Evaluation
-        from trainer.events import EventLog
-        from trainer.result import find, open_model, open_tokenizer_of
+        from trainer.files.result import find, open_model, open_tokenizer_of
+        from trainer.reporting.events import EventLog
         from trainer.stopping import StopRequest
-        from trainer.tokens import open_tokens, recipe_of
     found = find(options.run_dir)
     data = {"path": str(options.data), "max_seq_len": options.max_seq_len, "broken_rows": options.broken_rows}
     config = found.config(data=data, plan={"micro_batch": options.batch_size})

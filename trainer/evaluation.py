@@ -5,18 +5,18 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from trainer.batches import Row, collate
 from trainer.config import Config
+from trainer.data.batches import Row, collate
+from trainer.data.tokens import TokenFile
 from trainer.errors import OutOfDeviceMemory
-from trainer.events import EventLog
-from trainer.group import Alone, Group
-from trainer.log import say
 from trainer.memory.device import Device, out_of_memory_numbers
-from trainer.model import MiniMind
-from trainer.step import evaluation_loss
+from trainer.model.minimind import MiniMind
+from trainer.processes.group import Alone, Group
+from trainer.reporting.events import EventLog
+from trainer.reporting.log import say
+from trainer.steps.step import evaluation_loss
+from trainer.steps.transfer import on_device
 from trainer.stopping import StopRequest
-from trainer.tokens import TokenFile
-from trainer.transfer import on_device
 
 
 class Evaluation:

@@ -22,9 +22,9 @@ def main(arguments: Sequence[str]) -> None:
     _check(options)
     tell("loading ...")
     with kept_to_the_end():
-        from trainer.decoding import decode
-        from trainer.result import find, open_model, open_tokenizer_of
-        from trainer.sampling import prompt_ids
+        from trainer.files.result import find, open_model, open_tokenizer_of
+        from trainer.inference.decoding import decode
+        from trainer.inference.sampling import prompt_ids
     found = find(options.run_dir)
     tokenizer = open_tokenizer_of(found)
     prompt = prompt_ids(options.prompt, found.kind, tokenizer)

@@ -11,25 +11,25 @@ from pathlib import Path
 
 import torch
 
-from trainer import export
 from trainer.config import Config
-from trainer.data import OWN_CACHE, RunData, open_data
+from trainer.data.run_data import OWN_CACHE, RunData, open_data
+from trainer.data.tokenizer import Tokenizer, open_tokenizer
 from trainer.errors import Stopped
 from trainer.evaluation import Evaluation
-from trainer.events import EventLog
-from trainer.group import Alone, Group, any_of
-from trainer.loggers import Loggers, open_loggers
+from trainer.files import export
+from trainer.files.storage import remove_leftovers
+from trainer.inference.sampling import sample_text
 from trainer.memory.device import Device, out_of_memory_numbers
-from trainer.pace import Spent
-from trainer.reports import Reports
-from trainer.results import Results
+from trainer.processes.group import Alone, Group, any_of
+from trainer.reporting.events import EventLog
+from trainer.reporting.loggers import Loggers, open_loggers
+from trainer.reporting.pace import Spent
+from trainer.reporting.reports import Reports
+from trainer.reporting.results import Results
 from trainer.run import Run, prepare, save, take_best
-from trainer.sampling import sample_text
 from trainer.schedule import Schedule
-from trainer.shrinking import ShrinkingStep
+from trainer.steps.shrinking import ShrinkingStep
 from trainer.stopping import StopRequest, TimeLimit, used_seconds
-from trainer.storage import remove_leftovers
-from trainer.tokenizer import Tokenizer, open_tokenizer
 
 
 def train(

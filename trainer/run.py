@@ -12,18 +12,18 @@ import msgspec
 import torch
 from torch import Tensor
 
-from trainer import checkpoint
-from trainer.adamw import AdamW, build_optimizer
-from trainer.checkpoint import Checkpoint, RunState
 from trainer.config import Config
 from trainer.errors import BadConfiguration, BadData, NonFiniteLoss
-from trainer.events import EventLog
-from trainer.log import say
-from trainer.lora import adapt, initialise_adapters
+from trainer.files import checkpoint
+from trainer.files.checkpoint import Checkpoint, RunState
+from trainer.files.weights import load_weights, read_weights
 from trainer.memory.device import Device
-from trainer.model import MiniMind, initialise
-from trainer.scaling import LossScaler
-from trainer.weights import load_weights, read_weights
+from trainer.model.lora import adapt, initialise_adapters
+from trainer.model.minimind import MiniMind, initialise
+from trainer.reporting.events import EventLog
+from trainer.reporting.log import say
+from trainer.steps.adamw import AdamW, build_optimizer
+from trainer.steps.scaling import LossScaler
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ import torch
 
 from trainer.config import Config
 from trainer.errors import BadConfiguration, OutOfDeviceMemory
-from trainer.events import EventLog
-from trainer.group import open_group
-from trainer.launched import local_rank
 from trainer.loop import train
 from trainer.memory.choice import open_device
 from trainer.memory.device import Device, out_of_memory_numbers
+from trainer.processes.group import open_group
+from trainer.processes.launched import local_rank
+from trainer.reporting.events import EventLog
 from trainer.stopping import StopRequest
 
 

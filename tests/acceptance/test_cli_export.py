@@ -10,9 +10,9 @@ from scheduler.config import Settings
 from scheduler.store.database import Database
 from tests.acceptance.conftest import JOB, Mmq
 from trainer.config import parse_config
-from trainer.export import write_final
-from trainer.model import MiniMind, initialise
-from trainer.tokenizer import open_tokenizer
+from trainer.data.tokenizer import open_tokenizer
+from trainer.files.export import write_final
+from trainer.model.minimind import MiniMind, initialise
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainer import loss
 from trainer.config import Config, parse_config
+from trainer.data.tokenizer import open_tokenizer
 from trainer.errors import OutOfDeviceMemory
-from trainer.events import EventLog
-from trainer.model import MiniMind, initialise
+from trainer.model import loss
+from trainer.model.minimind import MiniMind, initialise
+from trainer.reporting.events import EventLog
 from trainer.session import run_session
 from trainer.stopping import StopRequest
-from trainer.tokenizer import open_tokenizer
 from trainer.trace.footprint import Candidate, Mode
 from trainer.trace.rehearsal import Target
 
@@ -160,7 +160,7 @@ def test_a_prediction_holds_for_experts_whatever_the_routing(
     config = configured(rows, tmp_path / "ledger", **draw)
     forecast = predicted(config)
     if worst:
-        monkeypatch.setattr("trainer.experts.choose", to_the_first)
+        monkeypatch.setattr("trainer.model.experts.choose", to_the_first)
     run = measured(config, tmp_path / "run")
     assert run["allocated"] == forecast.outcome.allocated_bytes
     assert run["reserved"] == forecast.outcome.reserved_bytes

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from trainer.config import parse_config
-from trainer.events import EventLog
 from trainer.loop import train
 from trainer.memory.cpu import CpuDevice
 from trainer.memory.device import Device
+from trainer.reporting.events import EventLog
 from trainer.stopping import StopRequest
 
 REPOSITORY = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import pytest
 from scheduler.errors import FileError
 from scheduler.jobs import rows as submitted
 from tests.unit.pages import page, spans
-from trainer import rows
+from trainer.data import rows
 from trainer.errors import BadData
 
 TABLE = page("data.md").table("The data")

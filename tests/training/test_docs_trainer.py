@@ -19,7 +19,7 @@ from trainer.__main__ import main
 from trainer.config import Config
 from trainer.errors import ExitCode
 from trainer.memory.cpu import CpuDevice
-from trainer.step import Phase
+from trainer.steps.step import Phase
 from worker.environment import trainer_environment
 
 PAGE = page("trainer.md")

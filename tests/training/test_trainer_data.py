@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from trainer.config import parse_config
-from trainer.data import open_data
+from trainer.data.order import RowOrder, hold_out
+from trainer.data.run_data import open_data
+from trainer.data.tokenizer import open_tokenizer
+from trainer.data.tokens import Recipe, open_tokens
 from trainer.errors import BadConfiguration, BadData, Stopped
-from trainer.order import RowOrder, hold_out
-from trainer.tokenizer import open_tokenizer
-from trainer.tokens import Recipe, open_tokens
 
 
 def tokens_of(workshop, kind: str, rows: list[object], max_seq_len: int = 40):
@@ -96,7 +96,7 @@ def test_a_byte_order_mark_is_passed_over(workshop) -> None:
 
 
 def test_a_line_without_end_is_refused(workshop, monkeypatch) -> None:
-    monkeypatch.setattr("trainer.rows.LINE_LIMIT_BYTES", 1000)
+    monkeypatch.setattr("trainer.data.rows.LINE_LIMIT_BYTES", 1000)
     with pytest.raises(BadData, match=r"some\.jsonl:2: longer than"):
         tokens_of(workshop, "pretrain", [{"text": "word"}, {"text": "word" * 300}])
 
@@ -104,7 +104,7 @@ def test_a_line_without_end_is_refused(workshop, monkeypatch) -> None:
 def test_tokens_are_made_once_for_a_content_wherever_it_lies(workshop, monkeypatch) -> None:
     rows = [{"text": "word"}]
     first, _ = tokens_of(workshop, "pretrain", rows)
-    monkeypatch.setattr("trainer.tokens._tokenise", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr("trainer.data.tokens._tokenise", lambda *_: pytest.fail("tokenised again"))
     again, _ = tokens_of(workshop, "pretrain", rows)
     assert again.key == first.key
     assert again[0].tokens.tolist() == first[0].tokens.tolist()

@@ -7,16 +7,16 @@ import torch
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
 from trainer.config import parse_config
-from trainer.decoding import Context, decode
+from trainer.data.tokenizer import open_tokenizer
 from trainer.errors import BadConfiguration
 from trainer.evaluate import main as evaluate
+from trainer.files.result import find
 from trainer.generate import in_pieces
 from trainer.generate import main as generate
+from trainer.inference.decoding import Context, decode
+from trainer.inference.sampling import prompt_ids
 from trainer.memory.cpu import CpuDevice
-from trainer.model import MiniMind, initialise
-from trainer.result import find
-from trainer.sampling import prompt_ids
-from trainer.tokenizer import open_tokenizer
+from trainer.model.minimind import MiniMind, initialise
 
 
 def model_of(config: dict) -> MiniMind:

@@ -13,12 +13,12 @@ from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
 from trainer.config import Config, parse_config
 from trainer.convert import convert
+from trainer.data.rows import Message
+from trainer.data.tokenizer import Tokenizer, chat_pieces, open_tokenizer, opening
 from trainer.errors import BadConfiguration
-from trainer.export import write_final
-from trainer.model import MiniMind, initialise
-from trainer.rows import Message
-from trainer.tokenizer import Tokenizer, chat_pieces, open_tokenizer, opening
-from trainer.weights import load_weights, read_weights
+from trainer.files.export import write_final
+from trainer.files.weights import load_weights, read_weights
+from trainer.model.minimind import MiniMind, initialise
 
 OLDER = {"num_key_value_heads": 2, "qk_norm": False, "rms_norm_eps": 1e-5}
 FAMILIES: dict[str, dict[str, Any]] = {

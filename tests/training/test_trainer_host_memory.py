@@ -5,8 +5,8 @@ import random
 from pathlib import Path
 
 from trainer.config import parse_config
-from trainer.tokenizer import open_tokenizer
-from trainer.tokens import Recipe, open_tokens
+from trainer.data.tokenizer import open_tokenizer
+from trainer.data.tokens import Recipe, open_tokens
 
 ROWS = 6000  # about 4 MB: kept as lists of numbers they would be 10 MiB at least
 GROWTH_LIMIT_MIB = 6

@@ -8,14 +8,14 @@ import pytest
 from safetensors.torch import load_file
 
 from trainer.__main__ import main
-from trainer.batches import Row
 from trainer.config import parse_config
+from trainer.data.batches import Row
 from trainer.errors import BadConfiguration, ExitCode, NonFiniteLoss, TimeLimitReached
-from trainer.flops import peak_flops, training_flops
 from trainer.loop import Training
 from trainer.memory.cpu import CpuDevice
-from trainer.model import MiniMind
-from trainer.pace import Pace
+from trainer.model.minimind import MiniMind
+from trainer.reporting.flops import peak_flops, training_flops
+from trainer.reporting.pace import Pace
 from trainer.schedule import Schedule
 from trainer.stopping import Validation, used_seconds
 

@@ -9,7 +9,7 @@ from scheduler.errors import FileError
 from scheduler.jobs import jobfile
 from trainer.__main__ import main
 from trainer.errors import BadConfiguration, ExitCode
-from trainer.loggers import Loggers
+from trainer.reporting.loggers import Loggers
 
 
 def test_tensorboard_reads_what_was_told(workshop) -> None:
@@ -43,7 +43,7 @@ def test_no_logger_is_loaded_unless_named(workshop) -> None:
 
 def test_one_that_is_missing_is_refused_at_start_and_at_submit(workshop, monkeypatch, capsys) -> None:
     monkeypatch.setattr("trainer.__main__.StopRequest.listen", lambda self: None)
-    monkeypatch.setattr("trainer.loggers.find_spec", lambda name: None)
+    monkeypatch.setattr("trainer.reporting.loggers.find_spec", lambda name: None)
     config = workshop.root / "config.json"
     config.write_text(json.dumps(workshop.config(report=["swanlab"])))
     assert main([str(config), str(workshop.root / "run")]) == ExitCode.BAD_CONFIGURATION
@@ -60,7 +60,7 @@ def test_one_that_will_not_start_is_a_refusal(workshop, monkeypatch) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("no login\nand more")
 
-    monkeypatch.setattr("trainer.loggers.tensorboard.open_logger", refuse)
+    monkeypatch.setattr("trainer.reporting.loggers.tensorboard.open_logger", refuse)
     with pytest.raises(BadConfiguration, match=r"report: tensorboard could not be started: no login$"):
         workshop.train("run", workshop.config(report=["tensorboard"]))
 

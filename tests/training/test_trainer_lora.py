@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 
 from trainer.config import Config, parse_config
 from trainer.errors import BadConfiguration
-from trainer.lora import adapt, initialise_adapters, merged
-from trainer.model import MiniMind, initialise
-from trainer.result import find, open_model
+from trainer.files.result import find, open_model
+from trainer.model.lora import adapt, initialise_adapters, merged
+from trainer.model.minimind import MiniMind, initialise
 
 SHARP = {"method": "lora", "lora_rank": 4, "lora_alpha": 8.0, "learning_rate": 1e-2}
 

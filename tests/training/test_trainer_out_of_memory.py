@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from trainer.adamw import AdamW
 from trainer.errors import ExitCode, OutOfDeviceMemory
 from trainer.memory.choice import open_device
 from trainer.memory.cpu import CpuDevice
+from trainer.steps.adamw import AdamW
 
 
 def peak_bytes(workshop, micro_batch: int) -> int:

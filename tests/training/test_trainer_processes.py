@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 
 from tests.training.conftest import PATIENCE_SECONDS, REPOSITORY, Outcome
 from trainer.__main__ import main
-from trainer.batches import Row
+from trainer.data.batches import Row
 from trainer.errors import ExitCode
-from trainer.group import Alone, share
+from trainer.processes.group import Alone, share
 
 # 32 rows to train on, twice, by nine: the last step has a single row, so that one process has none.
 UNEVEN = {"batch_size": 9, "max_steps": None, "epochs": 2}
@@ -156,4 +156,4 @@ def test_the_shares_are_all_the_rows_and_alike(lengths: list[int], size: int) ->
 
 def test_one_alone_loads_nothing_for_several(workshop) -> None:
     workshop.train("alone", workshop.config(train={"max_steps": 1}))
-    assert "trainer.ranks" not in sys.modules
+    assert "trainer.processes.ranks" not in sys.modules

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from trainer.__main__ import main
-from trainer.checkpoint import RunState, load_newest, save
 from trainer.errors import BadConfiguration, BadData, DiskFull, ExitCode, Stopped
-from trainer.events import EventLog
+from trainer.files.checkpoint import RunState, load_newest, save
+from trainer.reporting.events import EventLog
 from trainer.stopping import StopRequest
 
 LONG = {"max_steps": 36, "save_interval": 7}
@@ -112,7 +112,7 @@ def test_a_checkpoint_cut_off_while_it_was_written_is_no_checkpoint(tmp_path, mo
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.checkpoint._facts", killed)
+        patch.setattr("trainer.files.checkpoint._facts", killed)
         with pytest.raises(Killed):
             save(tmp_path, RunState(step=2, identity={}), tensors, tensors)
     (tmp_path / ".tmp-step-3-99").mkdir()  # of a process that could not even clean up
@@ -130,7 +130,7 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoints_there_are(workshop, monk
     workshop.train("full", workshop.config())
     shutil.rmtree(workshop.root / "full" / "final")
     shutil.rmtree(workshop.root / "full" / "checkpoints" / "step-8")
-    monkeypatch.setattr("trainer.checkpoint.save_file", full)
+    monkeypatch.setattr("trainer.files.checkpoint.save_file", full)
     with pytest.raises(DiskFull, match=r"no room to write .*step-8: .* MiB free"):
         workshop.train("full", workshop.config())
     checkpoints = workshop.root / "full" / "checkpoints"

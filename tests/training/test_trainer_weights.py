@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from trainer.config import parse_config
 from trainer.errors import BadConfiguration
-from trainer.model import MiniMind, initialise
-from trainer.weights import load_weights, read_weights
+from trainer.files.weights import load_weights, read_weights
+from trainer.model.minimind import MiniMind, initialise
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 from scheduler.admission.plan import margin_bytes
 from scheduler.footprint.context import CONTEXT_BYTES, GENERATION_BYTES, MIB, context_bytes
 from tests.unit.pages import page, spans
-from trainer.batches import LENGTH_STEP
-from trainer.loss import CHUNK_ELEMENTS
+from trainer.data.batches import LENGTH_STEP
 from trainer.memory.allocator import BLOCK_BYTES
 from trainer.memory.kernels import WORKSPACE_BYTES, workspace_bytes
+from trainer.model.loss import CHUNK_ELEMENTS
 from trainer.trace.player import PARTS
 
 PAGE = page("footprint.md")

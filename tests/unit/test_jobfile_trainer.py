@@ -5,8 +5,8 @@ import pytest
 
 from scheduler.jobs import jobfile, rows
 from scheduler.jobs.trainer_config import trainer_config
-from trainer import rows as trainer_rows
 from trainer.config import Config
+from trainer.data import rows as trainer_rows
 
 PLAN = {"micro_batch": 4, "activation_checkpointing": True, "optimizer_offload": False, "chunked_loss": True}
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import loss
 from trainer.config import Config, parse_config
 from trainer.memory.allocator import CachingAllocator
 from trainer.memory.capacity import Limited
+from trainer.model import loss
 from trainer.trace.footprint import Mode, rows_of_step
 from trainer.trace.log import Label, Log, Place, Section, Take
 from trainer.trace.rehearsal import Target

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
 from trainer.config import Config, parse_config
-from trainer.experts import Experts, imbalance
-from trainer.model import MiniMind, initialise
+from trainer.model.experts import Experts, imbalance
+from trainer.model.minimind import MiniMind, initialise
 
 MINIMIND_3 = {"use_moe": True}
 MINIMIND_2 = {

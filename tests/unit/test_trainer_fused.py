@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from trainer.fused import linear, rms_norm, rotate, rotations, swiglu
+from trainer.model.fused import linear, rms_norm, rotate, rotations, swiglu
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE)

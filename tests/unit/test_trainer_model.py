@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from trainer.config import Config, parse_config
-from trainer.loss import cross_entropy_sum
-from trainer.model import MiniMind, initialise
+from trainer.model.loss import cross_entropy_sum
+from trainer.model.minimind import MiniMind, initialise
 
 MINIMIND_2 = {"num_key_value_heads": 2, "qk_norm": False, "rms_norm_eps": 1e-5}
 
@@ -81,7 +81,7 @@ def test_recomputing_activations_changes_no_gradient(dtype: str) -> None:
 
 
 def test_chunked_loss_is_the_whole_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.loss.CHUNK_ELEMENTS", 512 * 5)  # 5 rows a chunk, which does not divide 23
+    monkeypatch.setattr("trainer.model.loss.CHUNK_ELEMENTS", 512 * 5)  # 5 rows a chunk, which does not divide 23
     torch.manual_seed(1)
     results = []
     for chunked in (True, False):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.adamw import build_optimizer
-from trainer.scaling import LossScaler
-from trainer.step import clip
+from trainer.steps.adamw import build_optimizer
+from trainer.steps.scaling import LossScaler
+from trainer.steps.step import clip
 
 
 def modules() -> tuple[nn.Module, nn.Module]:

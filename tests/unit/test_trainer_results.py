@@ -5,8 +5,8 @@ import torch
 
 from trainer.errors import NonFiniteLoss
 from trainer.memory.cpu import CpuDevice
-from trainer.results import UNREAD_AT_MOST, Results
-from trainer.step import StepResult
+from trainer.reporting.results import UNREAD_AT_MOST, Results
+from trainer.steps.step import StepResult
 
 
 def result(loss: float, grad_norm: float = 1.0) -> StepResult:

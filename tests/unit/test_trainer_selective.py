@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.config import parse_config
-from trainer.model import MiniMind, initialise
+from trainer.model.minimind import MiniMind, initialise
 from trainer.trace.footprint import Mode
 from trainer.trace.rehearsal import Target
 

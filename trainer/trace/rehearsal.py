@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.adamw import AdamW, build_optimizer
-from trainer.batches import input_length
 from trainer.config import Config
-from trainer.lora import adapt
+from trainer.data.batches import input_length
 from trainer.memory.kernels import cuda_kernels, temporaries_bytes, workspace_bytes
 from trainer.memory.loops import listening
-from trainer.model import MiniMind
-from trainer.results import Results
-from trainer.scaling import LossScaler
-from trainer.step import MicroBatch, StepResult, evaluation_loss, train_step
+from trainer.model.lora import adapt
+from trainer.model.minimind import MiniMind
+from trainer.reporting.results import Results
+from trainer.steps.adamw import AdamW, build_optimizer
+from trainer.steps.scaling import LossScaler
+from trainer.steps.step import MicroBatch, StepResult, evaluation_loss, train_step
 from trainer.trace.log import Log, Place
 from trainer.trace.recording import Recorder, Recording
 from trainer.trace.shapes import ShapeMemory

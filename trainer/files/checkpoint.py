@@ -1,0 +1,158 @@
+"""Checkpoints: `checkpoints/step-N/`, complete or absent, with a manifest by which damage is found.
+
+Owns their format: model.safetensors (fp32), training.safetensors (optimizer, scaler, random state), state.json,
+manifest.json (size and SHA-256 of each). No pickle. The newest two are kept, and the best by validation loss. Those
+of later steps than the one just saved are of a run that was set back, since they were damaged: they make way.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainer.files.storage import new_directory, remove_leftovers
+from trainer.stopping import Validation
+
+KEPT = 2
+
+
+class RunState(msgspec.Struct, kw_only=True):
+    """What a resumed run must know besides tensors. `identity`: all of CONFIG that shapes the result."""
+
+    step: int  # optimizer steps done
+    identity: dict[str, Any]
+    target_tokens: int = 0
+    first_loss: float | None = None
+    loss: float | None = None
+    validation_loss: float | None = None  # at this very step; None: not evaluated here
+    validation: Validation = msgspec.field(default_factory=Validation)
+
+
+class FileFacts(msgspec.Struct, kw_only=True):
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    step: int
+    validation_loss: float | None
+    files: dict[str, FileFacts]
+
+
+class DamagedCheckpoint(Exception):
+    """A file is missing, short or altered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    path: Path
+    state: RunState
+    model: dict[str, Tensor]
+    training: dict[str, Tensor]
+
+
+def save(root: Path, state: RunState, model: Mapping[str, Tensor], training: Mapping[str, Tensor]) -> Path:
+    """Write a checkpoint, then remove those no longer kept."""
+    path = root / f"step-{state.step}"
+    with new_directory(path) as directory:
+        save_tensors(model, directory / "model.safetensors")
+        save_tensors(training, directory / "training.safetensors")
+        (directory / "state.json").write_bytes(msgspec.json.encode(state))
+        facts = {file.name: _facts(file) for file in sorted(directory.iterdir())}
+        manifest = Manifest(step=state.step, validation_loss=state.validation_loss, files=facts)
+        (directory / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    _prune(root, state.step)
+    return path
+
+
+def load_newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Read the newest complete checkpoint, and say what was wrong with any newer one."""
+    if root.exists():
+        remove_leftovers(root)
+    damage: list[str] = []
+    for path in _newest_first(root):
+        try:
+            return _load(path), damage
+        except DamagedCheckpoint as error:
+            damage.append(f"{path}: {error}")
+    return None, damage
+
+
+def newest_state(root: Path) -> tuple[Path, RunState] | None:
+    """Name the newest complete checkpoint, for who only reads: nothing is removed, and the run may go on meanwhile."""
+    for path in _newest_first(root):
+        try:
+            return path, msgspec.json.decode((path / "state.json").read_bytes(), type=RunState)
+        except (OSError, msgspec.DecodeError):
+            continue
+    return None
+
+
+def load_weights_of(root: Path, step: int) -> dict[str, Tensor]:
+    """Read the weights of one step's checkpoint; DamagedCheckpoint if it is not whole."""
+    return _load(root / f"step-{step}").model
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; a full disk is an OSError, as for any other file."""
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, metadata)
+    except SafetensorError as error:
+        if "os error 28" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+        raise
+
+
+def _load(path: Path) -> Checkpoint:
+    try:
+        manifest = msgspec.json.decode((path / "manifest.json").read_bytes(), type=Manifest)
+        for name, expected in manifest.files.items():
+            if _facts(path / name) != expected:
+                raise DamagedCheckpoint(f"{name} is not as it was written")
+        return Checkpoint(
+            path=path,
+            state=msgspec.json.decode((path / "state.json").read_bytes(), type=RunState),
+            model=load_file(path / "model.safetensors"),
+            training=load_file(path / "training.safetensors"),
+        )
+    except (OSError, msgspec.DecodeError, SafetensorError) as error:
+        raise DamagedCheckpoint(str(error)) from None
+
+
+def _facts(file: Path) -> FileFacts:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return FileFacts(size_bytes=file.stat().st_size, sha256=digest)
+
+
+def _newest_first(root: Path) -> list[Path]:
+    numbered = [(int(path.name[5:]), path) for path in root.glob("step-*") if path.name[5:].isdecimal()]
+    return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def _prune(root: Path, newest: int) -> None:
+    paths = _newest_first(root)
+    current = paths[paths.index(root / f"step-{newest}") :]
+    best = min(_scores(current), default=(0.0, 0, None))[2]
+    for path in paths:
+        if path not in current[:KEPT] and path != best:
+            shutil.rmtree(path)
+
+
+def _scores(paths: list[Path]) -> Iterator[tuple[float, int, Path]]:
+    for path in paths:
+        try:
+            manifest = msgspec.json.decode((path / "manifest.json").read_bytes(), type=Manifest)
+        except (OSError, msgspec.DecodeError):
+            continue  # damaged: never the best
+        if manifest.validation_loss is not None:
+            yield manifest.validation_loss, manifest.step, path

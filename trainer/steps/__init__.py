@@ -1,0 +1,1 @@
+"""One optimizer step: its arithmetic, the optimizer, and what happens when memory runs out."""

@@ -1,0 +1,124 @@
+"""A training step that survives out of memory: the micro-batch halves, the effective batch stays.
+
+Owns the micro-batch of a run. The step is run again from the same rows; nothing was applied, so nothing is lost.
+"""
+
+import gc
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trainer.config import Config
+from trainer.data.batches import Row
+from trainer.errors import OutOfDeviceMemory
+from trainer.memory.device import Device, out_of_memory_numbers
+from trainer.model.minimind import MiniMind
+from trainer.processes.group import Group, share
+from trainer.reporting.events import EventLog
+from trainer.reporting.log import say
+from trainer.steps.adamw import AdamW
+from trainer.steps.scaling import LossScaler
+from trainer.steps.step import Phase, StepResult, train_step
+from trainer.steps.transfer import stream
+
+REPEATABLE: tuple[Phase, ...] = ("idle", "forward", "backward", "clip")  # nothing was applied yet
+REPEATABLE_TOGETHER: tuple[Phase, ...] = ("idle", "forward", "backward")  # nor told to the other processes
+
+
+class ShrinkingStep:
+    def __init__(
+        self,
+        config: Config,
+        device: Device,
+        events: EventLog,
+        model: MiniMind,
+        optimizer: AdamW,
+        scaler: LossScaler | None,
+        group: Group,
+    ) -> None:
+        self.micro_batch = min(config.micro_batch, -(-config.effective_batch // group.size))
+        self._group = group
+        self._config = config
+        self._device = device
+        self._events = events
+        self._model = model
+        self._optimizer = optimizer
+        self._scaler = scaler
+        self._phase: Phase = "idle"
+
+    @property
+    def accumulation_steps(self) -> int:
+        return self._accumulation_steps(self.micro_batch)
+
+    def run(self, step: int, rows: Sequence[Row]) -> StepResult:
+        """Run optimizer step `step` over its rows, with ever smaller micro-batches until it fits.
+
+        Of several processes each takes its share of the rows, and shrinks by itself: how they are split shows nowhere.
+        """
+        ours = share(rows, self._group)
+        while True:
+            try:
+                return self._once(rows, ours)
+            except torch.OutOfMemoryError as error:
+                # Only numbers leave this block: the traceback holds the tensors of the failed micro-batch.
+                refusal = out_of_memory_numbers(error, self._device)
+            self._shrink(step, len(ours), refusal)
+
+    def _once(self, rows: Sequence[Row], ours: Sequence[Row]) -> StepResult:
+        self._phase = "idle"
+        self._model.balance.rows = len(rows)
+        return train_step(
+            self._model,
+            self._optimizer,
+            stream(ours, self.micro_batch, self._config.max_seq_len, self._device),
+            target_tokens=sum(row.targets for row in rows),
+            grad_clip=self._config.train.grad_clip,
+            chunked_loss=self._config.plan.chunked_loss,
+            scaler=self._scaler,
+            enter=self._enter,
+            exchange=None if self._group.size == 1 else self._exchange,
+        )
+
+    def _exchange(self, loss: Tensor | None) -> Tensor:
+        """Add up the gradients of all processes, and their losses; one without rows adds nothing."""
+        trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        total = torch.zeros((), device=trained[0].device) if loss is None else loss
+        self._group.add_up([*(parameter.grad for parameter in trained), total])
+        return total
+
+    def _accumulation_steps(self, micro_batch: int) -> int:
+        share_of_one = -(-self._config.effective_batch // self._group.size)
+        return -(-share_of_one // micro_batch)
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+
+    def _shrink(self, step: int, rows: int, refusal: dict[str, int | None]) -> None:
+        self._optimizer.zero_grad()
+        gc.collect()
+        self._device.empty_cache()
+        old = self.micro_batch
+        # The last step of a run may have fewer rows than a micro-batch: halve what was really on the device.
+        new = -(-min(old, rows) // 2)
+        repeatable = REPEATABLE if self._group.size == 1 else REPEATABLE_TOGETHER
+        can_shrink = min(old, rows) > 1 and self._config.on_out_of_memory == "halve" and self._phase in repeatable
+        self._events.write(
+            "out_of_memory",
+            step=step,
+            phase=self._phase,
+            micro_batch=old,
+            new_micro_batch=new if can_shrink else None,
+            new_accumulation_steps=self._accumulation_steps(new) if can_shrink else None,
+            **refusal,
+        )
+        if not can_shrink:
+            raise OutOfDeviceMemory(f"out of device memory at step {step}, in {self._phase}, with micro-batch {old}")
+        self.micro_batch = new
+        say(
+            f"out of device memory at step {step}: micro-batch {old} becomes {new}, accumulation "
+            f"{self.accumulation_steps}; the effective batch stays {self._config.effective_batch}"
+        )

@@ -1,0 +1,110 @@
+"""One optimizer step. The training loop runs this function, and the memory tracer runs it on the meta device.
+
+So nothing here may ask a tensor for its value. Owns the arithmetic of a step: normalisation by the target
+tokens of the whole effective batch, clipping, the update. Where tensors live, and what to do when memory runs
+out, is the loop's.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trainer.model.loss import cross_entropy_sum
+from trainer.model.minimind import MiniMind
+from trainer.steps.adamw import AdamW
+from trainer.steps.scaling import LossScaler
+
+Phase = Literal["forward", "backward", "exchange", "clip", "optimizer", "idle"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    """Some rows of the effective batch, on the device.
+
+    ids [rows, length] int64, padded on the right; positions [targets] int64, flat indices into [rows, length]
+    of the tokens whose successor is a target; labels [targets] int64, those successors.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """Both still on the device (0-dim fp32): reading them waits for it."""
+
+    loss: Tensor  # mean over the target tokens of the effective batch
+    grad_norm: Tensor  # before clipping
+
+
+def train_step(
+    model: MiniMind,
+    optimizer: AdamW,
+    micro_batches: Iterable[MicroBatch],
+    *,
+    target_tokens: int,
+    grad_clip: float,
+    chunked_loss: bool,
+    scaler: LossScaler | None = None,
+    enter: Callable[[Phase], None] = lambda phase: None,
+    exchange: Callable[[Tensor | None], Tensor] | None = None,
+) -> StepResult:
+    """Run one optimizer step over the micro-batches of one effective batch; gradients are gone afterwards.
+
+    `micro_batches` may be lazy, so that only one is on the device at a time. `target_tokens` counts all of
+    them, and those of other processes: `exchange` adds up loss and gradients over all, of which one may have no
+    rows. `enter` is told each phase as it begins: out of memory in forward or backward leaves weights and
+    optimizer as they were, so that the caller can drop the gradients and run the step again.
+    """
+    total: Tensor | None = None
+    for batch in micro_batches:
+        enter("forward")
+        loss = cross_entropy_sum(
+            model(batch.ids), model.head_weight, batch.positions, batch.labels, chunked=chunked_loss
+        )
+        loss = loss / target_tokens
+        total = loss.detach() if total is None else total.add_(loss.detach())
+        enter("backward")
+        (loss if scaler is None else loss * scaler.scale.squeeze()).backward()
+        del loss
+    if exchange is not None:
+        enter("exchange")
+        total = exchange(total)
+    if total is None:
+        raise ValueError("an effective batch without rows")
+    enter("clip")
+    gradients = optimizer.gradients()
+    if scaler is not None:
+        scaler.unscale(gradients)
+    grad_norm = clip(gradients, grad_clip)
+    enter("optimizer")
+    optimizer.step(None if scaler is None else scaler.found_infinite)
+    if scaler is not None:
+        scaler.update()
+    del gradients
+    optimizer.zero_grad()
+    enter("idle")
+    return StepResult(loss=total, grad_norm=grad_norm)
+
+
+def evaluation_loss(model: MiniMind, batch: MicroBatch, *, chunked_loss: bool) -> Tensor:
+    """Sum the loss over one batch's targets, without gradients (0-dim fp32, on the device)."""
+    with torch.no_grad():
+        return cross_entropy_sum(
+            model(batch.ids), model.head_weight, batch.positions, batch.labels, chunked=chunked_loss
+        )
+
+
+def clip(gradients: list[Tensor], limit: float) -> Tensor:
+    """Scale the gradients so that their common norm is at most `limit` (0: no limit); give the norm before.
+
+    What clip_grad_norm_(foreach=True) computes; written out since that refuses meta tensors.
+    """
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if limit > 0:
+        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+    return norm

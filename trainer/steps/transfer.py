@@ -1,0 +1,23 @@
+"""Micro-batches from the host to the device, one at a time."""
+
+from collections.abc import Iterator, Sequence
+
+from trainer.data.batches import Row, collate, split
+from trainer.memory.device import Device
+from trainer.steps.step import MicroBatch
+
+
+def on_device(batch: MicroBatch, device: Device) -> MicroBatch:
+    return MicroBatch(
+        ids=device.to_device(batch.ids),
+        positions=device.to_device(batch.positions),
+        labels=device.to_device(batch.labels),
+    )
+
+
+def stream(rows: Sequence[Row], micro_batch: int, max_seq_len: int, device: Device) -> Iterator[MicroBatch]:
+    """Yield an effective batch in micro-batches on the device, each made when it is asked for."""
+    for some in split(rows, micro_batch):
+        with device.host():
+            batch = collate(some, max_seq_len)
+        yield on_device(batch, device)
