@@ -19,12 +19,12 @@ ENDED = tuple(state.value for state in JobState if state.ended)
 _COLOURS = {"running": "cyan", "admitted": "cyan", "succeeded": "green", "failed": "red", "held": "dim"}
 _COLUMNS = (
     Column("id", "ID", right=True),
-    Column("name", "NAME", least=8),
+    Column("name", "NAME", least=12),
     Column("user", "USER", least=6, drop=1),
     Column("state", "STATE"),
-    Column("device", "DEVICE"),
-    Column("batch", "BATCH", right=True),
-    Column("step", "STEP", right=True),
+    Column("device", "DEVICE", drop=2),
+    Column("batch", "BATCH", right=True, drop=3),
+    Column("step", "STEP", right=True, drop=4),
     Column("speed", "TOK/S", right=True, drop=8),
     Column("loss", "LOSS", right=True, drop=6),
     Column("memory", "PRED/PEAK", right=True, drop=5),
