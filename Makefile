@@ -5,8 +5,9 @@ STAMP := .venv/.complete
 PYTEST := $(BIN)/python -m pytest
 # Whole services on real trainers, killed in turn: too long for `make test`.
 SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptance/test_rivals_failures.py
+BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-footprint bench-virtual
 
-.PHONY: help setup demo test test-service test-gpu check format ci bench bench-cli bench-trace bench-start bench-idle bench-train bench-footprint bench-virtual pins clean
+.PHONY: help setup demo test test-service test-gpu check format ci bench pins clean $(BENCHES)
 BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
 
 help: ## list the targets
@@ -45,11 +46,10 @@ format: setup ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-ci: check test ## all that CI runs
+ci: check test demo test-service ## all that CI runs: a quarter of an hour on two cores
 
 bench: ## every benchmark
-	@short=0; for one in bench-cli bench-trace bench-start bench-idle bench-train bench-footprint bench-virtual; do $(MAKE) --no-print-directory $$one || short=1; \
-	    done; exit $$short
+	@short=0; for one in $(BENCHES); do $(MAKE) --no-print-directory $$one || short=1; done; exit $$short
 
 bench-cli: setup ## latency of submit and status against a bare interpreter
 	$(BENCH).cli

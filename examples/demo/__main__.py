@@ -16,8 +16,9 @@ from examples.demo.verdict import Story, findings
 HERE = Path(__file__).parent
 WORK = Path(".demo")
 DEVICES = "virtual:2x512MiB"
-JOBS = ("pretrain", "sft", "narrow", "deep", "greedy")
+JOBS = ("pretrain", "sft", "greedy", "narrow", "deep")
 DEADLINE_SECONDS = 900
+SHOWN = ("state", "waiting", "device", "micro_batch")  # a change in these is shown again where nothing is redrawn
 REDRAW_SECONDS = 2.0
 CLEAR = "\x1b[2J\x1b[H"
 
@@ -50,7 +51,7 @@ def _watch(service: Service) -> None:
     shown, deadline = None, time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < deadline:
         jobs = service.ask("status", "--all")["jobs"]
-        states = [(job["name"], job["state"], job["device"], job["micro_batch"]) for job in jobs]
+        states = [[job[key] for key in SHOWN] for job in jobs]
         if sys.stdout.isatty():
             print(CLEAR + service.run("status"), flush=True)
         elif states != shown:
