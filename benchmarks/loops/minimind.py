@@ -179,14 +179,7 @@ def sft_probe(batch: int, length: int, layers: int, ranks: int) -> Loop:
     kept: list[Any] = []
 
     def step() -> None:
-        ids, labels = _ids(batch, length), _ids(batch, length)
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            logits, hidden = model(ids)
-            loss = _shifted_loss(logits, labels)
-            total = loss + hidden.new_zeros(1).squeeze()
-        kept[:] = [ids, labels, logits, hidden, loss, total]
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        _clipped_gradients(model, _ids(batch, length), _ids(batch, length), kept)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -203,16 +196,21 @@ def pretrain_probe(batch: int, length: int, layers: int, ranks: int) -> Loop:
     def step() -> None:
         ids, labels = _ids(batch, length), _ids(batch, length)
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            logits, hidden = model(ids)
-            loss = _shifted_loss(logits, labels)
-            total = loss + hidden.new_zeros(1).squeeze()
-        kept[:] = [ids, labels, logits, hidden, loss, total]
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        _clipped_gradients(model, ids, labels, kept)
         optimizer.step()
 
     return model, step
+
+
+def _clipped_gradients(model: nn.Module, ids: Tensor, labels: Tensor, kept: list[Any]) -> None:
+    """Forward, backward and clipping; `kept` is what the loop's variables hold, from the forward pass to the next."""
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        logits, hidden = model(ids)
+        loss = _shifted_loss(logits, labels)
+        total = loss + hidden.new_zeros(1).squeeze()
+    kept[:] = [ids, labels, logits, hidden, loss, total]
+    total.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
 
 
 def mean_of_logits(batch: int, length: int, layers: int, ranks: int) -> Loop:

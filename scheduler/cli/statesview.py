@@ -6,22 +6,15 @@ from typing import Any
 from scheduler.cli.terminal import Column, Line, table
 from scheduler.footprint.states import GB, PRECISIONS, Precision, Split, splits, state_bytes
 
+_STATES = tuple(Column(name, name.upper(), right=True) for name in ("weights", "gradients", "optimizer"))
 _BY_PRECISION = (
     Column("precision", "PRECISION"),
     Column("each", "BYTES A PARAMETER", right=True),
-    Column("weights", "WEIGHTS", right=True),
-    Column("gradients", "GRADIENTS", right=True),
-    Column("optimizer", "OPTIMIZER", right=True),
+    *_STATES,
     Column("total", "TOTAL", right=True),
     Column("note", "WITH", drop=1),
 )
-_BY_SPLIT = (
-    Column("split", "SHARED BY"),
-    Column("weights", "WEIGHTS", right=True),
-    Column("gradients", "GRADIENTS", right=True),
-    Column("optimizer", "OPTIMIZER", right=True),
-    Column("total", "A DEVICE", right=True),
-)
+_BY_SPLIT = (Column("split", "SHARED BY"), *_STATES, Column("total", "A DEVICE", right=True))
 
 
 def states(parameters: int, precision: Precision | None, devices: int) -> dict[str, Any]:

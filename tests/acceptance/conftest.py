@@ -119,3 +119,24 @@ def own_place() -> Iterator[Workplace]:
     """A fresh home without a service, for the tests that begin with nothing."""
     with workplace() as place:
         yield place
+
+
+@pytest.fixture
+def result(mmq: Mmq, settings: Settings, store: Database, job_file: Path, tmp_path: Path) -> Path:
+    """A result of job 1, of a model that has learned nothing."""
+    import torch
+    import yaml
+
+    from trainer.config import parse_config
+    from trainer.data.tokenizer import open_tokenizer
+    from trainer.files.export import write_final
+    from trainer.model.minimind import MiniMind, initialise
+
+    mmq("submit", job_file)
+    run_dir = settings.run_dir(1)
+    run_dir.mkdir(parents=True)
+    rows = {"path": str(tmp_path / "rows.jsonl"), "max_seq_len": 32}
+    config = parse_config({"kind": "pretrain", "model": yaml.safe_load(JOB)["model"], "data": rows})
+    model = MiniMind(config, torch.device("cpu"))
+    initialise(model, seed=1)
+    return write_final(run_dir, config, model, open_tokenizer(config, run_dir), "")

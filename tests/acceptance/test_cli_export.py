@@ -2,30 +2,9 @@
 
 from pathlib import Path
 
-import pytest
 import torch
-import yaml
 
-from scheduler.config import Settings
-from scheduler.store.database import Database
-from tests.acceptance.conftest import JOB, Mmq
-from trainer.config import parse_config
-from trainer.data.tokenizer import open_tokenizer
-from trainer.files.export import write_final
-from trainer.model.minimind import MiniMind, initialise
-
-
-@pytest.fixture
-def result(mmq: Mmq, settings: Settings, store: Database, job_file: Path, tmp_path: Path) -> Path:
-    """A result of job 1."""
-    mmq("submit", job_file)
-    run_dir = settings.run_dir(1)
-    run_dir.mkdir(parents=True)
-    rows = {"path": str(tmp_path / "rows.jsonl"), "max_seq_len": 32}
-    config = parse_config({"kind": "pretrain", "model": yaml.safe_load(JOB)["model"], "data": rows})
-    model = MiniMind(config, torch.device("cpu"))
-    initialise(model, seed=1)
-    return write_final(run_dir, config, model, open_tokenizer(config, run_dir), "")
+from tests.acceptance.conftest import Mmq
 
 
 def test_each_form_goes_to_a_directory_of_its_own(shell: Mmq, result: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from scheduler.broker.doorbell import Doorbell
 from scheduler.config import Settings
-from scheduler.jobs import jobfile, spec
+from scheduler.jobs import spec
 from scheduler.jobs.states import EndReason
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
@@ -264,8 +264,3 @@ def test_nothing_heavy_is_loaded(shell: Mmq, store: Database, job_file: Path, co
     )
     done = shell(f'{{ set -- $MMQ; "$1" -c "{program}" {command}; }}')
     assert done.code == 0, done.err
-
-
-@pytest.mark.parametrize("example", sorted((REPOSITORY / "examples").rglob("*.yaml")), ids=lambda path: path.name)
-def test_each_example_is_a_good_job_file(example: Path) -> None:
-    jobfile.parse(example.read_text(), file=str(example))

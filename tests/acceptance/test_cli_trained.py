@@ -5,32 +5,10 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
 
 from scheduler.cli.evaluate import in_words
-from scheduler.config import Settings
 from scheduler.store.database import Database
-from tests.acceptance.conftest import JOB, Mmq
-from trainer.config import parse_config
-from trainer.data.tokenizer import open_tokenizer
-from trainer.files.export import write_final
-from trainer.model.minimind import MiniMind, initialise
-
-
-@pytest.fixture
-def result(mmq: Mmq, settings: Settings, store: Database, job_file: Path, tmp_path: Path) -> Path:
-    """A result of job 1."""
-    mmq("submit", job_file)
-    run_dir = settings.run_dir(1)
-    run_dir.mkdir(parents=True)
-    rows = {"path": str(tmp_path / "rows.jsonl"), "max_seq_len": 32}
-    config = parse_config({"kind": "pretrain", "model": yaml.safe_load(JOB)["model"], "data": rows})
-    model = MiniMind(config, torch.device("cpu"))
-    initialise(model, seed=1)
-    tokenizer = open_tokenizer(config, run_dir)
-    (tmp_path / "rows.jsonl").write_text('{"text": "one and one"}\n\n{"text": "and two"}\n')
-    return write_final(run_dir, config, model, tokenizer, "")
+from tests.acceptance.conftest import Mmq
 
 
 def test_a_prompt_is_continued(shell: Mmq, result: Path) -> None:
@@ -42,7 +20,8 @@ def test_a_prompt_is_continued(shell: Mmq, result: Path) -> None:
     assert (again.code, "Traceback" in again.err) == (0, False)
 
 
-def test_a_file_is_evaluated(shell: Mmq, result: Path) -> None:
+def test_a_file_is_evaluated(shell: Mmq, result: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "one and one"}\n\n{"text": "and two"}\n')
     told = json.loads(shell("$MMQ evaluate 1 rows.jsonl --json").out)
     assert (told["rows"], told["blank_lines"], told["weights"]) == (2, 1, str(result))
     assert told["perplexity"] == pytest.approx(math.exp(told["loss"]))
