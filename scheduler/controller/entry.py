@@ -60,7 +60,7 @@ def estimate_entry(entry: Entry, gpu: str | None, settings: Settings) -> dict[st
     }
     answer = trace_entry(request)
     if answer.body is None:
-        raise MmqError(answer.error or "the tracer gave no answer", hint="docs/estimate-any-loop.md says what it needs")
+        raise MmqError(answer.error or "the tracer gave no answer", hint="docs/any-loop.md says what a loop needs")
     return judged(json.loads(answer.body), entry, place)
 
 

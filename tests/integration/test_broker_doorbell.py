@@ -73,7 +73,9 @@ def test_a_sockets_directory_of_another_user_is_refused(tmp_path: Path, monkeypa
 def test_a_home_that_is_your_own_link_is_fine(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "home").symlink_to(tmp_path / "elsewhere")
-    create_sockets_dir(Settings.from_environment({"MMQ_HOME": str(tmp_path / "home")}))
+    settings = Settings.from_environment({"MMQ_HOME": str(tmp_path / "home")})
+    create_sockets_dir(settings)
+    assert settings.sockets_dir.is_dir()
 
 
 def test_ringing_loads_nothing_heavy() -> None:

@@ -30,3 +30,10 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 def test_every_page_is_in_the_index() -> None:
     linked = {(DOCS / link).resolve() for link in LINK.findall((DOCS / "README.md").read_text(encoding="utf-8"))}
     assert linked >= {*DOCS.glob("*.md")} - {DOCS / "README.md"}
+
+
+def test_every_page_that_the_code_names_is_there() -> None:
+    sources = [path for part in ("scheduler", "worker", "trainer") for path in (REPOSITORY / part).rglob("*.py")]
+    named = {name for path in sources for name in re.findall(r"docs/[\w/-]+\.md", path.read_text(encoding="utf-8"))}
+    assert named
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
