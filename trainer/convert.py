@@ -26,10 +26,7 @@ def convert(run_dir: Path, form: str, output: Path) -> None:
     if output.exists():
         raise BadConfiguration(f"{output} exists already\nhint: name another directory")
     with kept_to_the_end():
-        from trainer.files import (
-            export,
-            huggingface,  # torch, from here on
-        )
+        from trainer.files import export, huggingface  # torch, from here on
         from trainer.files.result import find, open_model, open_tokenizer_of
         from trainer.files.storage import new_directory
 
