@@ -5,8 +5,9 @@ Pure. The speed model is a first form, only ever used to compare candidates of o
     speed = tokens / (tokens + micro_steps * T0) * cost of the means        tokens: of one optimizer step
 
 T0 is the tokens' worth of fixed cost that a micro-step has (kernel launches, the Python around them); about 1,024
-tokens is where small language models on today's cards reach half of their best throughput. Checkpointing runs the
-forward pass twice (x 0.75); offload moves every gradient and weight over PCIe once a step (x 0.7).
+tokens is where small language models on today's cards reach half of their best throughput. Full checkpointing runs
+the forward pass twice (x 0.75), selective what is cheap of it (x 0.9); offload moves every gradient and weight over
+PCIe once a step (x 0.7).
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from scheduler.admission.wish import Wish
 from scheduler.footprint.curve import Candidate, Footprint, Modes
 
 FIXED_COST_TOKENS = 1024
-CHECKPOINTING_SPEED = 0.75
+CHECKPOINTING_SPEED = {"off": 1.0, "selective": 0.9, "full": 0.75}
 OFFLOAD_SPEED = 0.7
 FLAT = 0.95  # within 5 % of the best, throughput counts as flat: then the least memory
 
@@ -59,7 +60,7 @@ def speed(modes: Modes, micro_batch: int, effective_batch: int, max_seq_len: int
     """Return relative training speed, 0 to 1. Only ratios between candidates of one job mean anything."""
     tokens = effective_batch * max_seq_len
     fixed = accumulation_steps(effective_batch, micro_batch) * FIXED_COST_TOKENS
-    factor = CHECKPOINTING_SPEED if modes.activation_checkpointing else 1.0
+    factor = CHECKPOINTING_SPEED[modes.activation_checkpointing]
     factor *= OFFLOAD_SPEED if modes.optimizer_offload else 1.0
     return factor * tokens / (tokens + fixed)
 

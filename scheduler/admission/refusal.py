@@ -6,7 +6,8 @@ from scheduler.admission.decisions import Refuse
 from scheduler.admission.facts import NOT_TRACED, DeviceView, QueuedJob, Untraced
 from scheduler.admission.plan import need_bytes, smallest, wanted_bytes
 from scheduler.admission.wish import Wish
-from scheduler.footprint.curve import Candidate, Footprint, Modes
+from scheduler.footprint.curve import Candidate, Footprint
+from scheduler.jobs.means import in_words
 from scheduler.jobs.states import EndReason
 from scheduler.units import format_bytes
 
@@ -41,15 +42,8 @@ def refusal(job: QueuedJob, devices: Sequence[DeviceView]) -> Refuse | None:
 
 def describe(candidate: Candidate) -> str:
     """Write a candidate as people read it: "micro-batch 1 and activation checkpointing"."""
-    return f"micro-batch {candidate.micro_batch}" + "".join(f" and {name}" for name in _means(candidate.modes))
-
-
-def _means(modes: Modes) -> list[str]:
-    named = {
-        "activation checkpointing": modes.activation_checkpointing,
-        "optimizer offload": modes.optimizer_offload,
-    }
-    return [name for name, on in named.items() if on]
+    means = in_words(candidate.modes.as_json() | {"chunked_loss": False})  # which costs nothing: nobody chose it
+    return f"micro-batch {candidate.micro_batch}" + "".join(f" and {name}" for name in means)
 
 
 def _could_run(wish: Wish, device: DeviceView, footprint: Footprint) -> bool:

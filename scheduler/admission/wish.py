@@ -1,6 +1,6 @@
 """What a job fixes and what it leaves open about its memory: the candidates worth tracing and considering.
 
-Pure values. Reads the job's resolved spec, whose memory choices are `auto`, `on`, `off` or a number.
+Pure values. Reads the job's resolved spec, whose memory choices are `auto`, a means by its name, or a number.
 """
 
 from collections.abc import Iterable
@@ -9,9 +9,11 @@ from itertools import product
 from math import isqrt
 
 from scheduler.footprint.curve import Modes
+from scheduler.jobs.means import Checkpointing, checkpointing_of
 from scheduler.jobs.spec import JobSpec
 
-_CHOICES: dict[str, tuple[bool, ...]] = {"auto": (False, True), "on": (True,), "off": (False,)}
+_OFFLOAD: dict[str, tuple[bool, ...]] = {"auto": (False, True), "on": (True,), "off": (False,)}
+_CHECKPOINTING: tuple[Checkpointing, ...] = ("off", "selective", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +58,15 @@ def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, ran_out_at_o
 def modes_of(spec: JobSpec) -> tuple[Modes, ...]:
     """List the memory means the job allows, the fastest first. Chunked loss costs nothing: auto is on."""
     memory = spec.memory
+    asked = memory.activation_checkpointing
+    allowed = _CHECKPOINTING if asked == "auto" else (checkpointing_of(asked),)
     return tuple(
         Modes(
             activation_checkpointing=checkpointing,
             optimizer_offload=offload,
             chunked_loss=memory.chunked_loss != "off",
         )
-        for offload, checkpointing in product(
-            _CHOICES[memory.optimizer_offload], _CHOICES[memory.activation_checkpointing]
-        )
+        for offload, checkpointing in product(_OFFLOAD[memory.optimizer_offload], allowed)
     )
 
 

@@ -5,16 +5,13 @@ from typing import Any
 
 from scheduler.cli.course import drawn
 from scheduler.cli.terminal import Column, Line, table, width, wrap
+from scheduler.jobs.means import in_words
 from scheduler.units import format_bytes
 
 Row = Mapping[str, Any]
 
-_MEANS = {
-    "activation_checkpointing": "activation checkpointing",
-    "optimizer_offload": "optimizer offload",
-    "chunked_loss": "chunked loss",
-}
-_SHORT = {"activation_checkpointing": "checkpointing", "optimizer_offload": "offload", "chunked_loss": "chunked loss"}
+_MEANS = ("activation_checkpointing", "optimizer_offload", "chunked_loss")
+_SHORTER = (("activation checkpointing", "checkpointing"), ("optimizer offload", "offload"))
 _CANDIDATES = (
     Column("micro_batch", "MICRO-BATCH", right=True),
     Column("accumulation", "ACCUMULATION", right=True, drop=1),
@@ -56,7 +53,7 @@ def _worth_showing(told: Row) -> list[Row]:
     plan, candidates = told["plan"], told["candidates"]
     if plan is not None:
         return [row for row in candidates if all(row[key] == plan[key] for key in _MEANS)]
-    smallest: dict[tuple[bool, ...], Row] = {}
+    smallest: dict[tuple[object, ...], Row] = {}
     for row in sorted(candidates, key=lambda row: int(row["process_bytes"]), reverse=True):
         smallest[tuple(row[key] for key in _MEANS)] = row
     return list(smallest.values())
@@ -79,13 +76,15 @@ def _candidate(row: Row, plan: Row | None) -> Line:
         "reserved": format_bytes(row["reserved_bytes"]),
         "process": format_bytes(row["process_bytes"]),
         "fits": "chosen" if chosen else "yes" if row["fits"] else "no",
-        "means": _means(row, _SHORT),
+        "means": _short(", ".join(in_words(row))),
     }
     return Line(cells, {"fits": "green" if row["fits"] else "red"})
 
 
-def _means(row: Row, named: Mapping[str, str] = _MEANS) -> str:
-    return ", ".join(words for key, words in named.items() if row[key])
+def _short(means: str) -> str:
+    for long, short in _SHORTER:
+        means = means.replace(long, short)
+    return means
 
 
 def _sentence(told: Row) -> str:
@@ -99,7 +98,8 @@ def _sentence(told: Row) -> str:
         sentence = f"Does not fit {limit}, whatever the micro-batch: the least it needs is {format_bytes(least)}."
         return "\n".join(wrap(sentence, 0))
     split = f"micro-batch {plan['micro_batch']} x {plan['accumulation_steps']} accumulation steps"
-    means = f", with {_means(plan)}" if _means(plan) else ""
+    used = ", ".join(in_words(plan))
+    means = f", with {used}" if used else ""
     reserved = told["reserve_bytes"]
     spare = f"with {format_bytes(gpu['total_bytes'] - reserved)} to spare: it would reserve {format_bytes(reserved)}"
     plan_lines = wrap(f"Plan: {split} (effective batch {told['effective_batch']}){means}.", 0)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from scheduler.cli import jobview
 from scheduler.cli.terminal import Column, Line, one_line, paint, table, wrap
 from scheduler.config import Settings
+from scheduler.jobs.means import in_words
 from scheduler.store import jobs as stored_jobs
 from scheduler.store import views
 from scheduler.store.database import Database
@@ -29,7 +30,6 @@ _ATTEMPTS = (
     Column("took", "TOOK", right=True),
 )
 _INDENT = 11
-_MEANS = ("activation_checkpointing", "optimizer_offload", "chunked_loss")
 
 
 class Told(NamedTuple):
@@ -125,8 +125,7 @@ def _plan(told: Told) -> str | None:
         return f"effective batch {job['effective_batch']}"
     plan = told.attempts[-1]["plan"]
     split = f"micro-batch {job['micro_batch']} x {job['accumulation_steps']} accumulation steps"
-    means = [name.replace("_", " ") for name in _MEANS if plan.get(name)]
-    return ", ".join([f"{split} (effective batch {job['effective_batch']} kept)", *means])
+    return ", ".join([f"{split} (effective batch {job['effective_batch']} kept)", *in_words(plan)])
 
 
 def _progress(job: Row) -> str | None:

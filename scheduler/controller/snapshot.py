@@ -168,5 +168,4 @@ def _ran_out(job: Job, latest: Attempt | None) -> Modes | None:
         return None  # `mmq retry` clears the limit: it starts afresh
     if latest.reason is not EndReason.OUT_OF_MEMORY or latest.micro_batch > 1:
         return None
-    plan = json.loads(latest.plan)
-    return Modes(**{name: bool(plan[name]) for name in Modes().as_json()})
+    return Modes.from_json(json.loads(latest.plan))

@@ -7,16 +7,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from scheduler.jobs.means import Checkpointing, checkpointing_of
+
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Modes:
     """The memory means of a plan, besides the micro-batch."""
 
-    activation_checkpointing: bool = False
+    activation_checkpointing: Checkpointing = "off"
     optimizer_offload: bool = False
     chunked_loss: bool = True
 
-    def as_json(self) -> dict[str, bool]:
+    @classmethod
+    def from_json(cls, plan: Mapping[str, Any]) -> "Modes":
+        """Read the means of a plan or of a tracer's answer, whatever else is there."""
+        return cls(
+            activation_checkpointing=checkpointing_of(plan["activation_checkpointing"]),
+            optimizer_offload=bool(plan["optimizer_offload"]),
+            chunked_loss=bool(plan["chunked_loss"]),
+        )
+
+    def as_json(self) -> dict[str, Any]:
         return {
             "activation_checkpointing": self.activation_checkpointing,
             "optimizer_offload": self.optimizer_offload,
@@ -39,11 +50,7 @@ class Candidate:
     def from_json(cls, row: Mapping[str, Any]) -> "Candidate":
         return cls(
             micro_batch=int(row["micro_batch"]),
-            modes=Modes(
-                activation_checkpointing=bool(row["activation_checkpointing"]),
-                optimizer_offload=bool(row["optimizer_offload"]),
-                chunked_loss=bool(row["chunked_loss"]),
-            ),
+            modes=Modes.from_json(row),
             allocated_bytes=int(row["allocated_bytes"]),
             reserved_bytes=int(row["reserved_bytes"]),
             process_bytes=int(row["process_bytes"]),

@@ -6,6 +6,7 @@ service's) asking for the stop, or by steps that no earlier attempt had reached.
 
 import msgspec
 
+from scheduler.jobs.means import Checkpointing
 from scheduler.jobs.states import EndReason, JobState
 
 CRASHES = frozenset(
@@ -44,7 +45,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     crash_retries: int = 0  # used so far
     micro_batch_limit: int | None = None
     cancel_requested: bool = False
-    activation_checkpointing: str = "auto"  # auto | on | off: what the job file says
+    activation_checkpointing: str = "auto"  # what the job file says, as the line below
     optimizer_offload: str = "auto"
 
 
@@ -52,7 +53,7 @@ class AttemptFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the decision looks at of the attempt."""
 
     micro_batch: int
-    activation_checkpointing: bool = False  # as it was planned
+    activation_checkpointing: Checkpointing = "off"  # as it was planned
     optimizer_offload: bool = False
     stop_requested: bool = False
     progressed: bool = False  # it reached a step that no earlier attempt had
@@ -87,9 +88,11 @@ def verdict(job: JobFacts, attempt: AttemptFacts, outcome: Outcome) -> Verdict:
 
 def means_left(job: JobFacts, attempt: AttemptFacts) -> tuple[str, ...]:
     """The means against memory that the job allows and the attempt did not use, in the order they are tried."""
+    checkpointing, offload = attempt.activation_checkpointing, attempt.optimizer_offload
+    more = "full activation checkpointing" if checkpointing == "selective" else "activation checkpointing"
     offered = (
-        ("activation checkpointing", job.activation_checkpointing, attempt.activation_checkpointing),
-        ("optimizer offload", job.optimizer_offload, attempt.optimizer_offload),
+        (more, job.activation_checkpointing, checkpointing == "full"),
+        ("optimizer offload", job.optimizer_offload, offload),
     )
     return tuple(name for name, wish, used in offered if wish == "auto" and not used)
 
@@ -115,13 +118,14 @@ def _after_out_of_memory(job: JobFacts, attempt: AttemptFacts, told: str) -> Ver
 
 
 def _means_tried(job: JobFacts, attempt: AttemptFacts) -> str:
-    said = []
-    for name, wish, used in (
-        ("activation checkpointing", job.activation_checkpointing, attempt.activation_checkpointing),
-        ("optimizer offload", job.optimizer_offload, attempt.optimizer_offload),
-    ):
-        said.append(f"{name} was on" if used else f"{name} is {wish} in the job file")
-    return ", ".join(said)
+    checkpointing, offload = attempt.activation_checkpointing, attempt.optimizer_offload
+    tried = (
+        ("activation checkpointing", job.activation_checkpointing, "" if checkpointing == "off" else checkpointing),
+        ("optimizer offload", job.optimizer_offload, "on" if offload else ""),
+    )
+    return ", ".join(
+        f"{name} was {used}" if used else f"{name} is {wish} in the job file" for name, wish, used in tried
+    )
 
 
 def _after_crash(job: JobFacts, told: str) -> Verdict:

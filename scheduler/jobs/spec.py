@@ -37,6 +37,10 @@ Products = Annotated[
     Meta(title="a list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj", min_length=1),
 ]
 Means = Annotated[Literal["auto", "on", "off"], Meta(title="auto, on or off")]
+Checkpointing = Annotated[
+    Literal["auto", "off", "selective", "full", "on"],
+    Meta(title="auto, off, selective or full (on is full)"),
+]
 MicroBatch = Annotated[Literal["auto"] | Count, Meta(title="auto, or a whole number of at least 1")]
 Validation = Annotated[
     NotNegative | Text, Meta(title="a share of the rows (0 or above, below 1), or the path of a file")
@@ -141,7 +145,7 @@ class Train(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     micro_batch: MicroBatch
     chunked_loss: Means
-    activation_checkpointing: Means
+    activation_checkpointing: Checkpointing
     optimizer_offload: Means
 
 

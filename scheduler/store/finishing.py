@@ -2,6 +2,7 @@
 
 import msgspec
 
+from scheduler.jobs.means import checkpointing_of
 from scheduler.jobs.retries import AttemptFacts, JobFacts, Verdict, verdict
 from scheduler.jobs.states import AttemptState, EndReason, JobState
 from scheduler.store.attempt_rows import PEAKS, end, get, news, of_job
@@ -66,7 +67,7 @@ def _attempt_facts(tx: Transaction, attempt: Attempt, outcome: Outcome) -> Attem
     earlier = [other.step or 0 for other in of_job(tx, attempt.job_id) if other.number < attempt.number]
     return AttemptFacts(
         micro_batch=outcome.micro_batch or attempt.micro_batch,
-        activation_checkpointing=bool(plan.get("activation_checkpointing")),
+        activation_checkpointing=checkpointing_of(plan.get("activation_checkpointing")),
         optimizer_offload=bool(plan.get("optimizer_offload")),
         stop_requested=attempt.stop_requested_at is not None,
         progressed=(attempt.step or 0) > max(earlier, default=0),

@@ -48,13 +48,17 @@ def spec_of(folder: Path, overrides: tuple[str, ...] = ()) -> JobSpec:
     return spec
 
 
+ROWS_KEPT = {"off": 4, "selective": 3, "full": 2}  # quarters
+
+
 def answer_of(request: dict[str, Any], *, base_mib: int, row_mib: int) -> str:
-    """A footprint of `base_mib` and `row_mib` a row; checkpointing halves the rows, offload the base."""
+    """A footprint of `base_mib` and `row_mib` a row; full checkpointing halves the rows, offload the base."""
     candidates = []
     for modes in request["modes"]:
         for size in request["micro_batches"]:
             base = base_mib * MIB // (2 if modes["optimizer_offload"] else 1)
-            peak = base + size * row_mib * MIB // (2 if modes["activation_checkpointing"] else 1)
+            rows = size * row_mib * MIB
+            peak = base + rows * ROWS_KEPT[modes["activation_checkpointing"]] // 4
             candidates.append(
                 {"micro_batch": size, **modes, "parts": {"weights": base}}
                 | dict.fromkeys(("allocated_bytes", "reserved_bytes", "process_bytes"), peak)

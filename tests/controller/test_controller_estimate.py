@@ -36,7 +36,7 @@ def test_plan_parts_and_candidates_for_a_gpu_by_name(tmp_path: Path, traced: lis
     assert told["plan"]["process_bytes"] == 3400 * MIB
     assert told["reserve_bytes"] == 3400 * MIB + 3400 * MIB // 50
     assert set(told["parts"]) == {"weights"}
-    assert len(told["candidates"]) == 16
+    assert len(told["candidates"]) == 24
     assert traced[0]["target"]["capability"] == "8.6"
     assert not (tmp_path / "home").exists()  # it makes no store
 
@@ -63,7 +63,7 @@ def test_the_service_and_the_estimate_share_a_cache(bench: Bench, traced: list[d
     bench.submit()
     bench.cycles()
     first = estimates.estimate(spec_of(bench.home), None, bench.settings)
-    assert [len(request["modes"]) for request in traced] == [3]  # the service had needed the fastest means alone
+    assert [len(request["modes"]) for request in traced] == [5]  # the service had needed the fastest means alone
     assert first.plan is not None
     assert first.plan.candidate.process_bytes == 180 * MIB
     estimates.estimate(spec_of(bench.home), "24GiB", bench.settings)

@@ -14,8 +14,8 @@ REQUEST: dict[str, Any] = {
     },
     "target": {"kind": "cuda", "capability": "8.9", "context_bytes": 587_202_560},
     "modes": [
-        {"activation_checkpointing": False, "optimizer_offload": False, "chunked_loss": True},
-        {"activation_checkpointing": True, "optimizer_offload": True, "chunked_loss": False},
+        {"activation_checkpointing": "off", "optimizer_offload": False, "chunked_loss": True},
+        {"activation_checkpointing": "selective", "optimizer_offload": True, "chunked_loss": False},
     ],
     "micro_batches": [1, 4, 8],
 }
@@ -34,7 +34,7 @@ def test_answers_each_candidate_of_each_mode() -> None:
     answer = json.loads(done.stdout)
     assert {"torch", "seconds", "parameters", "candidates"} <= set(answer)
     assert [(c["activation_checkpointing"], c["micro_batch"]) for c in answer["candidates"]] == [
-        (mode, rows) for mode in (False, True) for rows in (1, 4, 8)
+        (mode, rows) for mode in ("off", "selective") for rows in (1, 4, 8)
     ]
     for candidate in answer["candidates"]:
         assert set(candidate["parts"]) == PARTS

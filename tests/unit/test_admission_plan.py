@@ -12,8 +12,8 @@ from scheduler.admission.wish import Wish, micro_batches
 from scheduler.footprint.curve import Candidate, Footprint, Modes
 
 MIB = 1024**2
-PLAIN, CHECKPOINTED = Modes(), Modes(activation_checkpointing=True)
-OFFLOADED, BOTH = Modes(optimizer_offload=True), Modes(activation_checkpointing=True, optimizer_offload=True)
+PLAIN, CHECKPOINTED = Modes(), Modes(activation_checkpointing="full")
+OFFLOADED, BOTH = Modes(optimizer_offload=True), Modes(activation_checkpointing="full", optimizer_offload=True)
 ALL = (PLAIN, CHECKPOINTED, OFFLOADED, BOTH)
 
 
@@ -24,7 +24,7 @@ def footprint_of(
     candidates = []
     for modes, size in product(ALL, micro_batches(effective_batch, number)):
         base = base_mib // (2 if modes.optimizer_offload else 1)
-        rows = size * row_mib // (2 if modes.activation_checkpointing else 1)
+        rows = size * row_mib // (1 if modes.activation_checkpointing == "off" else 2)
         peak = (base + rows) * MIB
         candidates.append(
             Candidate(micro_batch=size, modes=modes, allocated_bytes=peak, reserved_bytes=peak, process_bytes=peak)
@@ -63,7 +63,7 @@ def test_smaller_memory_means_a_smaller_micro_batch_and_the_same_effective_batch
 def test_memory_means_come_in_when_nothing_else_fits() -> None:
     plan = plan_for(WISH, footprint_of(64, row_mib=100), 160)
     assert plan is not None
-    assert plan.modes.activation_checkpointing
+    assert plan.modes.activation_checkpointing == "full"
     assert plan_for(replace(WISH, modes=(PLAIN,)), footprint_of(64, row_mib=100), 160) is None
 
 

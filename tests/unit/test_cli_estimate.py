@@ -15,7 +15,7 @@ def candidate(
     return {
         "micro_batch": micro_batch,
         "accumulation_steps": 16 // micro_batch,
-        "activation_checkpointing": checkpointing,
+        "activation_checkpointing": "full" if checkpointing else "off",
         "optimizer_offload": False,
         "chunked_loss": True,
         "allocated_bytes": process_bytes - GIB,

@@ -46,10 +46,12 @@ def test_asks_for_each_means_and_each_micro_batch() -> None:
     assert request["micro_batches"] == [1, 2, 3, 4, 6, 8, 12, 24]
     assert request["target"] == {"kind": "cuda", "capability": "8.9", "context_bytes": context_bytes("cuda", "8.9")}
     assert [tuple(mode.values()) for mode in request["modes"]] == [
-        (False, False, True),
-        (True, False, True),
-        (False, True, True),
-        (True, True, True),
+        ("off", False, True),
+        ("selective", False, True),
+        ("full", False, True),
+        ("off", True, True),
+        ("selective", True, True),
+        ("full", True, True),
     ]
     assert set(request["config"]) == {"kind", "model", "init_from", "data", "train"}
 
@@ -62,7 +64,7 @@ def test_asks_for_nothing_that_the_job_rules_out() -> None:
         "memory.micro_batch=5",
     )
     assert request["modes"] == [
-        Modes(activation_checkpointing=True, optimizer_offload=False, chunked_loss=False).as_json()
+        Modes(activation_checkpointing="full", optimizer_offload=False, chunked_loss=False).as_json()
     ]
     assert 5 in request["micro_batches"]
 
@@ -86,6 +88,7 @@ def test_what_changes_no_byte_shares_the_answer(override: str) -> None:
         "train.batch_size=6",
         "train.grad_clip=0",
         "memory.activation_checkpointing=off",
+        "memory.activation_checkpointing=selective",
         "memory.chunked_loss=off",
     ],
 )

@@ -8,7 +8,7 @@ from scheduler.jobs.trainer_config import trainer_config
 from trainer.config import Config
 from trainer.data import rows as trainer_rows
 
-PLAN = {"micro_batch": 4, "activation_checkpointing": True, "optimizer_offload": False, "chunked_loss": True}
+PLAN = {"micro_batch": 4, "activation_checkpointing": "selective", "optimizer_offload": False, "chunked_loss": True}
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "sft"])

@@ -38,7 +38,7 @@ jobs = st.builds(
 attempts = st.builds(
     AttemptFacts,
     micro_batch=st.integers(1, 64),
-    activation_checkpointing=st.booleans(),
+    activation_checkpointing=st.sampled_from(["off", "selective", "full"]),
     optimizer_offload=st.booleans(),
     stop_requested=st.booleans(),
     progressed=st.booleans(),
@@ -85,12 +85,15 @@ def test_out_of_memory_halves_then_turns_to_other_means_then_fails() -> None:
     other = decide(EndReason.OUT_OF_MEMORY, smallest, activation_checkpointing="auto")
     assert (other.state, other.micro_batch_limit) == (JobState.QUEUED, 1)
     assert "activation checkpointing" in other.message
-    used = AttemptFacts(micro_batch=1, activation_checkpointing=True)
+    used = AttemptFacts(micro_batch=1, activation_checkpointing="full")
     last = decide(EndReason.OUT_OF_MEMORY, used, activation_checkpointing="auto", optimizer_offload="auto")
     assert "optimizer offload" in last.message
+    selective = AttemptFacts(micro_batch=1, activation_checkpointing="selective")
+    assert "full activation" in decide(EndReason.OUT_OF_MEMORY, selective, activation_checkpointing="auto").message
+    assert decide(EndReason.OUT_OF_MEMORY, selective, activation_checkpointing="selective").state is JobState.FAILED
     failed = decide(EndReason.OUT_OF_MEMORY, used, activation_checkpointing="auto")
     assert failed.state is JobState.FAILED
-    assert "checkpointing was on" in failed.message
+    assert "checkpointing was full" in failed.message
     assert "optimizer offload is off in the job file" in failed.message
     assert decide(EndReason.OUT_OF_MEMORY, out_of_memory_retries=6).state is JobState.FAILED
 

@@ -59,7 +59,7 @@ def as_json(candidate: Candidate) -> dict[str, Any]:
     plan, outcome = candidate.plan, candidate.outcome
     return {
         "micro_batch": plan.micro_batch,
-        "activation_checkpointing": plan.activation_checkpointing,
+        "activation_checkpointing": plan.checkpointing,
         "optimizer_offload": plan.optimizer_offload,
         "chunked_loss": plan.chunked_loss,
         "allocated_bytes": outcome.allocated_bytes,
