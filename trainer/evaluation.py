@@ -39,6 +39,10 @@ class Evaluation:
         self._rows = rows[self._group.rank :: self._group.size]
         self._batch = config.micro_batch
 
+    def resize(self, micro_batch: int) -> None:
+        """Take so many rows at once from now on."""
+        self._batch = micro_batch
+
     def run(
         self, model: MiniMind, step: int, stop: StopRequest, tell: Callable[[int], None] = lambda rows: None
     ) -> float | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from trainer.config import Config
+from trainer.control import ControlFile
 from trainer.data.run_data import OWN_CACHE, RunData, open_data
 from trainer.data.tokenizer import Tokenizer, open_tokenizer
 from trainer.errors import Stopped
@@ -113,6 +114,7 @@ class Training:
         self._schedule = Schedule.of(config.train, self._total_steps, validates=bool(data.validation_rows))
         self._step = ShrinkingStep(config, device, events, run.model, run.optimizer, run.scaler, group)
         self._evaluation = Evaluation(config, device, events, data.validation_file, data.validation_rows, group)
+        self._control = ControlFile(run_dir, group, events)
         self._results = Results(device.torch_device, scaled=run.scaler is not None)
         self.reports = Reports(
             config,
@@ -138,6 +140,7 @@ class Training:
                 return
             if number == first and any_of(self._group, self._limit.over):
                 raise self._limit.reached(state.step, self._total_steps, saved=False)
+            self._heed(number)
             self._take(number)
             self._report(number, milestone=number in (first, self._total_steps))
             ending = self._is_ending(stop, number)
@@ -169,11 +172,21 @@ class Training:
         self._events.write("sample", step=self._run.state.step, prompt=prompt, text=text)
         return f"{prompt}\n---\n{text}\n"
 
+    def _heed(self, number: int) -> None:
+        """Take another micro-batch from step `number` on, if the control file asks for one."""
+        asked = self._control.news()
+        if asked is not None:
+            self._step.resize(asked.micro_batch, asked.limit_bytes)
+            self._evaluation.resize(self._step.micro_batch)
+            self.reports.resized(asked, number)
+
     def _take(self, number: int) -> None:
         """Take one optimizer step. Its loss stays on the device until it is due: to read it is to wait."""
-        run, state, rows = self._run, self._run.state, self._data.rows_of_step(number - 1)
+        run, state, fetching = self._run, self._run.state, self.reports.fetching
+        with fetching():
+            rows = self._data.rows_of_step(number - 1)
         run.optimizer.learning_rate = learning_rate(self._config.learning_rate, number, self._total_steps)
-        self._results.add(number, self._step.run(number, rows))
+        self._results.add(number, self._step.run(number, rows, fetching))
         state.step, state.target_tokens = number, state.target_tokens + sum(row.targets for row in rows)
         state.validation_loss = None
         self.reports.step_done(rows)

@@ -91,7 +91,13 @@ class Workshop:
         run_dir.mkdir(exist_ok=True)
         device = device or CpuDevice(None)
         with device.accounting():
-            train(parse_config(config), run_dir, device, EventLog(run_dir / "events.jsonl"), stop or StopRequest())
+            train(
+                parse_config(config),
+                run_dir,
+                device,
+                EventLog(run_dir / "events.jsonl"),
+                StopRequest() if stop is None else stop,
+            )
         return Outcome(run_dir)
 
     def outcome(self, name: str) -> "Outcome":

@@ -17,6 +17,7 @@ from scheduler.jobs.spec import JobSpec
 from tests.unit.pages import REPOSITORY, page, spans
 from trainer.__main__ import main
 from trainer.config import Config
+from trainer.control import NAME
 from trainer.errors import ExitCode
 from trainer.memory.cpu import CpuDevice
 from trainer.steps.step import Phase
@@ -111,7 +112,7 @@ def test_the_phases_are_the_steps() -> None:
 
 
 def test_every_event_has_the_fields_that_are_documented(workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs that halve, evaluate, find a checkpoint damaged, and fail; together they write every event."""
+    """Runs that halve, evaluate, are resized, find a checkpoint damaged, and fail: together they write every event."""
     monkeypatch.setattr("trainer.__main__.StopRequest.listen", lambda self: None)
     config = workshop.config(data={"validation": 0.2}, train={"max_steps": 4})
     unlimited = CpuDevice(None)
@@ -121,6 +122,12 @@ def test_every_event_has_the_fields_that_are_documented(workshop, monkeypatch: p
         path.unlink()
     (halved.run_dir / "final").rmdir()
     (halved.run_dir / "checkpoints/step-4/state.json").write_text("{}")
+    (halved.run_dir / NAME).write_text("no request")
+    workshop.train("run", config)
+    for path in (*halved.run_dir.glob("final/*"), *halved.run_dir.glob("checkpoints/step-4/*")):
+        path.unlink()
+    (halved.run_dir / "final").rmdir()
+    (halved.run_dir / NAME).write_text('{"number": 1, "micro_batch": 2}')
     workshop.train("run", config)
     (workshop.root / "wrong.json").write_text("{}")
     assert main([str(workshop.root / "wrong.json"), str(halved.run_dir)]) == ExitCode.BAD_CONFIGURATION

@@ -5,13 +5,13 @@ import torch
 
 from trainer.memory.accounting import Accounting
 from trainer.memory.allocation import DirectAllocator, OutOfMemory
-from trainer.memory.capacity import capacity_of
+from trainer.memory.capacity import Limited
 
 KIB = 1024
 
 
 def counted(limit_bytes: int | None = None, **options: int) -> tuple[DirectAllocator, Accounting]:
-    allocator = DirectAllocator(capacity_of(limit_bytes))
+    allocator = DirectAllocator(Limited(limit_bytes))
     return allocator, Accounting(allocator, **options)
 
 

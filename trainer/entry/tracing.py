@@ -37,6 +37,9 @@ class _Writer:
     def empty_cache(self) -> None:
         self.log.empty_cache()
 
+    def reset_peaks(self) -> None:
+        """There are none yet: the log is played later."""
+
 
 class Tracing(Accounting):
     """A dispatch mode; `phase` names what the blocks taken from now on are for."""

@@ -29,12 +29,16 @@ class AccountedDevice:
         temporaries: Temporaries | None = None,
     ) -> None:
         """Take the context, which is held to the end; OutOfMemory if not even that is to be had."""
-        self.limit_bytes = capacity.limit_bytes
+        self._capacity = capacity
         if not capacity.take(context_bytes):
             raise OutOfMemory.of_context(context_bytes, capacity.limit_bytes)
         self._context_bytes = context_bytes
         self._allocator = allocator
         self._accounting = Accounting(allocator, workspace_bytes=workspace_bytes, temporaries=temporaries)
+
+    @property
+    def limit_bytes(self) -> int | None:
+        return self._capacity.limit_bytes
 
     @contextmanager
     def accounting(self) -> Iterator[None]:
@@ -59,5 +63,15 @@ class AccountedDevice:
             process_bytes=reserved_bytes + self._context_bytes,
         )
 
+    def reset_peaks(self) -> None:
+        self._allocator.reset_peaks()
+
     def empty_cache(self) -> None:
         self._allocator.empty_cache()
+
+    def give_back(self) -> None:
+        self._accounting.drop_workspaces()
+        self._allocator.empty_cache()
+
+    def set_limit(self, limit_bytes: int | None) -> None:
+        self._capacity.limit_bytes = limit_bytes

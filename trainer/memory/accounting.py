@@ -92,6 +92,12 @@ class Accounting(TorchDispatchMode):
         """Ask the allocator for a workspace that is never given back."""
         return self.allocator.malloc(self.workspace_bytes)
 
+    def drop_workspaces(self) -> None:
+        """Give the workspaces back; the next product of each thread takes its own anew."""
+        for block in self._workspaces.values():
+            self.allocator.free(block)
+        self._workspaces.clear()
+
     def _watch_all(self, out: Any, args: tuple[Any, ...], func: Any) -> None:
         if isinstance(out, torch.Tensor):
             self._watch(out, args, func)

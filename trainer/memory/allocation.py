@@ -58,6 +58,8 @@ class Allocator(Protocol):
 
     def empty_cache(self) -> None: ...
 
+    def reset_peaks(self) -> None: ...
+
 
 class DirectAllocator:
     """Take and give back exactly what is asked, as a plain CPU does: allocated is reserved."""
@@ -93,3 +95,6 @@ class DirectAllocator:
 
     def empty_cache(self) -> None:
         """Nothing is cached."""
+
+    def reset_peaks(self) -> None:
+        self.allocated_peak_bytes = self.allocated_bytes

@@ -108,6 +108,9 @@ class CachingAllocator:
                     self.reserved_bytes -= block.size_bytes
                     self._capacity.give_back(block.size_bytes)
 
+    def reset_peaks(self) -> None:
+        self.allocated_peak_bytes, self.reserved_peak_bytes = self.allocated_bytes, self.reserved_bytes
+
     def _best(self, pool: Pool, rounded: int) -> Block | None:
         return pool.take_best(rounded)
 

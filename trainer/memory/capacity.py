@@ -9,8 +9,7 @@ from typing import Protocol
 class Capacity(Protocol):
     """Grants memory, or not."""
 
-    @property
-    def limit_bytes(self) -> int | None: ...
+    limit_bytes: int | None  # may be set anew: what is held beyond it stays, and no more is granted
 
     def take(self, size_bytes: int) -> bool: ...
 
@@ -32,19 +31,15 @@ class Unlimited:
 class Limited:
     """So many bytes for one process."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes: int | None = limit_bytes
-        self.free_bytes = limit_bytes
+    def __init__(self, limit_bytes: int | None) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
 
     def take(self, size_bytes: int) -> bool:
-        if size_bytes > self.free_bytes:
+        if self.limit_bytes is not None and self.held_bytes + size_bytes > self.limit_bytes:
             return False
-        self.free_bytes -= size_bytes
+        self.held_bytes += size_bytes
         return True
 
     def give_back(self, size_bytes: int) -> None:
-        self.free_bytes += size_bytes
-
-
-def capacity_of(limit_bytes: int | None) -> Capacity:
-    return Unlimited() if limit_bytes is None else Limited(limit_bytes)
+        self.held_bytes -= size_bytes

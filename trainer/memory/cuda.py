@@ -17,11 +17,11 @@ class CudaDevice:
 
     def __init__(self, number: int, limit_bytes: int | None = None, *, context_bytes: int = 0) -> None:
         self.torch_device = torch.device("cuda", number)
-        self.limit_bytes = limit_bytes
+        self.limit_bytes: int | None = None
         self._context_bytes = context_bytes
         torch.cuda.set_device(self.torch_device)
         if limit_bytes is not None:
-            self._cap(limit_bytes - context_bytes)
+            self.set_limit(limit_bytes)
 
     def accounting(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -43,12 +43,21 @@ class CudaDevice:
             process_bytes=reserved_bytes + self._context_bytes,
         )
 
+    def reset_peaks(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self.torch_device)
+
     def empty_cache(self) -> None:
         torch.cuda.empty_cache()
 
-    def _cap(self, segments_bytes: int) -> None:
+    def give_back(self) -> None:
+        torch._C._cuda_clearCublasWorkspaces()  # each would pin the segment that it lies in
+        torch.cuda.empty_cache()
+
+    def set_limit(self, limit_bytes: int | None) -> None:
         """Cap torch's segments, so that an error hurts this process and not its neighbours."""
-        if segments_bytes <= 0:
-            raise OutOfMemory.of_context(self._context_bytes, self.limit_bytes)
         total_bytes = torch.cuda.get_device_properties(self.torch_device).total_memory
+        segments_bytes = total_bytes if limit_bytes is None else limit_bytes - self._context_bytes
+        if segments_bytes <= 0:
+            raise OutOfMemory.of_context(self._context_bytes, limit_bytes)
+        self.limit_bytes = limit_bytes
         torch.cuda.set_per_process_memory_fraction(min(1.0, segments_bytes / total_bytes), self.torch_device)

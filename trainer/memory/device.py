@@ -24,7 +24,10 @@ class Device(Protocol):
 
     kind: str
     torch_device: torch.device
-    limit_bytes: int | None  # the most that this process may show on the device
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """The most that this process may show on the device."""
 
     def accounting(self) -> AbstractContextManager[None]:
         """Stay within it from before the model is built to the end: only what is made within is counted."""
@@ -40,7 +43,16 @@ class Device(Protocol):
 
     def peaks(self) -> Peaks: ...
 
+    def reset_peaks(self) -> None:
+        """Begin the peaks anew, from what is held now."""
+
     def empty_cache(self) -> None: ...
+
+    def give_back(self) -> None:
+        """Give back all that is in no use between two steps: the cache, and the workspaces of the matrix products."""
+
+    def set_limit(self, limit_bytes: int | None) -> None:
+        """Put another limit in place: what is held beyond it stays, and no more is granted."""
 
 
 def out_of_memory_numbers(error: torch.OutOfMemoryError, device: Device) -> dict[str, int | None]:

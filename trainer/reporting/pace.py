@@ -25,10 +25,11 @@ class Spent:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Since the last report, without what was done between the steps."""
+    """Since the last report; speeds are without what was done between the steps, the share is of everything."""
 
     tokens_per_second: float  # target tokens
     flops_per_second: float
+    busy_share: float  # of the time, in which the device had something to compute
 
 
 class Pace:
@@ -44,6 +45,14 @@ class Pace:
         self._warming, self._steps = Spent(), Spent()
         self._between: dict[str, Spent] = {}
         self._tokens, self._flops, self._new_steps = 0, 0.0, 0
+        self._fetching_seconds = self._aside_seconds = 0.0
+
+    @contextmanager
+    def fetching(self) -> Iterator[None]:
+        """Measure what is waited for: rows, and their way into a batch."""
+        began_at = self._clock()
+        yield
+        self._fetching_seconds += self._clock() - began_at
 
     def step_done(self, tokens: int, flops: float = 0.0) -> None:
         self._tokens, self._flops, self._new_steps = self._tokens + tokens, self._flops + flops, self._new_steps + 1
@@ -57,14 +66,21 @@ class Pace:
         finally:
             spent.add(seconds := self._clock() - began_at)
             self._since += seconds
+            self._aside_seconds += seconds
 
     def report(self) -> Speed:
         """Give the speed since the last report, and take its steps into the mean; the device has done them."""
         now = self._clock()
         seconds = max(now - self._since, 1e-9)
-        speed = Speed(tokens_per_second=self._tokens / seconds, flops_per_second=self._flops / seconds)
+        busy_seconds = max(0.0, seconds - self._fetching_seconds)
+        speed = Speed(
+            tokens_per_second=self._tokens / seconds,
+            flops_per_second=self._flops / seconds,
+            busy_share=busy_seconds / (seconds + self._aside_seconds),
+        )
         (self._steps if self._warming.times else self._warming).add(seconds, self._new_steps)
         self._tokens, self._flops, self._new_steps, self._since = 0, 0.0, 0, now
+        self._fetching_seconds = self._aside_seconds = 0.0
         return speed
 
     def left_seconds(self, steps: int, between: Mapping[str, int]) -> float:

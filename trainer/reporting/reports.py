@@ -10,6 +10,7 @@ import msgspec
 import torch
 
 from trainer.config import Config
+from trainer.control import Control
 from trainer.data.batches import Row
 from trainer.data.run_data import RunData
 from trainer.data.tokens import Counts
@@ -83,6 +84,9 @@ class Reports:
         )
         self._pace.step_done(sum(row.targets for row in rows), flops)
 
+    def fetching(self) -> AbstractContextManager[None]:
+        return self._pace.fetching()
+
     def aside(self, name: str) -> AbstractContextManager[Spent]:
         return self._pace.aside(name)
 
@@ -97,12 +101,26 @@ class Reports:
             "target_tokens": self._run.state.target_tokens,
             "tokens_per_second": speed.tokens_per_second,
             "model_flops_utilisation": speed.flops_per_second / self._peak_flops if self._peak_flops else None,
+            "busy_share": speed.busy_share,
             "eta_seconds": self._pace.left_seconds(schedule.total_steps - done, schedule.left(done)),
             **self._peaks(),
         }
         self._events.write("step", **fields)
         self._loggers.log(done, {f"train/{name}": fields[name] for name in _CHARTED})
         say(_step_line(fields))
+
+    def resized(self, asked: Control, step: int) -> None:
+        """Acknowledge a request, and name the first step that is as it asks."""
+        micro_batch, accumulation_steps = self._step.micro_batch, self._step.accumulation_steps
+        self._events.write(
+            "resized",
+            number=asked.number,
+            micro_batch=micro_batch,
+            accumulation_steps=accumulation_steps,
+            limit_bytes=asked.limit_bytes,
+            step=step,
+        )
+        say(f"asked for another micro-batch: {micro_batch} x {accumulation_steps} from step {step} on")
 
     def memory(self, phase: str) -> None:
         self._events.write("memory", phase=phase, **self._peaks())

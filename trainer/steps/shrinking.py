@@ -1,10 +1,12 @@
 """A training step that survives out of memory: the micro-batch halves, the effective batch stays.
 
-Owns the micro-batch of a run. The step is run again from the same rows; nothing was applied, so nothing is lost.
+Owns the micro-batch of a run, which may also be set between two steps. A step that ran out is run again from the same
+rows; nothing was applied, so nothing is lost.
 """
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -22,6 +24,8 @@ from trainer.steps.scaling import LossScaler
 from trainer.steps.step import Phase, StepResult, train_step
 from trainer.steps.transfer import stream
 
+Fetching = Callable[[], AbstractContextManager[None]]
+
 REPEATABLE: tuple[Phase, ...] = ("idle", "forward", "backward", "clip")  # nothing was applied yet
 REPEATABLE_TOGETHER: tuple[Phase, ...] = ("idle", "forward", "backward")  # nor told to the other processes
 
@@ -37,10 +41,10 @@ class ShrinkingStep:
         scaler: LossScaler | None,
         group: Group,
     ) -> None:
-        self.micro_batch = min(config.micro_batch, -(-config.effective_batch // group.size))
         self._group = group
         self._config = config
         self._device = device
+        self.micro_batch = self._at_most(config.micro_batch)
         self._events = events
         self._model = model
         self._optimizer = optimizer
@@ -51,27 +55,35 @@ class ShrinkingStep:
     def accumulation_steps(self) -> int:
         return self._accumulation_steps(self.micro_batch)
 
-    def run(self, step: int, rows: Sequence[Row]) -> StepResult:
+    def resize(self, micro_batch: int, limit_bytes: int | None) -> None:
+        """Take another micro-batch from the next step on, within another limit: what lies idle is given back before."""
+        self.micro_batch = self._at_most(micro_batch)
+        self._device.give_back()
+        self._device.set_limit(limit_bytes)
+        self._device.reset_peaks()
+
+    def run(self, step: int, rows: Sequence[Row], fetching: Fetching = nullcontext) -> StepResult:
         """Run optimizer step `step` over its rows, with ever smaller micro-batches until it fits.
 
-        Of several processes each takes its share of the rows, and shrinks by itself: how they are split shows nowhere.
+        `fetching` is entered for the making of each micro-batch. Of several processes each takes its share of the
+        rows, and shrinks by itself: how they are split shows nowhere.
         """
         ours = share(rows, self._group)
         while True:
             try:
-                return self._once(rows, ours)
+                return self._once(rows, ours, fetching)
             except torch.OutOfMemoryError as error:
                 # Only numbers leave this block: the traceback holds the tensors of the failed micro-batch.
                 refusal = out_of_memory_numbers(error, self._device)
             self._shrink(step, len(ours), refusal)
 
-    def _once(self, rows: Sequence[Row], ours: Sequence[Row]) -> StepResult:
+    def _once(self, rows: Sequence[Row], ours: Sequence[Row], fetching: Fetching) -> StepResult:
         self._phase = "idle"
         self._model.balance.rows = len(rows)
         return train_step(
             self._model,
             self._optimizer,
-            stream(ours, self.micro_batch, self._config.max_seq_len, self._device),
+            stream(ours, self.micro_batch, self._config.max_seq_len, self._device, fetching),
             target_tokens=sum(row.targets for row in rows),
             grad_clip=self._config.train.grad_clip,
             chunked_loss=self._config.plan.chunked_loss,
@@ -89,6 +101,9 @@ class ShrinkingStep:
         total = torch.zeros((), device=trained[0].device) if loss is None else loss
         self._group.add_up([*(parameter.grad for parameter in trained), total])
         return total
+
+    def _at_most(self, micro_batch: int) -> int:
+        return min(micro_batch, -(-self._config.effective_batch // self._group.size))
 
     def _accumulation_steps(self, micro_batch: int) -> int:
         share_of_one = -(-self._config.effective_batch // self._group.size)
@@ -118,6 +133,7 @@ class ShrinkingStep:
         if not can_shrink:
             raise OutOfDeviceMemory(f"out of device memory at step {step}, in {self._phase}, with micro-batch {old}")
         self.micro_batch = new
+        self._device.reset_peaks()
         say(
             f"out of device memory at step {step}: micro-batch {old} becomes {new}, accumulation "
             f"{self.accumulation_steps}; the effective batch stays {self._config.effective_batch}"

@@ -1,6 +1,7 @@
 """Micro-batches from the host to the device, one at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from trainer.data.batches import Row, collate, split
 from trainer.memory.device import Device
@@ -15,9 +16,15 @@ def on_device(batch: MicroBatch, device: Device) -> MicroBatch:
     )
 
 
-def stream(rows: Sequence[Row], micro_batch: int, max_seq_len: int, device: Device) -> Iterator[MicroBatch]:
-    """Yield an effective batch in micro-batches on the device, each made when it is asked for."""
+def stream(
+    rows: Sequence[Row],
+    micro_batch: int,
+    max_seq_len: int,
+    device: Device,
+    fetching: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[MicroBatch]:
+    """Yield an effective batch in micro-batches on the device, each made (within `fetching`) when it is asked for."""
     for some in split(rows, micro_batch):
-        with device.host():
+        with fetching(), device.host():
             batch = collate(some, max_seq_len)
         yield on_device(batch, device)

@@ -60,6 +60,9 @@ class Recorder:
     def empty_cache(self) -> None:
         """Nothing is cached."""
 
+    def reset_peaks(self) -> None:
+        """There are none."""
+
     def loop_begins(self, count: int, size: int) -> int:
         self.log.loops.append(Loop(self._outer.name, self._outer_rows, self._outer.part, count, size))
         self._pieces = 0

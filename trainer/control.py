@@ -1,0 +1,62 @@
+"""`control.json` in the run directory: another micro-batch for a run that is under way, from its next step.
+
+Owns the file's form and when it counts: as it is found before a step, once for each `number`. What becomes of it, the
+loop does. Replace the file in one piece (write another, rename it): a look costs one stat.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from trainer.processes.group import Group
+from trainer.reporting.events import EventLog
+from trainer.reporting.log import say
+
+NAME = "control.json"
+_NOTHING = (0, 0, 0)
+
+
+class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    number: Annotated[int, Meta(ge=1, lt=1 << 53)]  # a new one for each request
+    micro_batch: Annotated[int, Meta(ge=1, le=1 << 40)]  # of one process
+    limit_bytes: Annotated[int, Meta(ge=1, lt=1 << 53)] | None = None  # as device.limit_bytes in CONFIG; null: none
+
+
+class ControlFile:
+    """What is asked of the run; the first of several processes looks, and all are told the same."""
+
+    def __init__(self, run_dir: Path, group: Group, events: EventLog) -> None:
+        self._path = run_dir / NAME
+        self._group = group
+        self._events = events
+        self._seen: tuple[int, ...] | None = None
+        self._heeded = 0
+
+    def news(self) -> Control | None:
+        """Give what is asked and has not been given before; all processes call it together."""
+        asked = self._read() if self._group.rank == 0 else None
+        told = _NOTHING if asked is None else (asked.number, asked.micro_batch, asked.limit_bytes or 0)
+        number, micro_batch, limit_bytes = (int(one) for one in self._group.sums(*told))
+        if number in (0, self._heeded):
+            return None
+        self._heeded = number
+        return Control(number=number, micro_batch=micro_batch, limit_bytes=limit_bytes or None)
+
+    def _read(self) -> Control | None:
+        """Read the file where it is another than at the last look; one that is no request is told, and left alone."""
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return None
+        seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Control)
+        except (OSError, msgspec.DecodeError) as error:
+            self._events.write("control_refused", message=f"{self._path}: {error}")
+            say(f"{self._path} is no request and changes nothing: {error}")
+            return None
