@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from trainer.model.fused import linear, rms_norm, rotate, rotations, swiglu
+from trainer.model.fused import linear, repeat, rms_norm, rotate, rotations, swiglu
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE)
@@ -50,6 +50,12 @@ def test_rotation(dtype) -> None:
         return torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
 
     assert_same(lambda x: rotate(x, cos, sin, dtype), plain, (drawn(2, 5, 3, 8, dtype=dtype),))
+
+
+@DTYPES
+@pytest.mark.parametrize("times", [2, 3])
+def test_repeated_heads(times, dtype) -> None:
+    assert_same(lambda x: repeat(x, times), lambda x: x.repeat_interleave(times, 2), (drawn(2, 5, 2, 8, dtype=dtype),))
 
 
 @DTYPES

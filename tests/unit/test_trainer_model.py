@@ -95,3 +95,17 @@ def test_chunked_loss_is_the_whole_loss(monkeypatch: pytest.MonkeyPatch) -> None
         results.append((loss.detach(), hidden.grad, weight.grad))
     for chunked_value, whole_value in zip(*results, strict=True):
         torch.testing.assert_close(chunked_value, whole_value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4, 1e30])
+def test_chunked_loss_of_logits_of_any_size(size: float) -> None:
+    """Subtracting the greatest keeps the exponentials finite: the loss of a wrong, certain answer is its distance."""
+    rows = torch.tensor([[size, 0.0]], requires_grad=True)
+    weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    positions, labels = torch.tensor([0]), torch.tensor([2])
+    loss = cross_entropy_sum(rows[None], weight, positions, labels, chunked=True)
+    expected = torch.nn.functional.cross_entropy(rows.detach() @ weight.T, labels)
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), expected)
+    assert rows.grad is not None
+    assert rows.grad.isfinite().all()

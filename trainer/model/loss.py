@@ -40,16 +40,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         size = max(1, CHUNK_ELEMENTS // head_weight.shape[0])
         for piece in pieces(len(rows), size):
             chunk, targets = rows[piece], labels[piece, None]
-            logs = F.log_softmax(F.linear(chunk, weight).float(), dim=1)
-            loss -= logs.gather(1, targets).sum()
+            gradient = _loss_and_gradient(F.linear(chunk, weight).float(), targets, loss)
             if row_gradient is not None:
-                # d loss / d logits = softmax - one-hot, made in place of the logarithms.
-                gradient = logs.exp_()
-                gradient.scatter_add_(1, targets, gradient.new_full((), -1.0).expand(targets.shape))
                 gradient = gradient.to(rows.dtype)
                 torch.mm(gradient, weight, out=row_gradient[piece])
                 if weight_gradient is not None:
                     _add_product(weight_gradient, gradient.T, chunk)
+            del gradient  # before the next chunk's logits are made
         ctx.save_for_backward(row_gradient, weight_gradient)
         return loss
 
@@ -57,6 +54,19 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor | None, None]:
         row_gradient, weight_gradient = ctx.saved_tensors
         return row_gradient.mul_(scale), None if weight_gradient is None else weight_gradient.mul_(scale), None
+
+
+def _loss_and_gradient(logits: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
+    """Add the loss of some rows to `loss`, and turn their logits [rows, vocabulary] into its gradient, in place.
+
+    By hand, since torch's log_softmax takes five times as long on a CPU, and a copy of the logits.
+    """
+    logits.sub_(logits.amax(1, keepdim=True))
+    wanted = logits.gather(1, targets)
+    totals = logits.exp_().sum(1, keepdim=True)
+    loss += (totals.log() - wanted).sum()
+    # d loss / d logits = softmax - one-hot.
+    return logits.div_(totals).scatter_add_(1, targets, logits.new_full((), -1.0).expand(targets.shape))
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

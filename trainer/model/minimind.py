@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainer.config import Config, ModelConfig
 from trainer.memory.kernels import causal_attention
 from trainer.model.experts import Balance, Experts
-from trainer.model.fused import rms_norm, rotate, rotations
+from trainer.model.fused import repeat, rms_norm, rotate, rotations
 from trainer.model.layers import Embedding, FeedForward, Linear, RMSNorm
 from trainer.model.selective import cheap, forgetting
 
@@ -54,7 +54,7 @@ class Attention(nn.Module):
     def read(self, q: Tensor, k: Tensor, v: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         # Repeated by hand: the memory-efficient kernel, which fp32 gets on CUDA, takes no grouped heads.
         if self.repeats > 1:
-            k, v = (cheap(Tensor.repeat_interleave, t, self.repeats, 2) for t in (k, v))
+            k, v = (cheap(repeat, t, self.repeats) for t in (k, v))
         out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
