@@ -7,14 +7,16 @@ from typing import Any
 from scheduler.store.records import Progress
 from worker.tail import TrainerEvent
 
-NOTED = frozenset({"out_of_memory", "checkpoint", "evaluation"})  # what a person would want in the job's story
+NOTED = frozenset(
+    {"out_of_memory", "checkpoint", "evaluation", "resized"}
+)  # what a person would want in the job's story
 _PEAKS = {
     "measured_allocated_bytes": "allocated_peak_bytes",
     "measured_reserved_bytes": "reserved_peak_bytes",
     "measured_process_bytes": "process_peak_bytes",
 }
 _COUNTS = ("step", "total_steps", "micro_batch", "accumulation_steps")
-_RATES = ("loss", "tokens_per_second", "eta_seconds")
+_RATES = ("loss", "tokens_per_second", "eta_seconds", "busy_share")
 
 
 @dataclass
@@ -29,6 +31,9 @@ class Told:
         self.last = event
         if event["event"] == "out_of_memory":
             event = event | _split_after(event)
+        if event["event"] == "resized":
+            self._note("heeded_number", _count(event.get("number")))
+        before = self.numbers.get("micro_batch")
         for name in _COUNTS:
             self._note(name, _count(event.get(name)))
         if event["event"] in ("step", "finished"):
@@ -36,12 +41,19 @@ class Told:
                 self._note(name, _finite(event.get(name)))
             if "first_loss" not in self.numbers:
                 self._note("first_loss", _finite(event.get("first_loss", event.get("loss"))))
+        if event["event"] == "resized" or before not in (None, self.numbers.get("micro_batch")):
+            self.numbers["peak_bytes"] = 0  # the trainer begins its peaks anew
+        self._note_peak(_count(_peaks(event).get("process_peak_bytes")))
         for name, told in _PEAKS.items():
             peak = _count(_peaks(event).get(told))
             self._note(name, None if peak is None else max(peak, self.numbers.get(name, 0)))
 
     def progress(self) -> Progress:
         return Progress(**self.numbers)
+
+    def _note_peak(self, peak_bytes: int | None) -> None:
+        if peak_bytes is not None and peak_bytes > self.numbers.get("peak_bytes", 0):
+            self.numbers |= {"peak_bytes": peak_bytes, "peak_step": self.numbers.get("step", 0)}
 
     def _note(self, name: str, value: float | None) -> None:
         if value is not None:

@@ -36,6 +36,11 @@ class RunDir:
         return self.root / "events.jsonl"
 
     @property
+    def control(self) -> Path:
+        """What asks the trainer for another micro-batch while it runs."""
+        return self.root / "control.json"
+
+    @property
     def final(self) -> Path:
         return self.root / "final"
 
@@ -78,6 +83,7 @@ class RunDir:
         """Write what this attempt starts from, and point the names at the top to it."""
         if not self.source.exists():
             write_durably(self.source, source)
+        self.control.unlink(missing_ok=True)  # it was of an earlier attempt
         write_durably(self.config, json.dumps(config, indent=2) + "\n")
         self.log.touch(mode=0o600)
         for name in LATEST:

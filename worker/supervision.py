@@ -7,13 +7,15 @@ the TERM and the KILL; decides nothing about why the trainer ended.
 import time
 from dataclasses import dataclass
 
-from scheduler.store.records import Orders
+import msgspec
+
+from scheduler.store.records import Orders, Resizing
 from worker.caught import caught_signals
 from worker.classification import Ending, Intent
 from worker.hearing import Hearing
 from worker.process import Process, kill_group, oom_kills, sweep, terminate
 from worker.reporting import Reporter
-from worker.rundir import RunDir
+from worker.rundir import RunDir, write_durably
 from worker.shimlog import log
 
 BEAT_SECONDS = 1.0
@@ -48,6 +50,7 @@ class Supervision:
     kill_at: float | None = None  # monotonic
     killed: bool = False
     _oom_kills: int = 0
+    _resize: Resizing | None = None  # as written
 
     def watch(self) -> Ending:
         """Stay until the trainer has ended and nothing of it is left."""
@@ -89,6 +92,14 @@ class Supervision:
             self._want(Intent.CANCEL)
         elif orders.stop:
             self._want(Intent.STOP)
+        elif orders.resize is not None and orders.resize != self._resize:
+            self._ask(orders.resize)
+
+    def _ask(self, resize: Resizing) -> None:
+        """Put the request where the trainer looks before each step."""
+        write_durably(self.run.control, msgspec.json.encode(resize).decode())
+        self._resize = resize
+        log(f"asked for micro-batch {resize.micro_batch} within {resize.limit_bytes} bytes, number {resize.number}")
 
     def _want(self, intent: Intent) -> None:
         """Begin to end the trainer; a cancel overrides what was wanted before, and nothing delays what was begun."""

@@ -49,14 +49,19 @@ def _admissible(tx: Transaction, job_id: int) -> bool:
 
 def _there_is_room(tx: Transaction, new: NewAttempt) -> bool:
     for device_id, reserved_bytes in new.reservations.items():
-        rows = tx.query(
-            "SELECT CAST(COALESCE(SUM(reserved_bytes), 0) AS BIGINT) AS promised"
-            " FROM reservations WHERE device_id = :device_id",
-            device_id=device_id,
-        )
-        if rows[0]["promised"] + reserved_bytes > new.device_limits[device_id]:
+        if promised_bytes(tx, device_id) + reserved_bytes > new.device_limits[device_id]:
             return False
     return True
+
+
+def promised_bytes(tx: Transaction, device_id: str) -> int:
+    """Sum what all live attempts were promised of a device."""
+    rows = tx.query(
+        "SELECT CAST(COALESCE(SUM(reserved_bytes), 0) AS BIGINT) AS promised"
+        " FROM reservations WHERE device_id = :device_id",
+        device_id=device_id,
+    )
+    return int(rows[0]["promised"])
 
 
 def _insert(tx: Transaction, job_id: int, new: NewAttempt, at: float) -> int:

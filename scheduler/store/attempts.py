@@ -16,6 +16,9 @@ from scheduler.store.database import Database, Transaction
 from scheduler.store.finishing import finish as finish
 from scheduler.store.jobs import get as get_job
 from scheduler.store.records import Attempt, Orders, Progress
+from scheduler.store.resizing import Resize as Resize
+from scheduler.store.resizing import acknowledge, resizing
+from scheduler.store.resizing import request_resize as request_resize
 from scheduler.store.transitions import move, record
 
 
@@ -90,32 +93,41 @@ def heartbeat(db: Database, attempt_id: int, progress: Progress, *, at: float) -
     with db.transaction() as tx:
         attempt = get(tx, attempt_id)
         if attempt.state is not AttemptState.ENDED:
+            acknowledge(tx, attempt, progress.heeded_number)
             write(tx, attempt_id, {**news(attempt, msgspec.structs.asdict(progress)), "heartbeat_at": at})
         return _orders(tx, attempt_id)
 
 
-def request_stop(db: Database, attempt_id: int, *, at: float) -> None:
-    """Ask an attempt to save, end, and leave its job in the queue."""
+def request_stop(db: Database, attempt_id: int, *, at: float, preempted_for: int | None = None) -> None:
+    """Ask an attempt to save, end, and leave its job in the queue; perhaps to make room for another job."""
     with db.transaction() as tx:
         rows = tx.query(
-            "UPDATE attempts SET stop_requested_at = :at WHERE id = :attempt_id"
+            "UPDATE attempts SET stop_requested_at = :at, preempted_for = :preempted_for WHERE id = :attempt_id"
             " AND state <> 'ended' AND stop_requested_at IS NULL RETURNING job_id",
             at=at,
+            preempted_for=preempted_for,
             attempt_id=attempt_id,
         )
         for row in rows:
-            record(tx, row["job_id"], "stop_requested", at=at, attempt_id=attempt_id)
+            kind, detail = "stop_requested", {}
+            if preempted_for is not None:
+                kind, detail = "preempted", {"for_job": preempted_for}
+            record(tx, row["job_id"], kind, at=at, attempt_id=attempt_id, detail=detail)
 
 
 def _orders(tx: Transaction, attempt_id: int) -> Orders:
     rows = tx.query(
-        "SELECT attempts.state, attempts.stop_requested_at, jobs.cancel_requested_at"
+        "SELECT attempts.*, jobs.cancel_requested_at"
         " FROM attempts JOIN jobs ON jobs.id = attempts.job_id WHERE attempts.id = :attempt_id",
         attempt_id=attempt_id,
     )
-    ended = not rows or rows[0]["state"] == AttemptState.ENDED
+    if not rows:
+        return Orders(stop=True, ended=True)
+    attempt = Attempt.from_row(rows[0])
+    ended = attempt.state is AttemptState.ENDED
     return Orders(
-        cancel=bool(rows) and rows[0]["cancel_requested_at"] is not None,
-        stop=ended or rows[0]["stop_requested_at"] is not None,
+        cancel=rows[0]["cancel_requested_at"] is not None,
+        stop=ended or attempt.stop_requested_at is not None,
         ended=ended,
+        resize=None if ended else resizing(attempt),
     )

@@ -48,6 +48,8 @@ class Job(Record, frozen=True, kw_only=True):
     submitted_at: float
     started_at: float | None
     ended_at: float | None
+    array_id: int | None
+    variant: str | None
 
 
 class Attempt(Record, frozen=True, kw_only=True):
@@ -88,6 +90,20 @@ class Attempt(Record, frozen=True, kw_only=True):
     exit_signal: int | None
     reason: EndReason | None
     message: str | None
+    wanted_number: int | None
+    wanted_micro_batch: int | None
+    wanted_limit_bytes: int | None
+    wanted_at: float | None
+    heeded_number: int | None
+    peak_bytes: int | None
+    peak_step: int | None
+    busy_share: float | None
+    preempted_for: int | None
+
+    @property
+    def resizing(self) -> bool:
+        """Whether a resize was asked for, and not acknowledged yet."""
+        return (self.wanted_number or 0) > (self.heeded_number or 0)
 
 
 class Reservation(Record, frozen=True, kw_only=True):
@@ -157,6 +173,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     submit_key: str | None = None
     hold: bool = False
     depends_on: tuple[int, ...] = ()
+    variant: str | None = None
 
 
 class NewAttempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,6 +205,18 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     measured_allocated_bytes: int | None = None
     measured_reserved_bytes: int | None = None
     measured_process_bytes: int | None = None
+    heeded_number: int | None = None
+    peak_bytes: int | None = None
+    peak_step: int | None = None
+    busy_share: float | None = None
+
+
+class Resizing(msgspec.Struct, frozen=True, kw_only=True):
+    """Another micro-batch for a running attempt, as its control file tells it."""
+
+    number: int
+    micro_batch: int
+    limit_bytes: int  # on each of its devices
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,3 +225,4 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     cancel: bool = False  # a person wants it gone
     stop: bool = False  # save and exit 75
     ended: bool = False  # the store has closed this attempt already: nothing may run on for it
+    resize: Resizing | None = None  # until it is acknowledged

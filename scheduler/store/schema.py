@@ -33,6 +33,7 @@ class Job(Table):
         Index("ix_jobs_ended_at", "ended_at"),
         Index("ix_jobs_name", "name"),
         Index("ix_jobs_user_name_id", "user_name", "id"),
+        Index("ix_jobs_array_id", "array_id"),
         {"sqlite_autoincrement": True},  # an id is never given twice
     )
 
@@ -62,6 +63,8 @@ class Job(Table):
     submitted_at: Mapped[float]
     started_at: Mapped[float | None]
     ended_at: Mapped[float | None]
+    array_id: Mapped[int | None]  # of a member of an array: its first member's id
+    variant: Mapped[str | None]  # what sets this member apart: "train.learning_rate=1e-4 ..."
 
 
 class Dependency(Table):
@@ -93,7 +96,7 @@ class Attempt(Table):
     micro_batch: Mapped[int]  # as it is now; an out-of-memory in the trainer halves it
     accumulation_steps: Mapped[int]
     reserved_bytes: Mapped[int]
-    predicted_allocated_bytes: Mapped[int | None]  # of the plan as admitted, whatever the trainer halves later:
+    predicted_allocated_bytes: Mapped[int | None]  # of its largest plan, whatever the trainer halves later:
     predicted_reserved_bytes: Mapped[int | None]  # the measured peaks are of the whole attempt, and so of that
     predicted_process_bytes: Mapped[int | None]  # plan too
     measured_allocated_bytes: Mapped[int | None]
@@ -120,6 +123,15 @@ class Attempt(Table):
     exit_signal: Mapped[int | None] = mapped_column(Integer)
     reason: Mapped[str | None]
     message: Mapped[str | None]
+    wanted_number: Mapped[int | None]  # of the latest resize asked for; pending until heeded_number has reached it
+    wanted_micro_batch: Mapped[int | None]
+    wanted_limit_bytes: Mapped[int | None]  # of each of its devices
+    wanted_at: Mapped[float | None]
+    heeded_number: Mapped[int | None]  # of the latest resize that the trainer has acknowledged
+    peak_bytes: Mapped[int | None]  # the process's, since its micro-batch last changed
+    peak_step: Mapped[int | None]  # when that was reached
+    busy_share: Mapped[float | None]  # of the time, in which the device computed, by the trainer's last word
+    preempted_for: Mapped[int | None]  # the job that it was asked to make room for
 
 
 class Reservation(Table):

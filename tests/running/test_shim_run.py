@@ -12,7 +12,7 @@ import pytest
 from scheduler.jobs.states import AttemptState, EndReason, JobState
 from scheduler.processes.liveness import boot_id, group_members, process_started
 from scheduler.store import attempts, jobs
-from tests.running.stage import Stage, until
+from tests.running.stage import GIB, Stage, until
 
 
 def test_a_job_from_its_claim_to_its_end(stage: Stage) -> None:
@@ -121,6 +121,24 @@ def test_a_stop_lets_it_save_and_go_on_later(stage: Stage) -> None:
     assert stage.shim(again) == 0
     assert stage.end(again) == (EndReason.DONE, JobState.SUCCEEDED)
     assert (stage.run(again).root / "log.txt").resolve() == stage.run(again).log.resolve()
+
+
+def test_another_micro_batch_is_asked_for_and_the_answer_gives_memory_back(stage: Stage) -> None:
+    attempt = stage.claimed({"steps": 1000, "pause": 0.05, "elastic": True})
+    control = stage.run(attempt).control
+    control.write_text('{"number": 5, "micro_batch": 1}')  # left by an attempt before
+    assert stage.shim(attempt) == 0
+    until(lambda: stage.attempt(attempt).state is AttemptState.RUNNING)
+    assert not control.exists()
+    smaller = attempts.Resize(micro_batch=2, limit_bytes=GIB // 2, device_limits={}, why="for job 7")
+    assert attempts.request_resize(stage.db, attempt.id, smaller, at=time.time())
+    until(lambda: stage.attempt(attempt).heeded_number == 1)
+    now = stage.attempt(attempt)
+    assert json.loads(control.read_text()) == {"number": 1, "micro_batch": 2, "limit_bytes": GIB // 2}
+    assert (now.micro_batch, now.accumulation_steps, now.reserved_bytes) == (2, 4, GIB // 2)
+    jobs.request_cancel(stage.db, attempt.job_id, by="me", at=time.time())
+    stage.end(attempt)
+    assert "resized" in stage.kinds(attempt)
 
 
 def test_term_to_the_shim_is_a_stop(stage: Stage) -> None:

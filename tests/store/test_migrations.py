@@ -25,8 +25,8 @@ SECOND = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade() -> None:
@@ -100,8 +100,8 @@ def test_a_newer_database_is_left_alone(settings: Settings) -> None:
 
 def test_an_older_database_names_the_command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     upgrade.upgrade(settings)
-    monkeypatch.setattr(revisions, "REVISIONS", ("0001", "0002"))
-    with pytest.raises(SchemaMismatch, match="revision 0001, this mmq needs 0002") as caught:
+    monkeypatch.setattr(revisions, "REVISIONS", ("0001", "0002", "0003"))
+    with pytest.raises(SchemaMismatch, match="revision 0002, this mmq needs 0003") as caught:
         opening.open_database(settings, lean=True, create=True)
     assert caught.value.hint == "mmq db upgrade"
 
@@ -111,9 +111,26 @@ def two_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A later mmq, whose second revision rebuilds the table that others refer to."""
     folder = tmp_path / "migrations 100%"
     shutil.copytree(Path(migrations.__file__).parent, folder)
-    (folder / "versions" / "r0002_colour.py").write_text(SECOND)
+    (folder / "versions" / "r0003_colour.py").write_text(SECOND)
     monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
-    monkeypatch.setattr(revisions, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(revisions, "REVISIONS", ("0001", "0002", "0003"))
+
+
+def test_the_first_schema_s_rows_are_all_there_after_the_second(settings: Settings) -> None:
+    migrate.migrate(settings.database_url, "0001")
+    with closing(drivers.connect(settings.database_url, lean=False)) as db, db.transaction() as tx:
+        columns = "id, name, kind, user_name, state, priority, spec, source, source_path, code_version, effective_batch"
+        for job_id in (1, 2):
+            tx.execute(
+                f"INSERT INTO jobs ({columns}, gpus, out_of_memory_retries, crash_retries, submitted_at)"
+                " VALUES (:id, 'old', 'sft', 'ada', 'queued', 0, '{}', '', '', '1', 8, 1, 0, 0, 1.0)",
+                id=job_id,
+            )
+        tx.execute("INSERT INTO dependencies (job_id, depends_on) VALUES (2, 1)")
+    upgrade.upgrade(settings)
+    with closing(opening.open_database(settings, lean=True)) as db:
+        assert [(job.id, job.array_id) for job in jobs.queue(db)] == [(1, None), (2, None)]
+        assert db.query("SELECT job_id, depends_on FROM dependencies") == [{"job_id": 2, "depends_on": 1}]
 
 
 def _with_dependents(settings: Settings) -> None:
@@ -123,7 +140,7 @@ def _with_dependents(settings: Settings) -> None:
 
 
 def test_an_upgrade_copies_first_and_keeps_the_rows_that_refer(settings: Settings, two_revisions: None) -> None:
-    migrate.migrate(settings.database_url, "0001")
+    migrate.migrate(settings.database_url, "0002")
     _with_dependents(settings)
     copy = upgrade.upgrade(settings)
     assert upgrade.upgrade(settings) is None
@@ -135,14 +152,14 @@ def test_an_upgrade_copies_first_and_keeps_the_rows_that_refer(settings: Setting
         assert copy is not None
         assert copy.stat().st_mode & 0o777 == 0o600
         with closing(sqlite.SqliteDatabase(copy)) as old:
-            assert old.revision() == "0001"
+            assert old.revision() == "0002"
             assert len(old.query("SELECT id FROM jobs")) == 2
 
 
 def test_an_upgrade_that_fails_half_way_changes_nothing(
     settings: Settings, two_revisions: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    migrate.migrate(settings.database_url, "0001")
+    migrate.migrate(settings.database_url, "0002")
     _with_dependents(settings)
 
     def fail(_connection: object) -> None:
@@ -153,7 +170,7 @@ def test_an_upgrade_that_fails_half_way_changes_nothing(
         with pytest.raises(MmqError, match="stop here"):
             upgrade.upgrade(settings)
     with closing(drivers.connect(settings.database_url, lean=False)) as db:
-        assert db.revision() == "0001"
+        assert db.revision() == "0002"
         assert [job.id for job in jobs.queue(db)] == [1, 2]
     upgrade.upgrade(settings)
 
@@ -200,7 +217,7 @@ def test_several_at_once_do_it_once(at_home: Settings) -> None:
         )
         for _ in range(3)
     ]
-    assert [child.communicate(timeout=60)[0] for child in children] == ["0001\n"] * 3
+    assert [child.communicate(timeout=60)[0] for child in children] == ["0002\n"] * 3
 
 
 def _environment() -> dict[str, str]:

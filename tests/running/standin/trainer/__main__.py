@@ -15,6 +15,7 @@ config = json.loads(Path(sys.argv[1]).read_text())
 run = Path(sys.argv[2])
 scenario = json.loads((run / "scenario.json").read_text())
 asked: list[int] = []
+heeded: dict[str, int] = {}
 
 
 def say(event: str, **more: object) -> None:
@@ -44,8 +45,14 @@ for _ in range(scenario.get("children", 0)):
 print("the trainer speaks", flush=True)
 say("started", pid=os.getpid(), step=0, total_steps=scenario["steps"], micro_batch=4, accumulation_steps=2)
 for step in range(1, scenario["steps"] + 1):
+    size = heeded.get("micro_batch", 4)
     say("step", step=step, total_steps=scenario["steps"], loss=4.0 - step, tokens_per_second=100.0,
-        eta_seconds=1.0, micro_batch=4, accumulation_steps=2, allocated_peak_bytes=500 + step)  # fmt: skip
+        eta_seconds=1.0, micro_batch=size, accumulation_steps=8 // size, allocated_peak_bytes=500 + step)  # fmt: skip
+    control = run / "control.json"
+    if scenario.get("elastic") and control.exists() and (told := json.loads(control.read_text())) != heeded:
+        heeded = told
+        size, number, limit = told["micro_batch"], told["number"], told["limit_bytes"]
+        say("resized", number=number, micro_batch=size, accumulation_steps=8 // size, limit_bytes=limit, step=step + 1)
     if step == scenario.get("out_of_memory_at"):
         say("out_of_memory", step=step, phase="forward", micro_batch=4, new_micro_batch=2)
     if step == scenario.get("die_at"):
