@@ -37,7 +37,7 @@ from trainer.memory.accounted import AccountedDevice
 from trainer.memory.cpu import CpuDevice
 from trainer.memory.virtual import VirtualDevice
 from trainer.model.minimind import MiniMind, initialise
-from trainer.steps.adamw import build_optimizer
+from trainer.steps.optimizer import build_optimizer
 from trainer.steps.step import evaluation_loss, train_step
 from trainer.steps.transfer import stream
 
@@ -80,7 +80,7 @@ class Ours:
         self.device = device
         self.model = MiniMind(config, device.torch_device)
         self.model.load_state_dict(weights)
-        self.optimizer = build_optimizer(self.model, weight_decay=config.train.weight_decay, offload=False)
+        self.optimizer = build_optimizer(self.model, config)
 
     def step(self, rows: Sequence[Row], rate: float) -> None:
         self.optimizer.learning_rate = rate

@@ -76,7 +76,9 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     accumulation_steps: Count | None = None
     learning_rate: Positive | None = None
     weight_decay: NotNegative = 0.01
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"  # of products and attention
+    weights: Literal["float32", "bfloat16"] = "float32"  # how they are held, with their gradients
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     grad_clip: NotNegative = 1.0  # 0: no clipping
     seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 42
     log_interval: Count = 10
@@ -225,6 +227,10 @@ def _contradictions(config: Config) -> list[str]:
         "train.early_stop: needs a validation loss to judge by\nhint: set data.validation": bool(
             config.train.early_stop and not config.data.validation
         ),
+        "train.weights: bfloat16 goes with dtype: bfloat16 alone": config.train.weights == "bfloat16"
+        and config.train.dtype != "bfloat16",
+        "train.optimizer: adamw8bit can't pass over a step without waiting for the device, as dtype: float16 must"
+        "\nhint: dtype: bfloat16": config.train.optimizer == "adamw8bit" and config.train.dtype == "float16",
         "device: a virtual device needs ledger and total_bytes": device.kind == "virtual"
         and not (device.ledger and device.total_bytes),
     }

@@ -22,14 +22,14 @@ from trainer.model.lora import adapt, initialise_adapters
 from trainer.model.minimind import MiniMind, initialise
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
-from trainer.steps.adamw import AdamW, build_optimizer
+from trainer.steps.optimizer import Optimizer, build_optimizer
 from trainer.steps.scaling import LossScaler
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     model: MiniMind
-    optimizer: AdamW
+    optimizer: Optimizer
     scaler: LossScaler | None
     state: RunState  # changes with each step
     resumed_from: Path | None
@@ -54,12 +54,7 @@ def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events
     torch.manual_seed(config.train.seed)
     model = MiniMind(config, device.torch_device)
     _set_weights(model, config, device, found)
-    optimizer = build_optimizer(
-        model,
-        weight_decay=config.train.weight_decay,
-        offload=config.plan.optimizer_offload,
-        host=device.host,
-    )
+    optimizer = build_optimizer(model, config, device.host)
     scaler = LossScaler(device.torch_device) if config.train.dtype == "float16" else None
     model.balance.scale = None if scaler is None else scaler.scale
     state = found.state if found else RunState(step=0, identity=identity)

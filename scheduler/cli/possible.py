@@ -1,7 +1,7 @@
 """Whether a job can ever run on the devices known here: what can't is refused at submit, naming what would do.
 
-A closed form, for what no plan could mend: the weights and the gradients of what is trained are always on the device in
-fp32, Adam's two moments unless they may be offloaded. What the activations need on top is for the footprint to say.
+A closed form, for what no plan could mend: weights and gradients of what is trained are always on the device, and what
+the update keeps beside them unless that may be offloaded. What activations need on top is for the footprint to say.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,9 @@ from scheduler.store import views
 from scheduler.store.database import Database
 from scheduler.units import format_bytes
 
-FP32_BYTES = 4
+WIDTH_BYTES = {"float32": 4, "bfloat16": 2}
+REST_BYTES = {"float32": 0, "bfloat16": 2}  # what a weight lacks of float32
+MOMENTS_BYTES = {"adamw": 8, "adamw8bit": 2}
 
 
 class Known(NamedTuple):
@@ -76,9 +78,12 @@ def _memory(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None
 def least_bytes(spec: JobSpec) -> int:
     """The least device memory of any plan, activations and context aside."""
     weights, adapters = parameters.count(spec.model), parameters.adapters(spec.model, spec.train)
-    trained = adapters or weights
-    copies = 1 if spec.memory.optimizer_offload != "off" else 3  # gradients, and Adam's moments
-    return (weights + adapters + trained * copies) * FP32_BYTES
+    width, is_kept = WIDTH_BYTES[spec.train.weights], spec.memory.optimizer_offload == "off"
+    moments = MOMENTS_BYTES[spec.train.optimizer] if is_kept else 0
+    if adapters:  # which are float32 themselves
+        return weights * width + adapters * (2 * WIDTH_BYTES["float32"] + moments)
+    rest = REST_BYTES[spec.train.weights] if is_kept else 0
+    return weights * (2 * width + rest + moments)
 
 
 def _whole_gib(count: int) -> str:

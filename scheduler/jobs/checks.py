@@ -20,6 +20,7 @@ def together(filled: dict[str, Any], given: dict[str, Any], problems: Problems) 
         _model(filled["model"], given.get("model", {}), problems)
     if not problems.touched(("train",)):
         _length_of_training(filled["train"], given.get("train", {}), problems)
+        _precision(filled["train"], problems)
     if not problems.touched(("train",), ("model",)):
         _method(filled, problems)
     if not problems.touched(("data",), ("model",)):
@@ -68,6 +69,14 @@ def _length_of_training(train: dict[str, Any], given: dict[str, Any], problems: 
     elif train["epochs"] is None and train["max_steps"] is None:
         where = "epochs" if "epochs" in given else "max_steps"
         problems.add(("train", where), "neither epochs nor max_steps says when to stop", "epochs: 2")
+
+
+def _precision(train: dict[str, Any], problems: Problems) -> None:
+    if train["weights"] == "bfloat16" and train["dtype"] != "bfloat16":
+        problems.add(("train", "weights"), f"bfloat16 weights and products in {train['dtype']}", "dtype: bfloat16")
+    if train["optimizer"] == "adamw8bit" and train["dtype"] == "float16":
+        reason = "adamw8bit can't pass over a step without waiting for the device, as float16 must"
+        problems.add(("train", "optimizer"), reason, "dtype: bfloat16")
 
 
 def _method(filled: dict[str, Any], problems: Problems) -> None:
@@ -136,10 +145,13 @@ def resolve_paths(spec: JobSpec, base: Path) -> JobSpec:
 
 
 def files(spec: JobSpec, problems: Problems) -> None:
-    """Check that what is named is there: loggers installed, files that can be opened; their rows are `rows.py`'s."""
+    """Check that what is named is there: libraries installed, files that can be opened; their rows are `rows.py`'s."""
     for name in spec.report or ():
         if find_spec(name) is None:
             problems.add(("report",), f"{name} is not installed beside mmq", f"pip install {name}")
+    if spec.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
+        reason = "bitsandbytes, whose it is, is not installed beside mmq"
+        problems.add(("train", "optimizer"), reason, "pip install 'mmq[8bit]'")
     _readable(Path(spec.data.path), ("data", "path"), problems)
     if isinstance(spec.data.validation, str):
         _readable(Path(spec.data.validation), ("data", "validation"), problems)

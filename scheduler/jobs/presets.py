@@ -48,6 +48,8 @@ _TRAIN = {
     "max_steps": None,
     "weight_decay": 0.01,  # torch's AdamW
     "dtype": "bfloat16",
+    "weights": "float32",
+    "optimizer": "adamw",
     "grad_clip": 1.0,
     "seed": 42,
     "log_interval": 10,

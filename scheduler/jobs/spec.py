@@ -31,6 +31,8 @@ Name = Annotated[
 ]
 Kind = Annotated[Literal["pretrain", "sft"], Meta(title="pretrain or sft")]
 Dtype = Annotated[Literal["bfloat16", "float16", "float32"], Meta(title="bfloat16, float16 or float32")]
+Weights = Annotated[Literal["float32", "bfloat16"], Meta(title="float32 or bfloat16")]
+Optimizer = Annotated[Literal["adamw", "adamw8bit"], Meta(title="adamw or adamw8bit")]
 Method = Annotated[Literal["full", "lora"], Meta(title="full or lora")]
 Products = Annotated[
     tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...],
@@ -140,6 +142,8 @@ class Train(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lora_rank: Annotated[int, Meta(title="a whole number from 1 to 65,536", ge=1, le=1 << 16)] = 16
     lora_alpha: Positive = 16.0
     lora_targets: Products = ("q_proj", "o_proj")
+    weights: Weights = "float32"
+    optimizer: Optimizer = "adamw"
 
 
 class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

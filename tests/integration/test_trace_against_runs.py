@@ -59,6 +59,7 @@ def configured(rows: Path, ledger: Path, **draw: Any) -> Config:
             "model": {"vocab_size": 300, "num_attention_heads": 4, **draw["model"]},
             "train": {
                 "dtype": draw["dtype"],
+                **draw.get("train", {}),
                 "batch_size": draw["effective_batch"],
                 "accumulation_steps": 1,
                 "max_steps": 4,
@@ -166,7 +167,7 @@ def test_a_prediction_holds_for_experts_whatever_the_routing(
     assert run["reserved"] == forecast.outcome.reserved_bytes
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "weights"), [("float32", "float32"), ("bfloat16", "bfloat16")])
 @pytest.mark.parametrize(
     "plan",
     [
@@ -175,11 +176,13 @@ def test_a_prediction_holds_for_experts_whatever_the_routing(
         {"activation_checkpointing": True, "optimizer_offload": False, "chunked_loss": False},
     ],
 )
-def test_a_prediction_holds_for_lora(dtype: str, plan: dict[str, bool], rows: Path, tmp_path: Path) -> None:
+def test_a_prediction_holds_for_lora(
+    dtype: str, weights: str, plan: dict[str, bool], rows: Path, tmp_path: Path
+) -> None:
     """On rows of pretraining, whose tokens are all targets, as the prediction has them."""
     model = {"hidden_size": 64, "num_hidden_layers": 2, "num_key_value_heads": 2}
     draw = {"model": model, "dtype": dtype, "effective_batch": 8, "micro_batch": 3, "plan": plan}
-    config = configured(rows, tmp_path / "ledger", **draw)
+    config = configured(rows, tmp_path / "ledger", train={"weights": weights}, **draw)
     base = MiniMind(config, torch.device("cpu"))
     initialise(base, seed=1)
     save_file(dict(base.named_parameters()), tmp_path / "base.safetensors")
@@ -190,6 +193,31 @@ def test_a_prediction_holds_for_lora(dtype: str, plan: dict[str, bool], rows: Pa
     assert run["allocated"] == forecast.outcome.allocated_bytes
     assert run["reserved"] == forecast.outcome.reserved_bytes
     assert forecast.outcome.parts["gradients"] < forecast.outcome.parts["weights"] / 4
+
+
+@pytest.mark.parametrize(
+    ("train", "plan"),
+    [
+        ({"optimizer": "adamw8bit"}, {}),
+        ({"weights": "bfloat16"}, {}),
+        ({"weights": "bfloat16"}, {"optimizer_offload": True}),
+        ({"weights": "bfloat16", "optimizer": "adamw8bit"}, {"activation_checkpointing": "selective"}),
+    ],
+)
+def test_a_prediction_holds_for_narrow_weights_and_moments(
+    train: dict[str, str], plan: dict[str, Any], rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "optimizer" in train:
+        pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 300 * 50)
+    model = {"hidden_size": 96, "num_hidden_layers": 2, "num_key_value_heads": 2}
+    draw = {"model": model, "dtype": "bfloat16", "effective_batch": 8, "micro_batch": 3, "plan": plan}
+    config = configured(rows, tmp_path / "ledger", train=train, **draw)
+    forecast, run = predicted(config), measured(config, tmp_path / "run")
+    assert run["allocated"] == forecast.outcome.allocated_bytes
+    assert run["reserved"] == forecast.outcome.reserved_bytes
+    usual = predicted(configured(rows, tmp_path / "ledger", **draw))
+    assert forecast.outcome.allocated_bytes < usual.outcome.allocated_bytes
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -6,7 +6,7 @@ import torch
 from trainer.errors import ExitCode, OutOfDeviceMemory
 from trainer.memory.choice import open_device
 from trainer.memory.cpu import CpuDevice
-from trainer.steps.adamw import AdamW
+from trainer.steps.optimizer import InPlace
 
 
 def peak_bytes(workshop, micro_batch: int) -> int:
@@ -72,10 +72,10 @@ def test_told_to_exit_it_does_not_halve(workshop) -> None:
 
 
 def test_a_refusal_in_the_optimizer_is_not_repeated(workshop, monkeypatch) -> None:
-    def refuse(self: AdamW, found_infinite: object = None) -> None:
+    def refuse(self: InPlace, found_infinite: object = None) -> None:
         raise torch.OutOfMemoryError("refused")
 
-    monkeypatch.setattr(AdamW, "step", refuse)
+    monkeypatch.setattr(InPlace, "step", refuse)
     with pytest.raises(OutOfDeviceMemory, match="in optimizer"):
         workshop.train("optimizer", workshop.config())
 

@@ -1,7 +1,7 @@
 """The layers that a block is made of.
 
-Mixed precision by explicit casts: weights, norms and the residual stream are fp32; matrix products and
-attention run in the compute dtype. What autocast would do, but visible, and the same on every device.
+Mixed precision by explicit casts: weights (unless held in bfloat16), norms and the residual stream are fp32; matrix
+products and attention run in the compute dtype. What autocast would do, but visible, and the same on every device.
 """
 
 import torch
@@ -14,7 +14,7 @@ from trainer.model.selective import cheap
 
 
 class Linear(nn.Module):
-    """A product without bias whose fp32 weight is cast to the dtype of its input."""
+    """A product without bias whose weight is cast to the dtype of its input."""
 
     def __init__(self, inputs: int, outputs: int, device: torch.device) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Embedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(entries, width, device=device))
 
     def forward(self, ids: Tensor) -> Tensor:
-        return F.embedding(ids, self.weight)
+        return F.embedding(ids, self.weight).float()
 
 
 class RMSNorm(nn.Module):

@@ -1,7 +1,7 @@
 """LoRA: the weights stay as they were given; each chosen product gets a narrow one beside it, and only that is trained.
 
-Owns the adapters, their names (MiniMind's: `q_proj.lora.A.weight`) and their way into the weights at the end. The
-frozen weights stay float32 like any others, so what is merged is exactly what was given and what was learned.
+Owns the adapters, their names (MiniMind's: `q_proj.lora.A.weight`) and their way into the weights at the end. Adapters
+are float32, also beside weights held in bfloat16, and so is what is merged: what was given and what was learned.
 """
 
 from collections.abc import Mapping
@@ -77,14 +77,15 @@ def adapters(weights: Mapping[str, Tensor], train: TrainConfig) -> dict[str, Ten
 
 
 def merged(weights: Mapping[str, Tensor], train: TrainConfig) -> dict[str, Tensor]:
-    """Add each adapter to the weight it stands beside: a model without adapters that computes the same."""
+    """Add each adapter to the weight it stands beside: a model without adapters that computes the same, in float32."""
     whole = {}
     for name, tensor in weights.items():
         if _ADAPTER in name:
             continue
+        tensor = tensor.detach().float()
         module = name.removesuffix(".weight")
         down = weights.get(f"{module}.lora.A.weight")
         if down is not None:
-            tensor = tensor.detach() + scale_of(train) * (weights[f"{module}.lora.B.weight"] @ down).detach()
+            tensor = tensor + scale_of(train) * (weights[f"{module}.lora.B.weight"] @ down).detach()
         whole[name] = tensor
     return whole

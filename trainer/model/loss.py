@@ -36,7 +36,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         weight = head_weight.to(rows.dtype)
         loss = torch.zeros((), device=rows.device)
         row_gradient = torch.empty_like(rows) if wants_rows else None
-        weight_gradient = torch.zeros_like(head_weight) if wants_weight else None
+        weight_gradient = torch.zeros_like(head_weight, dtype=torch.float32) if wants_weight else None
         size = max(1, CHUNK_ELEMENTS // head_weight.shape[0])
         for piece in pieces(len(rows), size):
             chunk, targets = rows[piece], labels[piece, None]
@@ -48,12 +48,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                     _add_product(weight_gradient, gradient.T, chunk)
             del gradient  # before the next chunk's logits are made
         ctx.save_for_backward(row_gradient, weight_gradient)
+        ctx.weight_dtype = head_weight.dtype
         return loss
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor | None, None]:
         row_gradient, weight_gradient = ctx.saved_tensors
-        return row_gradient.mul_(scale), None if weight_gradient is None else weight_gradient.mul_(scale), None
+        if weight_gradient is not None:
+            weight_gradient = weight_gradient.mul_(scale).to(ctx.weight_dtype)
+        return row_gradient.mul_(scale), weight_gradient, None
 
 
 def _loss_and_gradient(logits: Tensor, targets: Tensor, loss: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Owns shapes and arithmetic; knows nothing of data, losses or devices.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -146,8 +146,9 @@ class MiniMind(nn.Module):
 
     def __init__(self, config: Config, device: torch.device) -> None:
         super().__init__()
-        self.model = Decoder(config, device)
-        self.lm_head = Linear(config.model.hidden_size, config.model.vocab_size, device)
+        with made_of(DTYPES[config.train.weights]):
+            self.model = Decoder(config, device)
+            self.lm_head = Linear(config.model.hidden_size, config.model.vocab_size, device)
         if config.model.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
@@ -162,6 +163,17 @@ class MiniMind(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         return self.lm_head.weight
+
+
+@contextmanager
+def made_of(dtype: torch.dtype) -> Iterator[None]:
+    """Within it, weights are made in this dtype; all else says its own."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def initialise(model: nn.Module, seed: int, host: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:

@@ -19,7 +19,7 @@ from trainer.model.minimind import MiniMind
 from trainer.processes.group import Group, share
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
-from trainer.steps.adamw import AdamW
+from trainer.steps.optimizer import Optimizer
 from trainer.steps.scaling import LossScaler
 from trainer.steps.step import Phase, StepResult, train_step
 from trainer.steps.transfer import stream
@@ -37,7 +37,7 @@ class ShrinkingStep:
         device: Device,
         events: EventLog,
         model: MiniMind,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         scaler: LossScaler | None,
         group: Group,
     ) -> None:

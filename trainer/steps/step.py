@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainer.model.loss import cross_entropy_sum
 from trainer.model.minimind import MiniMind
-from trainer.steps.adamw import AdamW
+from trainer.steps.optimizer import Optimizer
 from trainer.steps.scaling import LossScaler
 
 Phase = Literal["forward", "backward", "exchange", "clip", "optimizer", "idle"]
@@ -43,7 +43,7 @@ class StepResult:
 
 def train_step(
     model: MiniMind,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     micro_batches: Iterable[MicroBatch],
     *,
     target_tokens: int,
@@ -104,7 +104,7 @@ def clip(gradients: list[Tensor], limit: float) -> Tensor:
 
     What clip_grad_norm_(foreach=True) computes; written out since that refuses meta tensors.
     """
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, dtype=torch.float32)))
     if limit > 0:
         torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
     return norm

@@ -17,7 +17,7 @@ from trainer.memory.loops import listening
 from trainer.model.lora import adapt
 from trainer.model.minimind import MiniMind
 from trainer.reporting.results import Results
-from trainer.steps.adamw import AdamW, build_optimizer
+from trainer.steps.optimizer import Optimizer, build_optimizer
 from trainer.steps.scaling import LossScaler
 from trainer.steps.step import MicroBatch, StepResult, evaluation_loss, train_step
 from trainer.trace.log import Log, Place
@@ -80,12 +80,7 @@ class _Rehearsal:
             adapt(model, self.config.train)
         self.recorder.log.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.recorder.begin(Place("optimizer"), 0)
-        optimizer = build_optimizer(
-            model,
-            weight_decay=self.config.train.weight_decay,
-            offload=self.config.plan.optimizer_offload,
-            host=self.recording.host,
-        )
+        optimizer = build_optimizer(model, self.config, self.recording.host)
         scaler = LossScaler(META) if self.config.train.dtype == "float16" else None
         model.balance.scale = None if scaler is None else scaler.scale
         self.recorder.begin(Place("results"), 0)
@@ -97,7 +92,9 @@ class _Rehearsal:
             evaluation_loss(model, self._batch(count), chunked_loss=self.config.plan.chunked_loss)
         self.recorder.begin(Place("end"), 0)  # what is torn down from here on is no part of the evaluation
 
-    def _step(self, model: MiniMind, optimizer: AdamW, scaler: LossScaler | None, rows: Sequence[int]) -> StepResult:
+    def _step(
+        self, model: MiniMind, optimizer: Optimizer, scaler: LossScaler | None, rows: Sequence[int]
+    ) -> StepResult:
         return train_step(
             model,
             optimizer,
