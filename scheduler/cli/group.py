@@ -70,7 +70,8 @@ def _version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> No
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="JOB is an id, a unique name, a list or range (3-9,12), @ for the last, @~1 for the one before.",
+    epilog="JOB is an id, a unique name, a list or range (3-9,12), @ for the last, @~1 for the one before,"
+    " @12 for all of job 12's array.",
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def mmq() -> None:

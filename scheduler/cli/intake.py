@@ -1,6 +1,7 @@
 """What a job passes before it is stored: its file, its rows, its references, and whether it can run here."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +30,15 @@ def check(path: Path, overrides: Sequence[str], settings: Settings) -> CheckedFi
     """Check the job file and the rows of its data; FileError."""
     file = jobfile.read(path, overrides)
     data, skips = file.spec.data, file.spec.data.broken_rows == "skip"
-    said = rows.check(Path(data.path), file.spec.kind, skips=skips).sentence
+    said = _rows_said(data.path, file.spec.kind, skips)
     if isinstance(data.validation, str):
-        rows.check(Path(data.validation), file.spec.kind, skips=skips)
+        _rows_said(data.validation, file.spec.kind, skips)
     return CheckedFile(file, path.absolute(), said)
+
+
+@cache  # the members of a sweep share their data
+def _rows_said(path: str, kind: str, skips: bool) -> str:
+    return rows.check(Path(path), kind, skips=skips).sentence
 
 
 def new_job(
@@ -43,6 +49,7 @@ def new_job(
     after: Sequence[str],
     hold: bool,
     key: str | None,
+    variant: str | None = None,
 ) -> NewJob:
     """Look up what the job refers to, refuse what can't run here, and build what is stored."""
     file = checked.file
@@ -65,6 +72,7 @@ def new_job(
         submit_key=key,
         hold=hold,
         depends_on=tuple(dict.fromkeys(depends_on)),
+        variant=variant,
     )
 
 

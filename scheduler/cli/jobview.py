@@ -5,6 +5,7 @@ Imports no records: `mmq status` has to be quick.
 
 import time
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from scheduler.cli.terminal import Column, Line, one_line, table
@@ -33,7 +34,7 @@ _COLUMNS = (
 _COPIED = (
     "id name kind state reason message waiting_code waiting priority gpus effective_batch attempt host device"
     " micro_batch accumulation_steps reserved_bytes step total_steps first_loss loss tokens_per_second eta_seconds"
-    " heartbeat_at cancel_requested_at cancel_requested_by submitted_at started_at ended_at"
+    " heartbeat_at cancel_requested_at cancel_requested_by submitted_at started_at ended_at array_id variant"
 ).split()
 
 
@@ -53,17 +54,35 @@ def _first(row: Row, *keys: str) -> Any:
     return next((row[key] for key in keys if row[key] is not None), None)
 
 
-def jobs_table(jobs: Sequence[Row], counts: Mapping[str, int], *, shown_all: bool) -> str:
+def jobs_table(
+    jobs: Sequence[Row],
+    counts: Mapping[str, int],
+    *,
+    shown_all: bool,
+    arrays: Mapping[int, Mapping[str, int]] = MappingProxyType({}),  # to be shown on one line: state -> members
+) -> str:
     """The table of jobs with, under each that waits or ended badly, the reason in words; then how many there are."""
-    lines = [line(job) for job in jobs]
+    firsts = {job["array_id"]: job["id"] for job in reversed(jobs)}
+    jobs = [job for job in jobs if job["array_id"] not in arrays or firsts[job["array_id"]] == job["id"]]
+    lines = [array_line(job, arrays[job["array_id"]]) if job["array_id"] in arrays else line(job) for job in jobs]
     if len({job["user"] for job in jobs}) < 2:
         lines = [one._replace(values={**one.values, "user": ""}) for one in lines]
     parts = [table(_COLUMNS, lines)] if lines else ["no jobs"]
     if counts and (len(jobs) < sum(counts.values()) or len(jobs) > 1):
         told = ", ".join(f"{counts[state]:,} {state}" for state in STATES if counts.get(state))
-        missing = sum(counts.values()) - len(jobs)
+        missing = sum(counts.values()) - len(jobs) - sum(sum(of.values()) - 1 for of in arrays.values())
         parts.append(told + (f" ({missing:,} not shown: mmq status --all)" if missing > 0 and not shown_all else ""))
     return "\n".join(parts)
+
+
+def array_line(job: Row, members: Mapping[str, int]) -> Line:
+    """An array on one row, by the first of its members that is shown, with how many are in which state."""
+    told = ", ".join(f"{members[state]:,} {state}" for state in STATES if members.get(state))
+    one = line(job)
+    cells = dict.fromkeys(one.values, "") | {name: one.values[name] for name in ("name", "user", "state")}
+    cells["id"] = f"@{job['array_id']}"
+    waits = f"; job {job['id']} {job['waiting']}" if job["waiting"] is not None else ""
+    return Line(cells, one.colours, one_line(f"array of {sum(members.values()):,}: {told}{waits}"))
 
 
 def line(job: Row) -> Line:
@@ -71,7 +90,7 @@ def line(job: Row) -> Line:
     live = job["attempt"] is not None
     cells = {
         "id": str(job["id"]),
-        "name": one_line(job["name"]),
+        "name": one_line(job["name"] + (f" {_briefly(job['variant'])}" if job["variant"] else "")),
         "user": one_line(job["user"]),
         "state": "cancelling" if job["cancel_requested_at"] and job["state"] not in ENDED else job["state"],
         "device": job["device"] or "",
@@ -83,6 +102,11 @@ def line(job: Row) -> Line:
         "eta": eta(job) if job["state"] == "running" else "",
     }
     return Line(cells, {"state": _COLOURS.get(job["state"], "")} if job["state"] in _COLOURS else {}, remark(job))
+
+
+def _briefly(variant: str) -> str:
+    """The fields that set a member apart, without their sections: `learning_rate=1e-4`."""
+    return " ".join(each.partition("=")[0].rpartition(".")[2] + each[each.find("=") :] for each in variant.split(" "))
 
 
 def remark(job: Row) -> str | None:

@@ -23,14 +23,22 @@ _CLEAR = "\x1b[H\x1b[J"
 @click.option("--all", "everything", is_flag=True, help="Every job, not only the live, the next and the latest.")
 @click.option("--user", metavar="U", help="Only this user's jobs.")
 @click.option("--state", metavar="S", type=click.Choice(jobview.STATES), help="Only jobs in this state.")
+@click.option("--expand", is_flag=True, help="Every member of an array on a line of its own.")
 @click.option("--watch", is_flag=True, help="Redraw every second until interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    jobs: tuple[str, ...], everything: bool, user: str | None, state: str | None, watch: bool, as_json: bool
+    jobs: tuple[str, ...],
+    everything: bool,
+    user: str | None,
+    state: str | None,
+    expand: bool,
+    watch: bool,
+    as_json: bool,
 ) -> None:
     """Show jobs and devices; with JOB its whole story: plan, attempts, events, peaks, why it waits, ETA."""
     settings = context.settings()
-    filters = views.Filters(user=user, state=state, everything=everything)
+    expanded = expand or everything or state is not None or as_json
+    filters = views.Filters(user=user, state=state, everything=everything, expanded=expanded)
     with context.store(settings) as database:
         while True:
             text = _told(database, settings, jobs, filters, as_json=as_json)
@@ -59,7 +67,9 @@ def _told(
     if as_json:
         return json.dumps({"jobs": jobs, "devices": found, "counts": overview.counts})
     shown_all = filters.everything or filters.state is not None
-    return f"{jobview.jobs_table(jobs, overview.counts, shown_all=shown_all)}\n\n{deviceview.devices_table(found)}"
+    arrays = {} if filters.expanded else overview.arrays
+    table = jobview.jobs_table(jobs, overview.counts, shown_all=shown_all, arrays=arrays)
+    return f"{table}\n\n{deviceview.devices_table(found)}"
 
 
 def devices(database: Database) -> list[dict[str, Any]]:

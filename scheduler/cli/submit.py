@@ -1,9 +1,15 @@
-"""`mmq submit`: check, store, ring. Once it exits with 0 the job is durable, whether or not anything else is up."""
+"""`mmq submit`: check, store, ring. Once it exits with 0 the job is durable, whether or not anything else is up.
+
+A sweep is checked whole before any of it is stored, and stored in one transaction.
+"""
 
 import json
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,12 +21,17 @@ from scheduler.processes.locks import lock_held
 from scheduler.store.database import Database
 from scheduler.store.records import Job
 
+if TYPE_CHECKING:
+    from scheduler.cli.intake import CheckedFile
+    from scheduler.store.records import NewJob
+
 
 @click.command(name="submit", short_help="Check a job file, store the job, print its id.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-o", "overrides", metavar="KEY.SUB=VALUE", multiple=True, help="Override a field of the file.")
 @click.option("--name", help="The job's name; by default the file's.")
 @click.option("--priority", metavar="N", help="Higher goes first; by default 0.")
+@click.option("--sweep", "sweeps", metavar="KEY.SUB=A,B", multiple=True, help="A job for each value: an array.")
 @click.option("--after", metavar="JOB", multiple=True, help="Start only when JOB has succeeded.")
 @click.option("--hold", is_flag=True, help="Store it held; `mmq release` lets it start.")
 @click.option("--key", metavar="K", help="The same key again gives the same job, and stores nothing.")
@@ -32,6 +43,7 @@ def command(
     overrides: tuple[str, ...],
     name: str | None,
     priority: str | None,
+    sweeps: tuple[str, ...],
     after: tuple[str, ...],
     hold: bool,
     key: str | None,
@@ -39,8 +51,9 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Check the job file FILE and its data, store the job, and print its id."""
+    """Check the job file FILE and its data, store the job, and print its id; with --sweep an array of jobs."""
     from scheduler.cli import intake
+    from scheduler.jobs.sweep import members
     from scheduler.store import jobs
     from scheduler.store.opening import open_if_any
 
@@ -48,49 +61,90 @@ def command(
     if key is not None and not dry_run and (known := _stored(settings, key)) is not None:
         _print(known, as_json=as_json)
         with context.store(settings) as database:
-            return _wait(database, known.id) if wait else 0
+            return _wait(database, known) if wait else 0
     given = {"name": name, "priority": priority}
     overrides += tuple(f"--{field}={value}" for field, value in given.items() if value is not None)
-    checked = intake.check(file, overrides, settings)
+    variants = members(sweeps)
+    checked = [intake.check(file, (*overrides, *variant), settings) for variant in variants]
+    build = partial(_array, checked, variants, settings, after=after, hold=hold, key=key)
     if dry_run:
         with open_if_any(settings) as found:
-            new = intake.new_job(checked, found, settings, after=after, hold=hold, key=key)
-        click.echo(json.dumps(intake.dry_json(new)) if as_json else intake.dry_text(new, checked))
+            new = build(found)
+        told = [intake.dry_json(one) for one in new]
+        text = "\n".join(map(intake.dry_text, new, checked))
+        click.echo(json.dumps({"jobs": told} if sweeps else told[0]) if as_json else text)
         return 0
     with context.store(settings, create=True) as database:
-        new = intake.new_job(checked, database, settings, after=after, hold=hold, key=key)
-        job = jobs.submit(database, new, at=time.time())
-        _print(job, as_json=as_json)
-        _announce(job.id, settings)
-        return _wait(database, job.id) if wait else 0
+        new = build(database)
+        at = time.time()
+        stored = jobs.submit_array(database, new, at=at) if sweeps else [jobs.submit(database, new[0], at=at)]
+        _print(stored, as_json=as_json)
+        _announce(stored[0].id, settings)
+        return _wait(database, stored) if wait else 0
 
 
-def _stored(settings: Settings, key: str) -> Job | None:
-    """The job that this key gave before: asked first, since its file and data may have changed since."""
+def _array(
+    checked: "Sequence[CheckedFile]",
+    variants: Sequence[tuple[str, ...]],
+    settings: Settings,
+    database: Database | None,
+    *,
+    after: Sequence[str],
+    hold: bool,
+    key: str | None,
+) -> "list[NewJob]":
+    """Look up what each member refers to; only the first has the key, which stands for all."""
+    from scheduler.cli.intake import new_job
+
+    keys = [key, *[None] * (len(checked) - 1)]
+    return [
+        new_job(one, database, settings, after=after, hold=hold, key=own, variant=" ".join(variant) or None)
+        for one, variant, own in zip(checked, variants, keys, strict=True)
+    ]
+
+
+def _stored(settings: Settings, key: str) -> list[Job] | None:
+    """The jobs that this key gave before: asked first, since their file and data may have changed since."""
     from scheduler.store import jobs
     from scheduler.store.opening import open_if_any
 
     with open_if_any(settings) as database:
-        return None if database is None else jobs.by_key(database, key)
+        known = None if database is None else jobs.by_key(database, key)
+        return None if database is None or known is None else jobs.array_of(database, known)
 
 
-def _print(job: Job, *, as_json: bool) -> None:
-    shown = {"id": job.id, "name": job.name, "state": job.state.value}
+def _print(stored: Sequence[Job], *, as_json: bool) -> None:
+    first = stored[0]
+    ids = [job.id for job in stored]
+    shown = _shown(first) if first.array_id is None else {"array": first.array_id, "name": first.name, "ids": ids}
+    if first.array_id is not None:
+        shown["jobs"] = [_shown(job) | {"variant": job.variant} for job in stored]
     try:
-        click.echo(json.dumps(shown) if as_json else job.id)
+        click.echo(json.dumps(shown) if as_json else in_short(ids))
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise MmqError(f"job {job.id} is stored, but can't be printed: {error.strerror}", hint="mmq status") from None
+        raise MmqError(f"job {first.id} is stored, but can't be printed: {error.strerror}", hint="mmq status") from None
 
 
-def _wait(database: Database, job_id: int) -> int:
-    """Wait for the job's end, saying nothing on stdout; its own exit code."""
+def _shown(job: Job) -> dict[str, Any]:
+    return {"id": job.id, "name": job.name, "state": job.state.value}
+
+
+def in_short(ids: Sequence[int]) -> str:
+    """Write ids as commands take them: a range where none is missing, else a list."""
+    whole = len(ids) > 1 and ids[-1] - ids[0] == len(ids) - 1
+    return f"{ids[0]}-{ids[-1]}" if whole else ",".join(map(str, ids))
+
+
+def _wait(database: Database, stored: Sequence[Job]) -> int:
+    """Wait for the end of all, saying nothing on stdout; the job's own exit code, or the first bad one of an array."""
     from scheduler.cli.ending import exit_code, sentence, wait_for
 
-    row = wait_for(database, [job_id], tell=lambda row: say("note", f"job {sentence(row)}"))[0]
-    return exit_code(row)
+    ids = [job.id for job in stored]
+    rows = wait_for(database, ids, tell=lambda row: say("note", f"job {sentence(row)}"))
+    return next((code for code in map(exit_code, rows) if code), 0)
 
 
 def _announce(job_id: int, settings: Settings) -> None:

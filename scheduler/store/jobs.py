@@ -24,19 +24,47 @@ def submit(db: Database, job: NewJob, *, at: float) -> Job:
     Raises NoSuchJob for a dependency that isn't there, UsageError for one that can't succeed any more.
     """
     with db.transaction() as tx:
-        if job.submit_key is not None and (known := by_key(tx, job.submit_key)) is not None:
-            return known
-        depends_on = tuple(dict.fromkeys(job.depends_on))
-        _check_dependencies(tx, depends_on)
-        job_id = _insert(tx, job, at)
-        for parent in depends_on:
-            tx.execute(
-                "INSERT INTO dependencies (job_id, depends_on) VALUES (:job_id, :parent)",
-                job_id=job_id,
-                parent=parent,
-            )
-        enter(tx, job_id, JobState.HELD if job.hold else JobState.QUEUED, at=at)
-        return get(tx, job_id)
+        return _known(tx, job) or get(tx, _store(tx, job, None, at))
+
+
+def submit_array(db: Database, members: Sequence[NewJob], *, at: float) -> list[Job]:
+    """Store jobs that belong together, all or none; the first one's submit_key again answers those of the first time.
+
+    Raises as `submit` does.
+    """
+    with db.transaction() as tx:
+        known = _known(tx, members[0])
+        if known is not None:
+            return array_of(tx, known)
+        first = _store(tx, members[0], None, at)
+        tx.execute("UPDATE jobs SET array_id = id WHERE id = :first", first=first)
+        return [get(tx, job_id) for job_id in (first, *(_store(tx, member, first, at) for member in members[1:]))]
+
+
+def array_of(db: Reader, job: Job) -> list[Job]:
+    """The members of the job's array, in the order they were stored; the job alone where it is in none."""
+    if job.array_id is None:
+        return [job]
+    rows = db.query("SELECT * FROM jobs WHERE array_id = :array_id ORDER BY id", array_id=job.array_id)
+    return [Job.from_row(row) for row in rows]
+
+
+def _known(tx: Transaction, job: NewJob) -> Job | None:
+    return None if job.submit_key is None else by_key(tx, job.submit_key)
+
+
+def _store(tx: Transaction, job: NewJob, array_id: int | None, at: float) -> int:
+    depends_on = tuple(dict.fromkeys(job.depends_on))
+    _check_dependencies(tx, depends_on)
+    job_id = _insert(tx, job, array_id, at)
+    for parent in depends_on:
+        tx.execute(
+            "INSERT INTO dependencies (job_id, depends_on) VALUES (:job_id, :parent)",
+            job_id=job_id,
+            parent=parent,
+        )
+    enter(tx, job_id, JobState.HELD if job.hold else JobState.QUEUED, at=at)
+    return job_id
 
 
 def by_key(db: Reader, key: str) -> Job | None:
@@ -52,13 +80,15 @@ def _check_dependencies(tx: Transaction, depends_on: Sequence[int]) -> None:
             raise UsageError(f"a job can't come after job {parent}, which is {state}", hint=f"mmq retry {parent}")
 
 
-def _insert(tx: Transaction, job: NewJob, at: float) -> int:
+def _insert(tx: Transaction, job: NewJob, array_id: int | None, at: float) -> int:
     state = JobState.HELD if job.hold else JobState.QUEUED
     rows = tx.query(
         "INSERT INTO jobs (submit_key, name, kind, user_name, state, waiting_code, waiting, priority, spec, source,"
-        " source_path, code_version, effective_batch, gpus, out_of_memory_retries, crash_retries, submitted_at)"
+        " source_path, code_version, effective_batch, gpus, out_of_memory_retries, crash_retries, submitted_at,"
+        " array_id, variant)"
         " VALUES (:submit_key, :name, :kind, :user_name, :state, :waiting_code, :waiting, :priority, :spec, :source,"
-        " :source_path, :code_version, :effective_batch, :gpus, 0, 0, :at) RETURNING id",
+        " :source_path, :code_version, :effective_batch, :gpus, 0, 0, :at,"
+        " :array_id, :variant) RETURNING id",
         submit_key=job.submit_key,
         name=job.name,
         kind=job.kind,
@@ -74,6 +104,8 @@ def _insert(tx: Transaction, job: NewJob, at: float) -> int:
         effective_batch=job.effective_batch,
         gpus=job.gpus,
         at=at,
+        array_id=array_id,
+        variant=job.variant,
     )
     return int(rows[0]["id"])
 

@@ -15,7 +15,7 @@ JOB = (
     "SELECT jobs.id, jobs.name, jobs.kind, jobs.user_name, jobs.state, jobs.reason, jobs.message, jobs.waiting_code,"
     " jobs.waiting, jobs.priority, jobs.effective_batch, jobs.gpus, jobs.micro_batch_limit,"
     " jobs.out_of_memory_retries, jobs.crash_retries, jobs.cancel_requested_at, jobs.cancel_requested_by,"
-    " jobs.submitted_at, jobs.started_at, jobs.ended_at, jobs.attempt_id,"
+    " jobs.submitted_at, jobs.started_at, jobs.ended_at, jobs.attempt_id, jobs.array_id, jobs.variant,"
     " attempts.number AS attempt, attempts.state AS attempt_state, attempts.host, attempts.device, attempts.plan,"
     " attempts.micro_batch, attempts.accumulation_steps, attempts.reserved_bytes,"
     " attempts.predicted_allocated_bytes, attempts.predicted_reserved_bytes, attempts.predicted_process_bytes,"
@@ -25,10 +25,15 @@ JOB = (
     " FROM jobs LEFT JOIN attempts ON attempts.id = jobs.attempt_id WHERE "
 )
 SECTIONS = (
-    "jobs.state IN ('running', 'admitted'){user} ORDER BY jobs.id",
-    f"jobs.state = 'queued'{{user}} ORDER BY jobs.priority DESC, jobs.id LIMIT {WAITING_SHOWN}",
-    f"jobs.state = 'held'{{user}} ORDER BY jobs.priority DESC, jobs.id LIMIT {WAITING_SHOWN}",
-    f"jobs.ended_at IS NOT NULL{{user}} ORDER BY jobs.ended_at DESC, jobs.id DESC LIMIT {ENDED_SHOWN}",
+    "jobs.state IN ('running', 'admitted'){more} ORDER BY jobs.id",
+    f"jobs.state = 'queued'{{more}} ORDER BY jobs.priority DESC, jobs.id LIMIT {WAITING_SHOWN}",
+    f"jobs.state = 'held'{{more}} ORDER BY jobs.priority DESC, jobs.id LIMIT {WAITING_SHOWN}",
+    f"jobs.ended_at IS NOT NULL{{more}} ORDER BY jobs.ended_at DESC, jobs.id DESC LIMIT {ENDED_SHOWN}",
+)
+# Of the members of an array that are in one state, the first stands for all: an array must not fill the page.
+FIRST_OF_ARRAY = (
+    " AND (jobs.array_id IS NULL OR NOT EXISTS (SELECT 1 FROM jobs other WHERE other.array_id = jobs.array_id"
+    " AND other.state = jobs.state AND other.id < jobs.id))"
 )
 
 
@@ -38,6 +43,7 @@ class Filters(NamedTuple):
     user: str | None = None
     state: str | None = None
     everything: bool = False
+    expanded: bool = True  # every member of an array, and not one for all
 
 
 DEFAULT = Filters()
@@ -46,6 +52,7 @@ DEFAULT = Filters()
 class Overview(NamedTuple):
     jobs: list[Row]  # each with its latest attempt
     counts: dict[str, int]  # state -> jobs, of all that the user filter lets through
+    arrays: dict[int, dict[str, int]]  # of each array shown: state -> members
 
 
 class Story(NamedTuple):
@@ -61,7 +68,18 @@ def overview(db: Database, filters: Filters = DEFAULT) -> Overview:
     user = {"user_name": filters.user} if filters.user else {}
     condition = " AND jobs.user_name = :user_name" if user else ""
     with db.snapshot() as reader:
-        return Overview(jobs=_jobs(reader, filters, condition, user), counts=counts(reader, filters.user))
+        jobs = _jobs(reader, filters, condition, user)
+        return Overview(jobs=jobs, counts=counts(reader, filters.user), arrays=_arrays(reader, jobs))
+
+
+def _arrays(reader: Reader, jobs: list[Row]) -> dict[int, dict[str, int]]:
+    found: dict[int, dict[str, int]] = {}
+    for array_id in dict.fromkeys(row["array_id"] for row in jobs if row["array_id"] is not None):
+        rows = reader.query(
+            "SELECT state, COUNT(*) AS jobs FROM jobs WHERE array_id = :array_id GROUP BY state", array_id=array_id
+        )
+        found[array_id] = {row["state"]: row["jobs"] for row in rows}
+    return found
 
 
 def counts(reader: Reader, user: str | None = None) -> dict[str, int]:
@@ -76,7 +94,8 @@ def _jobs(reader: Reader, filters: Filters, condition: str, user: dict[str, str]
         return reader.query(f"{JOB} jobs.state = :state{condition} ORDER BY jobs.id", state=filters.state, **user)
     if filters.everything:
         return reader.query(f"{JOB} 1 = 1{condition} ORDER BY jobs.id", **user)
-    return [row for section in SECTIONS for row in reader.query(JOB + section.format(user=condition), **user)]
+    more = condition + ("" if filters.expanded else FIRST_OF_ARRAY)
+    return [row for section in SECTIONS for row in reader.query(JOB + section.format(more=more), **user)]
 
 
 def story(db: Database, job_id: int) -> Story:

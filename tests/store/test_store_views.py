@@ -25,7 +25,7 @@ def test_the_overview_shows_the_live_the_next_and_the_latest(db: Database) -> No
     live = running(db, queued(db, priority=9))
     attempts.heartbeat(db, live.id, Progress(step=7, loss=2.0), at=20.0)
     promised = admitted(db, queued(db))
-    shown, counts = views.overview(db)
+    shown, counts, _ = views.overview(db)
     ids = [row["id"] for row in shown]
     assert ids[:2] == [live.job_id, promised.job_id]
     assert ids[2:22] == [*waiting[1::2], *waiting[0::2]][:20]
@@ -122,7 +122,7 @@ def test_the_last_sign_of_life_counts(db: Database) -> None:
 
 
 def _plans(db: Database) -> list[str]:
-    statements = [views.JOB + section.format(user="") for section in views.SECTIONS]
+    statements = [views.JOB + section.format(more=views.FIRST_OF_ARRAY) for section in views.SECTIONS]
     statements.append("SELECT state, COUNT(*) AS jobs FROM jobs WHERE 1 = 1 GROUP BY state")
     statements.append("SELECT * FROM attempts WHERE state <> 'ended'")
     statements.append("SELECT * FROM jobs WHERE state = 'queued' ORDER BY priority DESC, id ASC")
