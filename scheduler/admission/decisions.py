@@ -1,5 +1,6 @@
 """What an admission cycle may decide about a job. Every refusal has a code for machines and a sentence for people."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scheduler.admission.plan import Plan
@@ -7,12 +8,25 @@ from scheduler.jobs.states import EndReason, WaitCode
 
 
 @dataclass(frozen=True, kw_only=True)
-class Admit:
+class Resize:
+    """A running job is to go on with another micro-batch, from its next step."""
+
     job_id: int
-    device_id: str
     plan: Plan
-    limit_bytes: int  # of the device: what all reservations on it may reach
+    limits: Mapping[str, int]  # by device id, bytes: what all reservations there may reach
+    sentence: str
+
+@dataclass(frozen=True, kw_only=True)
+class Admit:
+    """The job starts, as soon as those named have made room."""
+
+    job_id: int
+    device_ids: tuple[str, ...]
+    plan: Plan
+    limits: Mapping[str, int]  # by device id, bytes: what all reservations there may reach
     exclusive: bool = False
+    shrinks: tuple[Resize, ...] = ()  # must have been acknowledged first
+    preempts: tuple[int, ...] = ()  # jobs that must have saved and left first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +34,8 @@ class Wait:
     job_id: int
     code: WaitCode
     sentence: str
+    position: int | None = None  # in the order of the queue, from 1
+    starts_in_seconds: float | None = None  # estimated, where anything is known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,4 +47,4 @@ class Refuse:
     sentence: str
 
 
-Decision = Admit | Wait | Refuse
+Decision = Admit | Resize | Wait | Refuse

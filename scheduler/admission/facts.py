@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from scheduler.admission.pace import Pace
 from scheduler.admission.wish import Wish
-from scheduler.footprint.curve import Footprint
+from scheduler.footprint.curve import Candidate, Footprint
 from scheduler.jobs.states import JobState
 
 
@@ -25,6 +26,9 @@ class Dependency:
     state: JobState
 
 
+UNKNOWN_PACE = Pace(seconds=900.0, utilisation=0.5)
+
+
 @dataclass(frozen=True, kw_only=True)
 class QueuedJob:
     """A job that wants to start."""
@@ -32,12 +36,32 @@ class QueuedJob:
     job_id: int
     wish: Wish
     footprints: Mapping[str, Footprint | Untraced]  # by the target of a device
+    pace: Pace = UNKNOWN_PACE
+    user: str = ""
     priority: int = 0
+    waited_seconds: float = 0.0  # since it was submitted, less what it has run
+    resumes: bool = False  # it has run before, and goes on from a checkpoint
+    apart_from: frozenset[int] = frozenset()  # jobs beside which it was seen to run slower than after them
     gpus: int = 1
     cancel_requested: bool = False
     dependencies: tuple[Dependency, ...] = ()
     short_since: float | None = None  # since when it has been waiting for room alone, by a monotonic clock
     problem: str | None = None  # why it can't even be considered: a mistake of ours, or damage
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningJob:
+    """A job with a live attempt: how it runs, and what could be asked of it."""
+
+    job_id: int
+    device_ids: tuple[str, ...]
+    candidate: Candidate  # as it runs now
+    ladder: tuple[Candidate, ...]  # what it could change to while it runs, by micro-batch; its own among them
+    pace: Pace
+    user: str = ""
+    priority: int = 0
+    starts_in_seconds: float = 0.0  # until its first step
+    preemptible: bool = False  # it has begun, and can be stopped and resumed
 
 
 @dataclass(frozen=True, kw_only=True)

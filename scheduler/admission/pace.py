@@ -1,0 +1,57 @@
+"""How long a job still takes, and how much of a device it keeps busy: the model of time that decisions rest on. Pure.
+
+A micro-step of b rows costs b rows' worth of computing and a fixed part besides, `overhead` rows' worth (kernel
+launches, the Python around them), during half of which the device computes too. With k the overhead:
+
+    seconds(b) ~ 1 + k/b        busy seconds(b) ~ 1 + k/2b        utilisation = busy seconds / seconds, at most 1
+
+Of n jobs on one device each goes at 1 / (max(1, sum of utilisations) x (1 + 0.07 (n - 1))) of its speed alone: they
+share what it computes, and switching between them costs a little. Memory means cost a factor of both.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from scheduler.footprint.curve import Candidate, Modes
+
+START_SECONDS = 15.0  # from admission to the first step
+RESUME_SECONDS = 10.0  # more, of a job that was stopped: work since its checkpoint, and loading that
+NEIGHBOUR_COST = 0.07
+
+CHECKPOINTING_COST = 1 / 0.75  # the forward pass runs twice
+OFFLOAD_COST = 1 / 0.7  # every gradient and weight goes over PCIe once a step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What is left of a job, alone on a device: known from its trainer once it runs, estimated before."""
+
+    seconds: float  # still to go, at `micro_batch` and without memory means
+    utilisation: float  # share of that in which the device computes, 0 to 1
+    micro_batch: int = 1
+    overhead: float = 0.0  # rows' worth of time that a micro-step costs beside its rows
+
+    def seconds_at(self, candidate: Candidate) -> float:
+        """Return the seconds still to go with a device to itself."""
+        return self.seconds * cost(candidate.modes) * self._relative(candidate.micro_batch, 1.0)
+
+    def utilisation_at(self, candidate: Candidate) -> float:
+        """Return the share of them in which the device computes, 0 to 1."""
+        slower, busier = (self._relative(candidate.micro_batch, share) for share in (1.0, 0.5))
+        return min(1.0, self.utilisation * busier / slower)
+
+    def _relative(self, micro_batch: int, share: float) -> float:
+        fixed = share * self.overhead
+        return (1 + fixed / micro_batch) / (1 + fixed / self.micro_batch)
+
+
+def cost(modes: Modes) -> float:
+    """Return what memory means multiply the time by."""
+    factor = CHECKPOINTING_COST if modes.activation_checkpointing else 1.0
+    return factor * OFFLOAD_COST if modes.optimizer_offload else factor
+
+
+def slowdown(utilisations: Collection[float]) -> float:
+    """Return by what each of the jobs on one device takes longer than alone."""
+    crowd = 1 + NEIGHBOUR_COST * (len(utilisations) - 1)
+    return max(1.0, sum(utilisations)) * crowd if utilisations else 1.0
