@@ -1,90 +1,217 @@
 """One admission cycle: from a snapshot of queue and devices to a decision about every job. Pure, deterministic.
 
-Fairness, first form. Jobs are taken by priority, then by id; one that can't start does not block those behind it
-(backfill). The bound: a job that has been short of memory alone for `PATIENCE_SECONDS` gets a device kept for it, the
-one where it is nearest to starting; nothing behind it starts there until it has. One job at a time is so favoured.
+A job starts on a device if the completions there, its own included, then come to less in sum than if it began once
+another there has ended: sharing pays where the jobs leave each other time, and not where they queue for the same
+cores. Running jobs are asked for smaller micro-batches to let it in, and given larger ones when there is room.
+
+No job waits for ever: one that has waited for `patience_seconds` comes before all others and starts wherever there is
+room; where there is none a device is kept for it, on which nothing starts that would delay it.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from scheduler.admission.decisions import Admit, Decision, Wait
+from scheduler.admission.decisions import Admit, Decision, Refuse, Resize, Wait
 from scheduler.admission.eligibility import gate
-from scheduler.admission.facts import Claim, DeviceView, QueuedJob
-from scheduler.admission.fitting import Nomination, nominate, wanted_on, why_not
+from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob
+from scheduler.admission.order import first, overdue
+from scheduler.admission.places import Option, Place, Places
+from scheduler.admission.plan import FLAT, accumulation_steps, fastest_missing, plan_of, speed_of
+from scheduler.admission.policy import Policy
+from scheduler.admission.reasons import better_later, passed_over, resize_sentence, still_tracing, why_not
 from scheduler.admission.refusal import refusal
 from scheduler.admission.room import Room, room_of
+from scheduler.admission.tenant import Tenant
+from scheduler.footprint.curve import Footprint
 from scheduler.jobs.states import WaitCode
 
 HEADS = 256  # jobs looked at in one cycle
-PATIENCE_SECONDS = 600.0
+_WORTH_GROWING = 0.98  # a running job is left alone unless it would take less than this share of its time
 
 
-def decide(jobs: Iterable[QueuedJob], devices: Sequence[DeviceView], *, now: float) -> list[Decision]:
-    """Decide about every job, in the order of the queue.
+def decide(
+    queue: Iterable[QueuedJob],
+    running: Sequence[RunningJob],
+    devices: Sequence[DeviceView],
+    *,
+    preemptions_left: float = 0.0,
+    policy: Policy = Policy(),  # noqa: B008  a value
+) -> list[Decision]:
+    """Decide about every queued job, in the order of the queue, and about what running jobs are to change.
 
     Never promises more of a device than is there beside its foreign processes, nor anything of a device with a
-    problem; never starts a job that is cancelled, or waits for another. `now` is by the clock of `short_since`.
+    problem; never starts a job that is cancelled, or waits for another.
     """
-    queue = sorted(jobs, key=lambda job: (-job.priority, job.job_id))
     # 1. heads: settle those that no memory could help, look at the first of the rest
-    gated = {job.job_id: gate(job, devices) for job in queue}
-    ready = [job for job in queue if gated[job.job_id] is None]
-    heads = {job.job_id for job in ready[:HEADS]}
-    # 2. snapshot
-    rooms = {device.device_id: room_of(device) for device in devices if device.problem is None}
-    decisions: list[Decision] = []
+    settled: list[Decision] = []
+    ready: list[QueuedJob] = []
     for job in queue:
-        settled = gated[job.job_id]
-        if settled is None and job.job_id in heads:
-            # 3. nominate, 4. in the order of the queue, 5. admit
-            settled = _consider(job, devices, rooms, now)
-        # 6. requeue, with the reason
-        decisions.append(settled or _behind(job))
-    return decisions
+        decision = gate(job, devices)
+        if decision is None:
+            ready.append(job)
+        else:
+            settled.append(decision)
+    heads = first(ready, HEADS, policy)
+    # 2. nominate, 3. admit, one after the other; each takes its room before the next is looked at
+    cycle = Cycle(running, devices, preemptions_left=preemptions_left, policy=policy)
+    for position, job in enumerate(heads, start=1):
+        cycle.consider(job, position)
+    # 4. requeue, with the reason
+    looked_at = {job.job_id for job in heads}
+    settled += [_behind(job) for job in ready if job.job_id not in looked_at]
+    return [*cycle.decisions(), *sorted(settled, key=lambda decision: decision.job_id)]
 
 
-def _consider(job: QueuedJob, devices: Sequence[DeviceView], rooms: dict[str, Room], now: float) -> Decision:
-    refused = refusal(job, devices)
-    if refused:
-        return refused
-    chosen = nominate(job, list(rooms.values()))
-    if chosen:
-        rooms[chosen.room.device.device_id] = _claim(job, chosen)
+@dataclass(frozen=True, kw_only=True)
+class _Placement:
+    job: QueuedJob
+    tenant: Tenant
+    device_ids: tuple[str, ...]
+    preempts: tuple[int, ...]
+
+
+class Cycle:
+    """What has been decided so far, and what that leaves."""
+
+    def __init__(
+        self,
+        running: Sequence[RunningJob],
+        devices: Sequence[DeviceView],
+        *,
+        preemptions_left: float,
+        policy: Policy,
+    ) -> None:
+        self._running = {job.job_id: job for job in running}
+        self._devices = devices
+        self._preemptions_left = preemptions_left
+        self._policy = policy
+        usable = [device for device in devices if device.problem is None]
+        self._places = Places({one.device_id: room_of(one, self._running, policy) for one in usable}, policy)
+        self._compared = 0  # jobs that had room and did better to wait
+        self._waits: list[Wait | Refuse] = []
+        self._placed: list[_Placement] = []
+
+    def consider(self, job: QueuedJob, position: int) -> None:
+        """Place the job, or settle why not."""
+        decision = refusal(job, self._devices) or self._place(job)
+        if isinstance(decision, Wait):
+            decision = replace(decision, position=position)
+        if decision is not None:
+            self._waits.append(decision)
+
+    def decisions(self) -> list[Decision]:
+        """Return all that was decided."""
+        changes = {device_id: self._changes(room) for device_id, room in self._places.rooms.items()}
+        admitted = [self._admit(placement, changes) for placement in self._placed]
+        with_newcomers = {device_id for placement in self._placed for device_id in placement.device_ids}
+        alone = [one for device_id, found in changes.items() if device_id not in with_newcomers for one in found]
+        return [*admitted, *alone, *self._waits]
+
+    def _place(self, job: QueuedJob) -> Wait | None:
+        places = self._places.allowed(job)
+        free = self._places.open_to(job, places)
+        if job.gpus > 1:
+            return self._place_gang(job, places, free)
+        if self._compared >= self._policy.considered and not overdue(job, self._policy):
+            return passed_over(job) if free else why_not(job, self._devices, self._places.rooms)
+        now, later = self._places.best_now(free), self._places.best_later(places)
+        swap = self._swap(job, places, now, later)
+        if swap is not None:
+            self._preemptions_left -= 1
+            return self._put(job, swap)
+        if now is not None and (later is None or overdue(job, self._policy) or _cost(now) <= _cost(later)):
+            return self._put(job, now)
+        self._compared += 1
+        if now is None and overdue(job, self._policy):
+            self._places.keep(job, places)
+        starts_in = None if later is None else later.starts_in
+        if now is None or later is None:
+            return replace(why_not(job, self._devices, self._places.rooms), starts_in_seconds=starts_in)
+        return better_later(job, now, later)
+
+    def _swap(self, job: QueuedJob, places: list[Place], now: Option | None, later: Option | None) -> Option | None:
+        if self._preemptions_left < 1:
+            return None
+        swap = self._places.best_swap(job, places)
+        otherwise = min(_cost(now), _cost(later))
+        worth = swap is not None and swap.added_seconds + self._policy.preemption_gain_seconds < otherwise
+        return swap if worth else None
+
+    def _put(self, job: QueuedJob, option: Option) -> Wait | None:
+        """Place the job, unless it would do much better with memory means that are not traced yet."""
+        room, tenant = option.place
+        if self._may_do_better(job, option):
+            return still_tracing(job)
+        preempts = () if option.preempts is None else (option.preempts.job_id,)
+        self._placed.append(_Placement(job=job, tenant=tenant, device_ids=(room.device.device_id,), preempts=preempts))
+        self._places.put(option)
+        return None
+
+    def _place_gang(self, job: QueuedJob, places: list[Place], free: list[Place]) -> Wait | None:
+        """Place a job that needs several devices at once; all of them are to have room for one plan."""
+        gang = self._places.gang(free, job.gpus)
+        if gang:
+            ids = tuple(room.device.device_id for room, _ in gang)
+            self._placed.append(_Placement(job=job, tenant=gang[0].tenant, device_ids=ids, preempts=()))
+            for place in gang:
+                self._places.put(Option(place, 0.0))
+            return None
+        if overdue(job, self._policy):
+            self._places.keep(job, places)
+        return why_not(job, self._devices, self._places.rooms)
+
+    def _may_do_better(self, job: QueuedJob, option: Option) -> bool:
+        """Whether memory means not traced yet could be much faster than what the job would get now."""
+        footprint = job.footprints[option.place.room.device.target]
+        if not isinstance(footprint, Footprint) or not footprint.missing:
+            return False
+        room = self._places.after(option)
+        candidate = option.place.tenant.ladder[self._places.rungs(room)[-1]]
+        return speed_of(job.wish, candidate) < FLAT * fastest_missing(job.wish, footprint)
+
+    def _admit(self, placement: _Placement, changes: Mapping[str, list[Resize]]) -> Admit:
+        job, rooms = placement.job, [self._places.rooms[device_id] for device_id in placement.device_ids]
+        tenant = placement.tenant
+        rung = min(self._places.rungs(room)[room.tenants.index(tenant)] for room in rooms if tenant in room.tenants)
         return Admit(
             job_id=job.job_id,
-            device_id=chosen.room.device.device_id,
-            plan=chosen.plan,
-            limit_bytes=chosen.room.limit_bytes,
+            device_ids=placement.device_ids,
+            plan=plan_of(job.wish, tenant.ladder[rung], tenant.needs[rung]),
+            limits={room.device.device_id: room.limit_bytes for room in rooms},
             exclusive=job.wish.exclusive,
+            shrinks=tuple(one for room in rooms for one in changes[room.device.device_id]),
+            preempts=placement.preempts,
         )
-    waits = why_not(job, devices, rooms)
-    if waits.code is WaitCode.MEMORY and _impatient(job, now):
-        _keep_device(job, rooms)
-    return waits
+
+    def _changes(self, room: Room) -> list[Resize]:
+        """Return what the running jobs on a device are to change, for newcomers or now that there is room."""
+        return [
+            self._resize(tenant, new, room)
+            for tenant, new in zip(room.tenants, self._places.rungs(room), strict=True)
+            if tenant.rung is not None and _changes_rung(tenant, tenant.rung, new, may_grow=not room.newcomers)
+        ]
+
+    def _resize(self, tenant: Tenant, rung: int, room: Room) -> Resize:
+        candidate = tenant.ladder[rung]
+        return Resize(
+            job_id=tenant.job_id,
+            device_id=room.device.device_id,
+            candidate=candidate,
+            accumulation_steps=accumulation_steps(self._running[tenant.job_id].effective_batch, candidate.micro_batch),
+            reserve_bytes=tenant.needs[rung] - tenant.surplus_bytes,
+            limit_bytes=room.limit_bytes,
+            sentence=resize_sentence(room, tenant, rung),
+        )
 
 
-def _claim(job: QueuedJob, chosen: Nomination) -> Room:
-    claim = Claim(job_id=job.job_id, reserved_bytes=chosen.plan.reserve_bytes, exclusive=job.wish.exclusive)
-    return chosen.room.with_claim(claim)
+def _changes_rung(tenant: Tenant, now: int, new: int, *, may_grow: bool) -> bool:
+    worth = tenant.seconds[new] < _WORTH_GROWING * tenant.seconds[now]
+    return new < now or (new > now and may_grow and worth)
 
 
-def _impatient(job: QueuedJob, now: float) -> bool:
-    return job.short_since is not None and now - job.short_since >= PATIENCE_SECONDS
-
-
-def _keep_device(job: QueuedJob, rooms: dict[str, Room]) -> None:
-    """Keep the device on which the least is missing, unless one is kept for another job already."""
-    if any(room.kept_for is not None for room in rooms.values()):
-        return
-    missing = {
-        device_id: wanted - room.available_bytes
-        for device_id, room in rooms.items()
-        if (wanted := wanted_on(job, room)) is not None
-    }
-    if missing:
-        nearest = min(missing, key=lambda device_id: (missing[device_id], device_id))
-        rooms[nearest] = replace(rooms[nearest], kept_for=job.job_id)
+def _cost(option: Option | None) -> float:
+    return math.inf if option is None else option.added_seconds
 
 
 def _behind(job: QueuedJob) -> Wait:

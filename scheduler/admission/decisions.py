@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scheduler.admission.plan import Plan
+from scheduler.footprint.curve import Candidate
 from scheduler.jobs.states import EndReason, WaitCode
 
 
@@ -12,9 +13,13 @@ class Resize:
     """A running job is to go on with another micro-batch, from its next step."""
 
     job_id: int
-    plan: Plan
-    limits: Mapping[str, int]  # by device id, bytes: what all reservations there may reach
+    device_id: str
+    candidate: Candidate
+    accumulation_steps: int
+    reserve_bytes: int
+    limit_bytes: int  # of the device: what all reservations there may reach
     sentence: str
+
 
 @dataclass(frozen=True, kw_only=True)
 class Admit:

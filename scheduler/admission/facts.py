@@ -26,7 +26,7 @@ class Dependency:
     state: JobState
 
 
-UNKNOWN_PACE = Pace(seconds=900.0, utilisation=0.5)
+UNKNOWN_PACE = Pace(seconds=900.0, utilisation=0.5, overhead=3.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +37,15 @@ class QueuedJob:
     wish: Wish
     footprints: Mapping[str, Footprint | Untraced]  # by the target of a device
     pace: Pace = UNKNOWN_PACE
-    user: str = ""
     priority: int = 0
     waited_seconds: float = 0.0  # since it was submitted, less what it has run
+    overuse: float = 1.0  # its user's recent GPU memory-hours over an equal share of all
     resumes: bool = False  # it has run before, and goes on from a checkpoint
     apart_from: frozenset[int] = frozenset()  # jobs beside which it was seen to run slower than after them
     gpus: int = 1
+    devices: frozenset[str] | None = None  # the only ones it may have, by id; None: any
     cancel_requested: bool = False
     dependencies: tuple[Dependency, ...] = ()
-    short_since: float | None = None  # since when it has been waiting for room alone, by a monotonic clock
     problem: str | None = None  # why it can't even be considered: a mistake of ours, or damage
 
 
@@ -58,7 +58,7 @@ class RunningJob:
     candidate: Candidate  # as it runs now
     ladder: tuple[Candidate, ...]  # what it could change to while it runs, by micro-batch; its own among them
     pace: Pace
-    user: str = ""
+    effective_batch: int
     priority: int = 0
     starts_in_seconds: float = 0.0  # until its first step
     preemptible: bool = False  # it has begun, and can be stopped and resumed
@@ -89,5 +89,6 @@ class DeviceView:
     target: str  # names what a footprint on it depends on: kind and compute capability
     total_bytes: int
     used_bytes: int = 0  # by everyone
+    foreign_bytes: int = 0  # to be left to others' processes at least, for they have needed it lately
     claims: tuple[Claim, ...] = field(default=())
     problem: str | None = None  # a sentence: a reading error, no reading, a stale one

@@ -9,7 +9,7 @@ Of n jobs on one device each goes at 1 / (max(1, sum of utilisations) x (1 + 0.0
 share what it computes, and switching between them costs a little. Memory means cost a factor of both.
 """
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.footprint.curve import Candidate, Modes
@@ -18,7 +18,7 @@ START_SECONDS = 15.0  # from admission to the first step
 RESUME_SECONDS = 10.0  # more, of a job that was stopped: work since its checkpoint, and loading that
 NEIGHBOUR_COST = 0.07
 
-CHECKPOINTING_COST = 1 / 0.75  # the forward pass runs twice
+CHECKPOINTING_COST = {"off": 1.0, "selective": 1 / 0.9, "full": 1 / 0.75}  # what of the forward pass runs twice
 OFFLOAD_COST = 1 / 0.7  # every gradient and weight goes over PCIe once a step
 
 
@@ -35,6 +35,10 @@ class Pace:
         """Return the seconds still to go with a device to itself."""
         return self.seconds * cost(candidate.modes) * self._relative(candidate.micro_batch, 1.0)
 
+    def fastest_seconds(self, effective_batch: int) -> float:
+        """Return the same with the whole effective batch at once: the least there is."""
+        return self.seconds * self._relative(effective_batch, 1.0)
+
     def utilisation_at(self, candidate: Candidate) -> float:
         """Return the share of them in which the device computes, 0 to 1."""
         slower, busier = (self._relative(candidate.micro_batch, share) for share in (1.0, 0.5))
@@ -47,11 +51,10 @@ class Pace:
 
 def cost(modes: Modes) -> float:
     """Return what memory means multiply the time by."""
-    factor = CHECKPOINTING_COST if modes.activation_checkpointing else 1.0
+    factor = CHECKPOINTING_COST[modes.activation_checkpointing]
     return factor * OFFLOAD_COST if modes.optimizer_offload else factor
 
 
-def slowdown(utilisations: Collection[float]) -> float:
-    """Return by what each of the jobs on one device takes longer than alone."""
-    crowd = 1 + NEIGHBOUR_COST * (len(utilisations) - 1)
-    return max(1.0, sum(utilisations)) * crowd if utilisations else 1.0
+def slowdown(utilisations: Sequence[float], jobs: int) -> float:
+    """Return by what each of `jobs` on one device takes longer than alone; those not yet under way compute nothing."""
+    return max(1.0, sum(utilisations)) * (1 + NEIGHBOUR_COST * (jobs - 1))

@@ -13,12 +13,11 @@ PCIe once a step (x 0.7).
 from dataclasses import dataclass
 from functools import lru_cache
 
+from scheduler.admission.pace import cost
 from scheduler.admission.wish import Wish
 from scheduler.footprint.curve import Candidate, Footprint, Modes
 
 FIXED_COST_TOKENS = 1024
-CHECKPOINTING_SPEED = {"off": 1.0, "selective": 0.9, "full": 0.75}
-OFFLOAD_SPEED = 0.7
 FLAT = 0.95  # within 5 % of the best, throughput counts as flat: then the least memory
 
 # On the CPU, products are packed into buffers and malloc keeps what was freed: up to 13 % more was measured.
@@ -60,9 +59,7 @@ def speed(modes: Modes, micro_batch: int, effective_batch: int, max_seq_len: int
     """Return relative training speed, 0 to 1. Only ratios between candidates of one job mean anything."""
     tokens = effective_batch * max_seq_len
     fixed = accumulation_steps(effective_batch, micro_batch) * FIXED_COST_TOKENS
-    factor = CHECKPOINTING_SPEED[modes.activation_checkpointing]
-    factor *= OFFLOAD_SPEED if modes.optimizer_offload else 1.0
-    return factor * tokens / (tokens + fixed)
+    return tokens / (tokens + fixed) / cost(modes)
 
 
 @lru_cache(maxsize=4096)  # a cycle asks again for each device, and the next cycle for the same jobs
@@ -98,21 +95,21 @@ def choose(wish: Wish, footprint: Footprint, kind: str, *, available_bytes: int,
     only if none of them could be faster.
     """
     if wish.insists:
-        return _insisted(wish, footprint, kind, available_bytes, usable_bytes)
+        return insisted(wish, footprint, kind, available_bytes, usable_bytes)
     fitting = [c for c in allowed(wish, footprint, kind) if need_bytes(kind, c) <= available_bytes]
     if not fitting:
         return None
-    best = max(_speed(wish, candidate) for candidate in fitting)
-    if best < FLAT * _fastest_missing(wish, footprint):
+    best = max(speed_of(wish, candidate) for candidate in fitting)
+    if best < FLAT * fastest_missing(wish, footprint):
         return None
     knee = min(
-        (candidate for candidate in fitting if _speed(wish, candidate) >= FLAT * best),
+        (candidate for candidate in fitting if speed_of(wish, candidate) >= FLAT * best),
         key=lambda candidate: (candidate.micro_batch, candidate.process_bytes, candidate.modes),
     )
-    return _plan(wish, knee, need_bytes(kind, knee))
+    return plan_of(wish, knee, need_bytes(kind, knee))
 
 
-def _fastest_missing(wish: Wish, footprint: Footprint) -> float:
+def fastest_missing(wish: Wish, footprint: Footprint) -> float:
     """Return the speed that a means not traced yet would have at best: with the whole effective batch at once."""
     batch = min(wish.effective_batch, wish.micro_batch_limit or wish.effective_batch)
     speeds = (speed(modes, batch, wish.effective_batch, wish.max_seq_len) for modes in footprint.missing)
@@ -126,11 +123,11 @@ def wanted_bytes(wish: Wish, footprint: Footprint, kind: str, usable_bytes: int)
         return None
     if not wish.insists:
         return need_bytes(kind, least)
-    plan = _insisted(wish, footprint, kind, usable_bytes, usable_bytes)
+    plan = insisted(wish, footprint, kind, usable_bytes, usable_bytes)
     return None if plan is None else plan.reserve_bytes
 
 
-def _insisted(wish: Wish, footprint: Footprint, kind: str, available_bytes: int, usable_bytes: int) -> Plan | None:
+def insisted(wish: Wish, footprint: Footprint, kind: str, available_bytes: int, usable_bytes: int) -> Plan | None:
     """Plan the insisted micro-batch as it is: the trainer halves it where it turns out too large."""
     least = smallest(wish, footprint, kind)
     if least is None or wish.micro_batch is None:
@@ -139,23 +136,23 @@ def _insisted(wish: Wish, footprint: Footprint, kind: str, available_bytes: int,
     named = [c for c in footprint.candidates if c.micro_batch == number and c.modes in wish.modes]
     if not named:
         return None
-    fastest = max(named, key=lambda candidate: (_speed(wish, candidate), -candidate.process_bytes))
+    fastest = max(named, key=lambda candidate: (speed_of(wish, candidate), -candidate.process_bytes))
     reserve = min(need_bytes(kind, fastest), usable_bytes, wish.max_memory_bytes or usable_bytes)
     if not need_bytes(kind, least) <= reserve <= available_bytes:
         return None
-    return _plan(wish, fastest, reserve)
+    return plan_of(wish, fastest, reserve)
 
 
-def _plan(wish: Wish, candidate: Candidate, reserve_bytes: int) -> Plan:
+def plan_of(wish: Wish, candidate: Candidate, reserve_bytes: int) -> Plan:
     return Plan(
         candidate=candidate,
         accumulation_steps=accumulation_steps(wish.effective_batch, candidate.micro_batch),
         reserve_bytes=reserve_bytes,
-        speed=_speed(wish, candidate),
+        speed=speed_of(wish, candidate),
     )
 
 
-def _speed(wish: Wish, candidate: Candidate) -> float:
+def speed_of(wish: Wish, candidate: Candidate) -> float:
     return speed(candidate.modes, candidate.micro_batch, wish.effective_batch, wish.max_seq_len)
 
 

@@ -1,28 +1,38 @@
-"""How much of a device may still be promised. Pure.
+"""A device within one cycle: who is on it, how much of it may still be promised, and to whom. Pure.
 
 foreign   = used - what our processes hold          (never below 0)
 available = total - sum over ours of max(reserved, held) - foreign
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from scheduler.admission.facts import Claim, DeviceView
+from scheduler.admission.facts import Claim, DeviceView, RunningJob
+from scheduler.admission.policy import Policy
+from scheduler.admission.tenant import Tenant, resident
 from scheduler.units import format_bytes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Room:
-    """A usable device within one cycle; admissions of the cycle are added to its claims."""
+    """A usable device; admissions of the cycle are added to it."""
 
     device: DeviceView
     claims: tuple[Claim, ...]
     foreign_bytes: int
-    kept_for: int | None = None  # a job that has waited too long: nobody else may start here
+    tenants: tuple[Tenant, ...] = ()
+    kept_for: Tenant | None = None  # it has waited too long: who would delay it does not start here
 
     @property
     def usable_bytes(self) -> int:
         """What is there once all of ours have ended."""
         return max(0, self.device.total_bytes - self.foreign_bytes)
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What the tenants may share: all but what processes of ours that nothing is known of have taken."""
+        known = {tenant.job_id for tenant in self.tenants}
+        return max(0, self.usable_bytes - sum(one.taken_bytes for one in self.claims if one.job_id not in known))
 
     @property
     def available_bytes(self) -> int:
@@ -38,8 +48,26 @@ class Room:
     def exclusive_to(self) -> int | None:
         return next((claim.job_id for claim in self.claims if claim.exclusive), None)
 
-    def with_claim(self, claim: Claim) -> "Room":
-        return replace(self, claims=(*self.claims, claim))
+    @property
+    def newcomers(self) -> tuple[Tenant, ...]:
+        return tuple(tenant for tenant in self.tenants if tenant.rung is None)
+
+    def with_tenants(self, tenants: tuple[Tenant, ...], rungs: tuple[int, ...]) -> "Room":
+        """Return the room with these tenants, each promised what it needs on its rung."""
+        known = {claim.job_id: claim for claim in self.claims}
+        claims = [claim for claim in self.claims if claim.job_id not in {tenant.job_id for tenant in self.tenants}]
+        for tenant, rung in zip(tenants, rungs, strict=True):
+            claim = known.get(tenant.job_id, Claim(job_id=tenant.job_id, reserved_bytes=0, exclusive=tenant.exclusive))
+            claims.append(replace(claim, reserved_bytes=tenant.needs[rung] - tenant.surplus_bytes))
+        return replace(self, claims=tuple(claims), tenants=tenants)
+
+    def without(self, tenant: Tenant) -> "Room":
+        """Return the room as if this one had left."""
+        return replace(
+            self,
+            claims=tuple(claim for claim in self.claims if claim.job_id != tenant.job_id),
+            tenants=tuple(one for one in self.tenants if one is not tenant),
+        )
 
     def describe(self) -> str:
         """Say who has it: "GPU 0 has 7.1 GiB free, job 41 holds 12.0 GiB"."""
@@ -55,7 +83,13 @@ class Room:
 _WORTH_SAYING_BYTES = 64 * 1024**2
 
 
-def room_of(device: DeviceView) -> Room:
-    """Work out what the processes of others hold on a device that has no problem."""
+def room_of(device: DeviceView, running: Mapping[int, RunningJob], policy: Policy) -> Room:
+    """Put together what is known of a device that has no problem."""
     ours = sum(claim.held_bytes for claim in device.claims)
-    return Room(device=device, claims=device.claims, foreign_bytes=max(0, device.used_bytes - ours))
+    tenants = tuple(
+        resident(job, claim, device.kind, elastic=policy.elastic)
+        for claim in device.claims
+        if (job := running.get(claim.job_id)) is not None
+    )
+    foreign = max(device.foreign_bytes, device.used_bytes - ours, 0)
+    return Room(device=device, claims=device.claims, foreign_bytes=foreign, tenants=tenants)

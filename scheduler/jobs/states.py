@@ -49,6 +49,9 @@ class WaitCode(StrEnum):
     MEMORY = "memory"  # not enough is free
     EXCLUSIVE = "exclusive"  # a device is in use by a job that shares with none, or the reverse
     KEPT = "kept"  # the room is kept for a job that has waited longer
+    SHARING = "sharing"  # it has room, and all would be done sooner if it began later
+    SHRINKING = "shrinking"  # a running job is making room for it
+    PREEMPTING = "preempting"  # a running job saves and leaves for it
     BEHIND = "behind"  # too far back in the queue to be looked at
     BROKER = "broker"  # admitted, but the worker could not be told yet
     ERROR = "error"  # mmq itself failed on it; the others go on

@@ -1,0 +1,12 @@
+"""What a person may set about admission. One set of values serves every workload."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    elastic: bool = True  # running jobs may be asked for another micro-batch
+    patience_seconds: float = 7 * 86400.0  # what a job waits before a device is kept for it, whatever its length
+    preemption_gain_seconds: float = 50.0  # summed over all jobs concerned, what stopping one must gain
+    preemption_ratio: float = 2.0  # how much longer than the other's its own remaining time must be
+    considered: int = 16  # jobs for which the future is worked out in a cycle, of those that have room

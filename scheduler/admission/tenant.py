@@ -1,0 +1,132 @@
+"""A job on a device, or about to be: what it would need and how it would go with each micro-batch open to it. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from scheduler.admission.facts import Claim, QueuedJob, RunningJob
+from scheduler.admission.pace import RESUME_SECONDS, START_SECONDS, Pace
+from scheduler.admission.plan import FLAT, allowed, insisted, need_bytes
+from scheduler.footprint.curve import Candidate, Footprint
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tenant:
+    """The rungs of its ladder need ever more memory and take ever less time."""
+
+    job_id: int
+    ladder: tuple[Candidate, ...]
+    needs: tuple[int, ...]  # bytes of the device, by rung
+    seconds: tuple[float, ...]  # still to go alone, by rung
+    utilisations: tuple[float, ...]
+    starts_in: float  # seconds until its first step
+    priority: int = 0
+    rung: int | None = None  # where it is; None: it has not started
+    surplus_bytes: int = 0  # of each need: what it was seen to hold beyond its reservation
+    exclusive: bool = False
+    preemptible: bool = False
+    gains: tuple[float, ...] = field(init=False)  # share of the time saved by the next rung, per byte
+
+    def __post_init__(self) -> None:
+        steps = zip(self.seconds, self.seconds[1:], self.needs, self.needs[1:], strict=False)
+        gains = tuple((slow - fast) / slow / max(1, more - less) for slow, fast, less, more in steps)
+        object.__setattr__(self, "gains", gains)
+
+
+def newcomer(job: QueuedJob, footprint: Footprint, kind: str, usable_bytes: int) -> Tenant | None:
+    """Describe a queued job on a device of this size and kind; None where no plan of it fits there."""
+    if job.wish.insists:
+        plan = insisted(job.wish, footprint, kind, usable_bytes, usable_bytes)
+        rungs = [] if plan is None else [(plan.reserve_bytes, plan.candidate)]
+    else:
+        needs = ((need_bytes(kind, one), one) for one in allowed(job.wish, footprint, kind))
+        rungs = _ladder(((need, one) for need, one in needs if need <= usable_bytes), job.pace)
+    if not rungs:
+        return None
+    return _tenant(
+        job.job_id,
+        rungs,
+        job.pace,
+        starts_in=START_SECONDS + (RESUME_SECONDS if job.resumes else 0.0),
+        priority=job.priority,
+        exclusive=job.wish.exclusive,
+    )
+
+
+def resident(job: RunningJob, claim: Claim, kind: str, *, elastic: bool) -> Tenant:
+    """Describe a job that runs. Where it is, it has what it was promised; what it holds beyond stays with it."""
+    surplus = max(0, claim.held_bytes - claim.reserved_bytes)
+    here = (claim.taken_bytes, job.candidate)
+    rungs = [here]
+    if elastic:
+        others = [(need_bytes(kind, one) + surplus, one) for one in job.ladder if one != job.candidate]
+        smaller = [rung for rung in others if rung[1].micro_batch < job.candidate.micro_batch and rung[0] < here[0]]
+        larger = [rung for rung in others if rung[1].micro_batch > job.candidate.micro_batch and rung[0] > here[0]]
+        rungs = [*smaller, here, *larger]
+    return _tenant(
+        job.job_id,
+        rungs,
+        job.pace,
+        starts_in=job.starts_in_seconds,
+        priority=job.priority,
+        rung=rungs.index(here),
+        surplus_bytes=surplus,
+        exclusive=claim.exclusive,
+        preemptible=job.preemptible,
+    )
+
+
+def _tenant(
+    job_id: int,
+    rungs: Sequence[tuple[int, Candidate]],
+    pace: Pace,
+    *,
+    starts_in: float,
+    priority: int,
+    rung: int | None = None,
+    surplus_bytes: int = 0,
+    exclusive: bool = False,
+    preemptible: bool = False,
+) -> Tenant:
+    return Tenant(
+        job_id=job_id,
+        ladder=tuple(candidate for _, candidate in rungs),
+        needs=tuple(need for need, _ in rungs),
+        seconds=tuple(pace.seconds_at(candidate) for _, candidate in rungs),
+        utilisations=tuple(pace.utilisation_at(candidate) for _, candidate in rungs),
+        starts_in=starts_in,
+        priority=priority,
+        rung=rung,
+        surplus_bytes=surplus_bytes,
+        exclusive=exclusive,
+        preemptible=preemptible,
+    )
+
+
+def _ladder(rungs: Iterable[tuple[int, Candidate]], pace: Pace) -> list[tuple[int, Candidate]]:
+    """Keep what is faster than all that needs less, up to where it hardly gets any faster."""
+    kept: list[tuple[float, tuple[int, Candidate]]] = []
+    for rung in sorted(rungs, key=lambda rung: (rung[0], rung[1].micro_batch)):
+        seconds = pace.seconds_at(rung[1])
+        if not kept or seconds < kept[-1][0]:
+            kept.append((seconds, rung))
+    if not kept:
+        return []
+    flat = kept[-1][0] / FLAT
+    last = next(number for number, (seconds, _) in enumerate(kept) if seconds <= flat)
+    return [rung for _, rung in kept[: last + 1]]
+
+
+def at(tenant: Tenant, rung: int) -> Tenant:
+    """Describe the same job with no choice but this rung."""
+    return replace(
+        tenant,
+        ladder=tenant.ladder[rung : rung + 1],
+        needs=tenant.needs[rung : rung + 1],
+        seconds=tenant.seconds[rung : rung + 1],
+        utilisations=tenant.utilisations[rung : rung + 1],
+    )
+
+
+def returning(tenant: Tenant) -> Tenant:
+    """Describe a running job as it would be once it was stopped: it starts again, from its checkpoint."""
+    return replace(tenant, starts_in=START_SECONDS + RESUME_SECONDS, rung=None, preemptible=False)
