@@ -98,7 +98,7 @@ class Places:
         if option.preempts is not None:
             room = room.without(option.preempts)
         tenants = (*room.tenants, tenant)
-        rungs = self.outlook.split(tenants, room.capacity_bytes)
+        rungs = self.outlook.split(tenants, room.usable_bytes)
         if rungs is None:
             raise AssertionError(f"job {tenant.job_id} was placed where it does not fit")
         return room.with_tenants(tenants, rungs)
@@ -109,7 +109,7 @@ class Places:
 
     def rungs(self, room: Room) -> tuple[int, ...]:
         """Return how the tenants share the device: as small as they can where they are too many for what is left."""
-        return self.outlook.split(room.tenants, room.capacity_bytes) or (0,) * len(room.tenants)
+        return self.outlook.split(room.tenants, room.usable_bytes) or (0,) * len(room.tenants)
 
     def keep(self, job: QueuedJob, places: list[Place]) -> None:
         """Keep as many devices as the job needs, those on which it could start first."""
@@ -145,7 +145,7 @@ class Places:
         return (
             room.exclusive_to is None
             and not (tenant.exclusive and room.claims)
-            and floor + tenant.needs[0] <= room.capacity_bytes
+            and floor + tenant.needs[0] <= room.usable_bytes
             and job.apart_from.isdisjoint(claim.job_id for claim in room.claims)
             and (room.kept_for is None or room.kept_for is tenant or self._delays_nobody(place))
         )
@@ -154,12 +154,12 @@ class Places:
         room, tenant = place
         if room.kept_for is None:
             return True
-        before = self.outlook.start_of(room.kept_for, room.tenants, room.capacity_bytes)
-        after = self.outlook.start_of(room.kept_for, (*room.tenants, tenant), room.capacity_bytes)
+        before = self.outlook.start_of(room.kept_for, room.tenants, room.usable_bytes)
+        after = self.outlook.start_of(room.kept_for, (*room.tenants, tenant), room.usable_bytes)
         return after <= before + _NO_DELAY_SECONDS
 
     def _future(self, room: Room, *more: Tenant) -> Future:
-        return self.outlook.future((*room.tenants, *more), room.capacity_bytes)
+        return self.outlook.future((*room.tenants, *more), room.usable_bytes)
 
     def _added(self, place: Place) -> float:
         return self._future(place.room, place.tenant).total_seconds - self._future(place.room).total_seconds
@@ -167,7 +167,7 @@ class Places:
     def _when_one_has_ended(self, place: Place) -> Option:
         room, tenant = place
         before = self._future(room)
-        after = self.outlook.future(room.tenants, room.capacity_bytes, late=tenant)
+        after = self.outlook.future(room.tenants, room.usable_bytes, late=tenant)
         return Option(place, after.total_seconds - before.total_seconds, starts_in=before.first_end)
 
     def _swaps(self, job: QueuedJob, place: Place) -> list[Option]:
@@ -182,7 +182,7 @@ class Places:
             rest = room.without(victim)
             if self._is_open(job, Place(rest, tenant)):
                 back = self._returning.setdefault(victim, returning(victim))
-                after = self.outlook.future((*rest.tenants, tenant), rest.capacity_bytes, late=back)
+                after = self.outlook.future((*rest.tenants, tenant), rest.usable_bytes, late=back)
                 swaps.append(Option(place, after.total_seconds - before, preempts=victim))
         return swaps
 
@@ -193,20 +193,22 @@ class Places:
 
     def _start_of(self, place: Place) -> tuple[float, str]:
         room, tenant = place
-        return self.outlook.start_of(tenant, room.tenants, room.capacity_bytes), room.device.device_id
+        return self.outlook.start_of(tenant, room.tenants, room.usable_bytes), room.device.device_id
 
     def _load_of(self, place: Place) -> Load:
         return self._loads[place.room.device.device_id]
 
 
-def _cost(option: Option) -> tuple[float, str]:
-    return option.added_seconds, option.place.room.device.device_id
+def _cost(option: Option) -> tuple[float, int, str]:
+    """Order options by cost, to a second; then the tightest fit."""
+    room = option.place.room
+    return round(option.added_seconds), room.usable_bytes, room.device.device_id
 
 
 def _load(room: Room) -> Load:
     busy = sum(tenant.utilisations[tenant.rung or 0] for tenant in room.tenants)
     return Load(
-        slowdown=max(1.0, busy) * (len(room.claims) + 1),
+        slowdown=max(1.0, busy) * (len(room.tenants) + 1),
         floor_bytes=sum(tenant.needs[0] for tenant in room.tenants),
         device_id=room.device.device_id,
     )

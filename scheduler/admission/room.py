@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from scheduler.admission.facts import Claim, DeviceView, RunningJob
 from scheduler.admission.policy import Policy
-from scheduler.admission.tenant import Tenant, resident
+from scheduler.admission.tenant import Tenant, resident, stranger
 from scheduler.units import format_bytes
 
 
@@ -20,19 +20,13 @@ class Room:
     device: DeviceView
     claims: tuple[Claim, ...]
     foreign_bytes: int
-    tenants: tuple[Tenant, ...] = ()
+    tenants: tuple[Tenant, ...] = ()  # one for each claim
     kept_for: Tenant | None = None  # it has waited too long: who would delay it does not start here
 
     @property
     def usable_bytes(self) -> int:
         """What is there once all of ours have ended."""
         return max(0, self.device.total_bytes - self.foreign_bytes)
-
-    @property
-    def capacity_bytes(self) -> int:
-        """What the tenants may share: all but what processes of ours that nothing is known of have taken."""
-        known = {tenant.job_id for tenant in self.tenants}
-        return max(0, self.usable_bytes - sum(one.taken_bytes for one in self.claims if one.job_id not in known))
 
     @property
     def available_bytes(self) -> int:
@@ -54,19 +48,20 @@ class Room:
 
     def with_tenants(self, tenants: tuple[Tenant, ...], rungs: tuple[int, ...]) -> "Room":
         """Return the room with these tenants, each promised what it needs on its rung."""
-        known = {claim.job_id: claim for claim in self.claims}
-        claims = [claim for claim in self.claims if claim.job_id not in {tenant.job_id for tenant in self.tenants}]
+        known = dict(zip(self.tenants, self.claims, strict=True))
+        claims = []
         for tenant, rung in zip(tenants, rungs, strict=True):
-            claim = known.get(tenant.job_id, Claim(job_id=tenant.job_id, reserved_bytes=0, exclusive=tenant.exclusive))
+            claim = known.get(tenant, Claim(job_id=tenant.job_id, reserved_bytes=0, exclusive=tenant.exclusive))
             claims.append(replace(claim, reserved_bytes=tenant.needs[rung] - tenant.surplus_bytes))
         return replace(self, claims=tuple(claims), tenants=tenants)
 
     def without(self, tenant: Tenant) -> "Room":
         """Return the room as if this one had left."""
+        gone = self.tenants.index(tenant)
         return replace(
             self,
-            claims=tuple(claim for claim in self.claims if claim.job_id != tenant.job_id),
-            tenants=tuple(one for one in self.tenants if one is not tenant),
+            claims=self.claims[:gone] + self.claims[gone + 1 :],
+            tenants=self.tenants[:gone] + self.tenants[gone + 1 :],
         )
 
     def describe(self) -> str:
@@ -87,9 +82,9 @@ def room_of(device: DeviceView, running: Mapping[int, RunningJob], policy: Polic
     """Put together what is known of a device that has no problem."""
     ours = sum(claim.held_bytes for claim in device.claims)
     tenants = tuple(
-        resident(job, claim, device.kind, elastic=policy.elastic)
+        stranger(claim) if job is None else resident(job, claim, device.kind, elastic=policy.elastic)
         for claim in device.claims
-        if (job := running.get(claim.job_id)) is not None
+        for job in (running.get(claim.job_id),)
     )
     foreign = max(device.foreign_bytes, device.used_bytes - ours, 0)
     return Room(device=device, claims=device.claims, foreign_bytes=foreign, tenants=tenants)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from scheduler.admission.facts import Claim, QueuedJob, RunningJob
+from scheduler.admission.facts import UNKNOWN_PACE, Claim, QueuedJob, RunningJob
 from scheduler.admission.pace import RESUME_SECONDS, START_SECONDS, Pace
 from scheduler.admission.plan import FLAT, allowed, insisted, need_bytes
-from scheduler.footprint.curve import Candidate, Footprint
+from scheduler.footprint.curve import Candidate, Footprint, Modes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +72,28 @@ def resident(job: RunningJob, claim: Claim, kind: str, *, elastic: bool) -> Tena
         surplus_bytes=surplus,
         exclusive=claim.exclusive,
         preemptible=job.preemptible,
+    )
+
+
+def stranger(claim: Claim) -> Tenant:
+    """Describe a claim of which nothing else is known: it stays as it is."""
+    held = Candidate(
+        micro_batch=1,
+        modes=Modes(),
+        allocated_bytes=claim.taken_bytes,
+        reserved_bytes=claim.taken_bytes,
+        process_bytes=claim.taken_bytes,
+    )
+    surplus = max(0, claim.held_bytes - claim.reserved_bytes)
+    return _tenant(
+        claim.job_id,
+        [(claim.taken_bytes, held)],
+        UNKNOWN_PACE,
+        starts_in=0.0,
+        priority=0,
+        rung=0,
+        surplus_bytes=surplus,
+        exclusive=claim.exclusive,
     )
 
 

@@ -6,14 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.admission.cycle import HEADS, PATIENCE_SECONDS, decide
+from scheduler.admission.cycle import HEADS, decide
 from scheduler.admission.decisions import Admit, Refuse, Wait
 from scheduler.admission.facts import Claim, Dependency, DeviceView, QueuedJob, Untraced
+from scheduler.admission.pace import Pace
+from scheduler.admission.policy import Policy
 from scheduler.admission.wish import Wish
 from scheduler.footprint.curve import Candidate, Footprint, Modes
 from scheduler.jobs.states import EndReason, JobState, WaitCode
 
 GIB = 1024**3
+IDLING = Pace(seconds=900.0, utilisation=0.05, overhead=3.0)  # leaves a device to others nearly all of the time
+PATIENCE_SECONDS = Policy().patience_seconds
 
 
 def footprint(*sizes: int, unit: int = GIB) -> Footprint:
@@ -35,7 +39,10 @@ def job(job_id: int, *sizes: int, exclusive: bool = False, elsewhere=None, **fac
     known = footprint(*sizes) if sizes else Untraced(sentence="is being traced")
     wish = Wish(effective_batch=2 ** max(0, len(sizes) - 1), max_seq_len=64, exclusive=exclusive)
     return QueuedJob(
-        **({"job_id": job_id, "wish": wish, "footprints": {"virtual": known, "elsewhere": elsewhere}} | facts)
+        **(
+            {"job_id": job_id, "wish": wish, "pace": IDLING, "footprints": {"virtual": known, "elsewhere": elsewhere}}
+            | facts
+        )
     )
 
 
@@ -54,8 +61,8 @@ def claim(job_id: int, reserved: int, held: int = 0, *, exclusive: bool = False)
     return Claim(job_id=job_id, reserved_bytes=reserved * GIB, held_bytes=held * GIB, exclusive=exclusive)
 
 
-def only(jobs: list[QueuedJob], devices: list[DeviceView], now: float = 0.0):
-    (decision,) = decide(jobs, devices, now=now)
+def only(jobs: list[QueuedJob], devices: list[DeviceView]):
+    (decision,) = decide(jobs, [], devices)
     return decision
 
 
@@ -63,12 +70,12 @@ def test_admits_with_a_plan_and_the_devices_limit() -> None:
     decision = only([job(1, 5, 9)], [device()])
     assert isinstance(decision, Admit)
     assert (decision.plan.micro_batch, decision.plan.reserve_bytes) == (2, 9 * GIB)
-    assert decision.limit_bytes == 20 * GIB
+    assert decision.limits == {"virtual-0": 20 * GIB}
 
 
 def test_a_reservation_counts_before_its_process_has_materialised() -> None:
     """128 jobs do not start at once because none has allocated yet."""
-    decisions = decide([job(number, 6) for number in range(1, 129)], [device()], now=0.0)
+    decisions = decide([job(number, 6) for number in range(1, 129)], [], [device()])
     assert [type(decision) for decision in decisions[:4]] == [Admit, Admit, Admit, Wait]
     assert sum(isinstance(decision, Admit) for decision in decisions) == 3
     waits = only([job(1, 6)], [device(claims=(claim(7, 18),))])
@@ -94,13 +101,13 @@ def test_takes_the_tightest_device_that_allows_the_fastest_plan() -> None:
     devices = [device(0, 40), device(1, 12), device(2, 10)]
     decision = only([job(1, 3, 11)], devices)
     assert isinstance(decision, Admit)
-    assert decision.device_id == "virtual-1"
+    assert decision.device_ids == ("virtual-1",)
 
 
 def test_shares_a_device_only_when_none_is_idle() -> None:
     devices = [device(0, 40, claims=(claim(7, 4),)), device(1, 40)]
-    decisions = decide([job(1, 3), job(2, 3), job(3, 3)], devices, now=0.0)
-    assert [one.device_id for one in decisions if isinstance(one, Admit)] == ["virtual-1", "virtual-0", "virtual-1"]
+    decisions = decide([job(1, 3), job(2, 3), job(3, 3)], [], devices)
+    assert [one.device_ids[0] for one in decisions if isinstance(one, Admit)][:2] == ["virtual-1", "virtual-0"]
 
 
 def test_what_fits_nowhere_is_refused_saying_what_would_fit() -> None:
@@ -133,7 +140,7 @@ def test_a_device_with_a_problem_is_not_used(problem: str) -> None:
     assert (waits.code, waits.sentence) == (WaitCode.DEVICE_ERROR, f"device 0: {problem}")
     decision = only([job(1, 1)], [device(0, problem=problem), device(1)])
     assert isinstance(decision, Admit)
-    assert decision.device_id == "virtual-1"
+    assert decision.device_ids == ("virtual-1",)
 
 
 def test_a_device_that_cannot_be_read_is_hope_enough_not_to_refuse() -> None:
@@ -183,7 +190,7 @@ def test_exclusive_needs_an_empty_device_and_keeps_it() -> None:
     waits = only([job(1, 2, exclusive=True)], [device(claims=(claim(9, 1),))])
     assert isinstance(waits, Wait)
     assert waits.sentence.startswith("needs a device to itself")
-    first, second = decide([job(1, 2, exclusive=True), job(2, 1)], [device()], now=0.0)
+    first, second = decide([job(1, 2, exclusive=True), job(2, 1)], [], [device()])
     assert isinstance(first, Admit)
     assert first.exclusive
     assert isinstance(second, Wait)
@@ -192,23 +199,24 @@ def test_exclusive_needs_an_empty_device_and_keeps_it() -> None:
 
 def test_a_small_job_passes_a_large_one_until_the_large_one_has_waited_long_enough() -> None:
     devices = [device(claims=(claim(9, 10),))]
-    large, small = job(1, 15, short_since=0.0), job(2, 5)
-    waits, admitted = decide([large, small], devices, now=PATIENCE_SECONDS - 1)
-    assert isinstance(waits, Wait)
+    large, small = job(1, 15), job(2, 5)
+    admitted, waits = decide([large, small], [], devices)
     assert isinstance(admitted, Admit)
-    waits, kept = decide([large, small], devices, now=PATIENCE_SECONDS)
+    assert (admitted.job_id, waits.job_id) == (2, 1)
+    large = replace(large, waited_seconds=PATIENCE_SECONDS)
+    waits, kept = decide([large, small], [], devices)
     assert isinstance(waits, Wait)
     assert isinstance(kept, Wait)
     assert (kept.code, kept.sentence) == (
         WaitCode.KEPT,
-        "device 0 is kept for job 1, which has waited longer for memory",
+        "device 0 is kept for job 1, which has waited longer",
     )
-    started, _ = decide([large, small], [device()], now=PATIENCE_SECONDS)
+    started, _ = decide([large, small], [], [device()])
     assert isinstance(started, Admit)
 
 
 def test_priority_comes_before_age() -> None:
-    decisions = decide([job(1, 15), job(2, 15, priority=5)], [device()], now=0.0)
+    decisions = decide([job(1, 15), job(2, 15, priority=5)], [], [device()])
     assert [(decision.job_id, type(decision)) for decision in decisions] == [(2, Admit), (1, Wait)]
 
 
@@ -217,7 +225,7 @@ def test_only_so_many_heads_are_looked_at_and_blocked_jobs_are_none() -> None:
         job(number, 1, dependencies=(Dependency(job_id=9999, state=JobState.QUEUED),)) for number in range(1, 400)
     ]
     ready = [job(number, 15) for number in range(400, 400 + HEADS + 5)]
-    decisions = decide([*blocked, *ready], [device()], now=0.0)
+    decisions = decide([*blocked, *ready], [], [device()])
     assert [one.job_id for one in decisions if isinstance(one, Admit)] == [400]
     assert sum(isinstance(one, Wait) and one.code is WaitCode.BEHIND for one in decisions) == 5
 
@@ -233,7 +241,7 @@ JOBS = st.lists(
         dependencies=st.lists(
             st.builds(Dependency, job_id=st.just(99), state=st.sampled_from(JobState)), max_size=2
         ).map(tuple),
-        short_since=st.none() | st.just(-PATIENCE_SECONDS),
+        waited_seconds=st.sampled_from([0.0, PATIENCE_SECONDS]),
         exclusive=st.booleans(),
         elsewhere=st.sampled_from([Untraced(sentence="x"), Untraced(sentence="x", hopeless=True), footprint(3, 7)]),
     ),
@@ -260,7 +268,7 @@ def test_never_over_commits_and_never_starts_what_must_not(drawn_jobs, drawn_dev
         device(number, total, used_bytes=used * GIB, claims=tuple(claims), problem=problem, target=target)
         for number, (total, used, claims, problem, target) in enumerate(drawn_devices)
     ]
-    decisions = decide(jobs, devices, now=0.0)
+    decisions = decide(jobs, [], devices)
     assert sorted(decision.job_id for decision in decisions) == [one.job_id for one in jobs]
 
     by_id = {one.job_id: one for one in jobs}
@@ -272,7 +280,7 @@ def test_never_over_commits_and_never_starts_what_must_not(drawn_jobs, drawn_dev
         assert all(dependency.state is JobState.SUCCEEDED for dependency in one.dependencies)
 
     for view in devices:
-        here = [decision for decision in admitted if decision.device_id == view.device_id]
+        here = [decision for decision in admitted if decision.device_ids == (view.device_id,)]
         if not here:
             continue
         assert view.problem is None
@@ -281,11 +289,11 @@ def test_never_over_commits_and_never_starts_what_must_not(drawn_jobs, drawn_dev
         new = sum(decision.plan.reserve_bytes for decision in here)
         assert promised + new + foreign <= view.total_bytes
         reserved = sum(one.reserved_bytes for one in view.claims)
-        assert all(reserved + new <= decision.limit_bytes for decision in here)
+        assert all(reserved + new <= decision.limits[view.device_id] for decision in here)
         if any(decision.exclusive for decision in here):
             assert len(here) == 1
             assert not view.claims
 
     shuffled = [*jobs]
     order.shuffle(shuffled)
-    assert decide(shuffled, devices, now=0.0) == decisions
+    assert decide(shuffled, [], devices) == decisions
