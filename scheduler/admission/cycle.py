@@ -10,14 +10,16 @@ room; where there is none a device is kept for it, on which nothing starts that 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from scheduler.admission.decisions import Admit, Decision, Refuse, Resize, Wait
-from scheduler.admission.eligibility import gate
+from scheduler.admission.eligibility import devices_for, gate
 from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob
 from scheduler.admission.order import first, overdue
-from scheduler.admission.places import Option, Place, Places
-from scheduler.admission.plan import FLAT, accumulation_steps, fastest_missing, plan_of, speed_of
+from scheduler.admission.places import Option, Places
+from scheduler.admission.plan import accumulation_steps, may_do_better, plan_of
 from scheduler.admission.policy import Policy
 from scheduler.admission.reasons import better_later, passed_over, resize_sentence, still_tracing, why_not
 from scheduler.admission.refusal import refusal
@@ -26,7 +28,7 @@ from scheduler.admission.tenant import Tenant
 from scheduler.footprint.curve import Footprint
 from scheduler.jobs.states import WaitCode
 
-HEADS = 256  # jobs looked at in one cycle
+HEADS = 128  # jobs looked at in one cycle
 _WORTH_GROWING = 0.98  # a running job is left alone unless it would take less than this share of its time
 
 
@@ -47,7 +49,7 @@ def decide(
     settled: list[Decision] = []
     ready: list[QueuedJob] = []
     for job in queue:
-        decision = gate(job, devices)
+        decision = gate(job)
         if decision is None:
             ready.append(job)
         else:
@@ -87,14 +89,15 @@ class Cycle:
         self._preemptions_left = preemptions_left
         self._policy = policy
         usable = [device for device in devices if device.problem is None]
-        self._places = Places({one.device_id: room_of(one, self._running, policy) for one in usable}, policy)
+        self._places = Places([room_of(device, self._running, policy) for device in usable], policy)
+        self._kinds = list({(one.kind, one.target, one.total_bytes): one for one in devices}.values())
         self._compared = 0  # jobs that had room and did better to wait
         self._waits: list[Wait | Refuse] = []
         self._placed: list[_Placement] = []
 
     def consider(self, job: QueuedJob, position: int) -> None:
         """Place the job, or settle why not."""
-        decision = refusal(job, self._devices) or self._place(job)
+        decision = devices_for(job, self._devices) or refusal(job, self._kinds) or self._place(job)
         if isinstance(decision, Wait):
             decision = replace(decision, position=position)
         if decision is not None:
@@ -102,38 +105,37 @@ class Cycle:
 
     def decisions(self) -> list[Decision]:
         """Return all that was decided."""
-        changes = {device_id: self._changes(room) for device_id, room in self._places.rooms.items()}
+        changes = {room.device.device_id: self._changes(room) for room in self._places}
         admitted = [self._admit(placement, changes) for placement in self._placed]
         with_newcomers = {device_id for placement in self._placed for device_id in placement.device_ids}
         alone = [one for device_id, found in changes.items() if device_id not in with_newcomers for one in found]
         return [*admitted, *alone, *self._waits]
 
     def _place(self, job: QueuedJob) -> Wait | None:
-        places = self._places.allowed(job)
-        free = self._places.open_to(job, places)
         if job.gpus > 1:
-            return self._place_gang(job, places, free)
-        if self._compared >= self._policy.considered and not overdue(job, self._policy):
-            return passed_over(job) if free else why_not(job, self._devices, self._places.rooms)
-        now, later = self._places.best_now(free), self._places.best_later(places)
-        swap = self._swap(job, places, now, later)
+            return self._place_gang(job)
+        free = self._places.open_to(job)
+        hurried = overdue(job, self._policy)
+        if self._compared >= self._policy.considered and not hurried:
+            return passed_over(job) if free else self._why_not(job)
+        now, later = self._places.best_now(free), self._places.best_later(job)
+        swap = self._swap(job, now, later)
         if swap is not None:
             self._preemptions_left -= 1
             return self._put(job, swap)
-        if now is not None and (later is None or overdue(job, self._policy) or _cost(now) <= _cost(later)):
+        if now is not None and (hurried or _cost(now) <= _cost(later)):
             return self._put(job, now)
         self._compared += 1
-        if now is None and overdue(job, self._policy):
-            self._places.keep(job, places)
-        starts_in = None if later is None else later.starts_in
+        if now is None and hurried:
+            self._places.keep(job)
         if now is None or later is None:
-            return replace(why_not(job, self._devices, self._places.rooms), starts_in_seconds=starts_in)
+            return replace(self._why_not(job), starts_in_seconds=None if later is None else later.starts_in)
         return better_later(job, now, later)
 
-    def _swap(self, job: QueuedJob, places: list[Place], now: Option | None, later: Option | None) -> Option | None:
+    def _swap(self, job: QueuedJob, now: Option | None, later: Option | None) -> Option | None:
         if self._preemptions_left < 1:
             return None
-        swap = self._places.best_swap(job, places)
+        swap = self._places.best_swap(job)
         otherwise = min(_cost(now), _cost(later))
         worth = swap is not None and swap.added_seconds + self._policy.preemption_gain_seconds < otherwise
         return swap if worth else None
@@ -141,37 +143,33 @@ class Cycle:
     def _put(self, job: QueuedJob, option: Option) -> Wait | None:
         """Place the job, unless it would do much better with memory means that are not traced yet."""
         room, tenant = option.place
-        if self._may_do_better(job, option):
+        footprint = job.footprints[room.device.target]
+        if isinstance(footprint, Footprint) and may_do_better(job.wish, footprint, self._places.candidate(option)):
             return still_tracing(job)
         preempts = () if option.preempts is None else (option.preempts.job_id,)
         self._placed.append(_Placement(job=job, tenant=tenant, device_ids=(room.device.device_id,), preempts=preempts))
         self._places.put(option)
         return None
 
-    def _place_gang(self, job: QueuedJob, places: list[Place], free: list[Place]) -> Wait | None:
+    def _place_gang(self, job: QueuedJob) -> Wait | None:
         """Place a job that needs several devices at once; all of them are to have room for one plan."""
-        gang = self._places.gang(free, job.gpus)
+        free = self._places.open_to(job, job.gpus)
+        gang = self._places.gang(free) if len(free) == job.gpus else []
         if gang:
             ids = tuple(room.device.device_id for room, _ in gang)
             self._placed.append(_Placement(job=job, tenant=gang[0].tenant, device_ids=ids, preempts=()))
             for place in gang:
-                self._places.put(Option(place, 0.0))
+                self._places.put(Option(place))
             return None
         if overdue(job, self._policy):
-            self._places.keep(job, places)
-        return why_not(job, self._devices, self._places.rooms)
+            self._places.keep(job)
+        return self._why_not(job)
 
-    def _may_do_better(self, job: QueuedJob, option: Option) -> bool:
-        """Whether memory means not traced yet could be much faster than what the job would get now."""
-        footprint = job.footprints[option.place.room.device.target]
-        if not isinstance(footprint, Footprint) or not footprint.missing:
-            return False
-        room = self._places.after(option)
-        candidate = option.place.tenant.ladder[self._places.rungs(room)[-1]]
-        return speed_of(job.wish, candidate) < FLAT * fastest_missing(job.wish, footprint)
+    def _why_not(self, job: QueuedJob) -> Wait:
+        return why_not(job, self._devices, self._places)
 
     def _admit(self, placement: _Placement, changes: Mapping[str, list[Resize]]) -> Admit:
-        job, rooms = placement.job, [self._places.rooms[device_id] for device_id in placement.device_ids]
+        job, rooms = placement.job, [self._places[device_id] for device_id in placement.device_ids]
         tenant = placement.tenant
         rung = min(self._places.rungs(room)[room.tenants.index(tenant)] for room in rooms if tenant in room.tenants)
         return Admit(
@@ -214,9 +212,8 @@ def _cost(option: Option | None) -> float:
     return math.inf if option is None else option.added_seconds
 
 
+_BEHIND = f"is behind the first {HEADS} jobs of the queue that could start"
+
+
 def _behind(job: QueuedJob) -> Wait:
-    return Wait(
-        job_id=job.job_id,
-        code=WaitCode.BEHIND,
-        sentence=f"is behind the first {HEADS} jobs of the queue that could start",
-    )
+    return Wait(job_id=job.job_id, code=WaitCode.BEHIND, sentence=_BEHIND)

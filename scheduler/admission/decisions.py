@@ -1,15 +1,15 @@
 """What an admission cycle may decide about a job. Every refusal has a code for machines and a sentence for people."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from scheduler.admission.plan import Plan
 from scheduler.footprint.curve import Candidate
 from scheduler.jobs.states import EndReason, WaitCode
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resize:
+class Resize(Struct, frozen=True, kw_only=True, tag=True):
     """A running job is to go on with another micro-batch, from its next step."""
 
     job_id: int
@@ -21,8 +21,7 @@ class Resize:
     sentence: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Admit:
+class Admit(Struct, frozen=True, kw_only=True, tag=True):
     """The job starts, as soon as those named have made room."""
 
     job_id: int
@@ -34,8 +33,7 @@ class Admit:
     preempts: tuple[int, ...] = ()  # jobs that must have saved and left first
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wait:
+class Wait(Struct, frozen=True, kw_only=True, tag=True, gc=False):
     job_id: int
     code: WaitCode
     sentence: str
@@ -43,8 +41,7 @@ class Wait:
     starts_in_seconds: float | None = None  # estimated, where anything is known
 
 
-@dataclass(frozen=True, kw_only=True)
-class Refuse:
+class Refuse(Struct, frozen=True, kw_only=True, tag=True):
     """It can never start: the job ends here."""
 
     job_id: int

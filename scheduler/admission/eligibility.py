@@ -1,22 +1,22 @@
-"""What settles a job before memory is looked at: cancelled, damaged, dependencies, no device. Pure."""
+"""What settles a job before memory is looked at: cancelled, damaged, dependencies, too few devices. Pure."""
 
 from collections.abc import Sequence
 
-from scheduler.admission.decisions import Decision, Refuse, Wait
+from scheduler.admission.decisions import Refuse, Wait
 from scheduler.admission.facts import DeviceView, QueuedJob
 from scheduler.jobs.states import EndReason, JobState, WaitCode
 
 
-def gate(job: QueuedJob, devices: Sequence[DeviceView]) -> Decision | None:
-    """Return why this job can't be considered now, or None where only memory may be in its way."""
+def gate(job: QueuedJob) -> Wait | Refuse | None:
+    """Return why this job can't be considered now, whatever the devices; None where they decide."""
     if job.cancel_requested:
         return Wait(job_id=job.job_id, code=WaitCode.CANCELLING, sentence="is being cancelled")
     if job.problem is not None:
         return Wait(job_id=job.job_id, code=WaitCode.ERROR, sentence=job.problem)
-    return _dependencies(job) or _devices(job, devices)
+    return _dependencies(job) if job.dependencies else None
 
 
-def _dependencies(job: QueuedJob) -> Decision | None:
+def _dependencies(job: QueuedJob) -> Wait | Refuse | None:
     for dependency in job.dependencies:
         if dependency.state in (JobState.FAILED, JobState.CANCELLED):
             return Refuse(
@@ -36,7 +36,8 @@ def _ended(state: JobState) -> str:
     return "failed" if state is JobState.FAILED else "been cancelled"
 
 
-def _devices(job: QueuedJob, devices: Sequence[DeviceView]) -> Decision | None:
+def devices_for(job: QueuedJob, devices: Sequence[DeviceView]) -> Wait | Refuse | None:
+    """Return why there are not enough devices for this job; None where there are."""
     if not devices:
         return Wait(job_id=job.job_id, code=WaitCode.NO_DEVICE, sentence="there is no device; `mmq doctor` says why")
     if job.gpus > len(devices):

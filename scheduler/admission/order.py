@@ -18,8 +18,10 @@ def rank(job: QueuedJob, policy: Policy) -> tuple[float, float, float, int]:
     """Return what jobs are sorted by."""
     if overdue(job, policy):
         return -1.0, -job.waited_seconds, 0.0, job.job_id
-    weight = min(_MOST, max(1 / _MOST, job.overuse))
-    return 0.0, -job.priority, weight * job.pace.fastest_seconds(job.wish.effective_batch), job.job_id
+    seconds = job.pace.fastest_seconds(job.wish.effective_batch)
+    if job.overuse != 1.0:
+        seconds *= min(_MOST, max(1 / _MOST, job.overuse))
+    return 0.0, -job.priority, seconds, job.job_id
 
 
 def overdue(job: QueuedJob, policy: Policy) -> bool:

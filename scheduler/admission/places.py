@@ -1,21 +1,25 @@
 """Where a job could go, now or later, and what that would cost all jobs there in waiting. Pure.
 
-The cost of a choice is what it adds to the sum of the completions on its device, the job's own included.
+The cost of a choice is what it adds to the sum of the completions on its device, the job's own included. Of many
+devices only a few are compared, those where the least is going on.
 """
 
-import heapq
 import math
+from bisect import insort
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
+from operator import attrgetter
 from typing import NamedTuple
 
-from scheduler.admission.facts import NOT_TRACED, QueuedJob, Untraced
+from scheduler.admission.facts import NOT_TRACED, QueuedJob
 from scheduler.admission.future import Future, Outlook
 from scheduler.admission.policy import Policy
 from scheduler.admission.room import Room
 from scheduler.admission.tenant import Tenant, at, newcomer, returning
 from scheduler.footprint.curve import Candidate
 
-_DEVICES_COMPARED = 8  # of those with room, the least loaded
+_COMPARED = 4  # devices
 _NO_DELAY_SECONDS = 1.0
 
 
@@ -27,70 +31,59 @@ class Place(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Option:
     place: Place
-    added_seconds: float
+    added_seconds: float = 0.0
     starts_in: float = 0.0
     preempts: Tenant | None = None
-
-
-class Load(NamedTuple):
-    """What devices are compared by before anything costly is worked out."""
-
-    slowdown: float
-    floor_bytes: int  # what its tenants need at their smallest
-    device_id: str
 
 
 class Places:
     """The devices of a cycle, as its decisions change them."""
 
-    def __init__(self, rooms: dict[str, Room], policy: Policy) -> None:
-        self.rooms = rooms
-        self.outlook = Outlook()
+    def __init__(self, rooms: Iterable[Room], policy: Policy) -> None:
         self._policy = policy
-        self._newcomers: dict[tuple[int, str, str, int], Tenant | None] = {}
+        self._outlook = Outlook()
+        self._rooms = {room.device.device_id: room for room in rooms}
+        self._by_load = sorted(self._rooms.values(), key=_LOAD)
+        self._newcomers: dict[tuple[int, str, int], Tenant | None] = {}
         self._returning: dict[Tenant, Tenant] = {}
-        self._loads = {room.device.device_id: _load(room) for room in rooms.values()}
         self.kept: int | None = None  # the job for which devices are kept
 
-    def allowed(self, job: QueuedJob) -> list[Place]:
-        """Return every device that the job could ever run on, as the devices are."""
-        return [
-            Place(room, tenant)
-            for room in self.rooms.values()
-            if (job.devices is None or room.device.device_id in job.devices)
-            and (tenant := self._newcomer(job, room)) is not None
-        ]
+    def __iter__(self) -> Iterator[Room]:
+        return iter(self._rooms.values())
 
-    def open_to(self, job: QueuedJob, places: list[Place]) -> list[Place]:
-        """Return those with room for it now, once those there have made as much as they can."""
-        return [place for place in places if self._is_open(job, place)]
+    def __getitem__(self, device_id: str) -> Room:
+        return self._rooms[device_id]
+
+    def least_loaded(self) -> list[Room]:
+        return self._by_load
+
+    def open_to(self, job: QueuedJob, number: int = _COMPARED) -> list[Place]:
+        """Return devices with room for the job now, once those there have made as much as they can."""
+        return list(islice((place for place in self._allowed(job) if self._is_open(job, place)), number))
 
     def best_now(self, places: list[Place]) -> Option | None:
         """Return the cheapest way to start at once."""
-        compared = heapq.nsmallest(_DEVICES_COMPARED, places, key=self._load_of)
-        options = (Option(place, self._added(place)) for place in compared)
-        return min(options, key=_cost, default=None)
+        return min((Option(place, self._added(place)) for place in places), key=_cost, default=None)
 
-    def best_later(self, places: list[Place]) -> Option | None:
-        """Return the cheapest way to start when a job there has ended."""
-        busy = [place for place in places if place.room.tenants]
-        compared = heapq.nsmallest(_DEVICES_COMPARED, busy, key=self._load_of)
-        options = (self._when_one_has_ended(place) for place in compared)
+    def best_later(self, job: QueuedJob) -> Option | None:
+        """Return the cheapest way to start when a job somewhere has ended."""
+        busy = islice((place for place in self._allowed(job) if place.room.tenants), _COMPARED)
+        options = (self._when_one_has_ended(place) for place in busy)
         return min((one for one in options if one.added_seconds < math.inf), key=_cost, default=None)
 
-    def best_swap(self, job: QueuedJob, places: list[Place]) -> Option | None:
+    def best_swap(self, job: QueuedJob) -> Option | None:
         """Return the cheapest way to start by stopping a longer job, which then comes back."""
+        places = islice(self._allowed(job), _COMPARED)
         return min((swap for place in places for swap in self._swaps(job, place)), key=_cost, default=None)
 
-    def gang(self, places: list[Place], number: int) -> list[Place]:
-        """Return so many of the least loaded devices, with one plan that fits all of them; nothing if there is none."""
-        chosen = heapq.nsmallest(number, places, key=self._load_of)
-        common = [self._open_rungs(place) for place in chosen]
-        plans = set(common[0]).intersection(*common[1:]) if len(chosen) == number else set()
+    def gang(self, places: list[Place]) -> list[Place]:
+        """Pin the job to one plan that fits all of these devices; nothing if there is none."""
+        common = [self._open_candidates(place) for place in places]
+        plans = set(common[0]).intersection(*common[1:])
         if not plans:
             return []
         fastest = min(plans, key=common[0].index)
-        return [Place(room, at(tenant, tenant.ladder.index(fastest))) for room, tenant in chosen]
+        return [Place(room, at(tenant, tenant.ladder.index(fastest))) for room, tenant in places]
 
     def after(self, option: Option) -> Room:
         """Return the room as the option would leave it."""
@@ -98,10 +91,14 @@ class Places:
         if option.preempts is not None:
             room = room.without(option.preempts)
         tenants = (*room.tenants, tenant)
-        rungs = self.outlook.split(tenants, room.usable_bytes)
+        rungs = self._outlook.split(tenants, room.usable_bytes)
         if rungs is None:
             raise AssertionError(f"job {tenant.job_id} was placed where it does not fit")
         return room.with_tenants(tenants, rungs)
+
+    def candidate(self, option: Option) -> Candidate:
+        """Return how the job would start."""
+        return option.place.tenant.ladder[self.rungs(self.after(option))[-1]]
 
     def put(self, option: Option) -> None:
         """Take the room that the option needs."""
@@ -109,106 +106,94 @@ class Places:
 
     def rungs(self, room: Room) -> tuple[int, ...]:
         """Return how the tenants share the device: as small as they can where they are too many for what is left."""
-        return self.outlook.split(room.tenants, room.usable_bytes) or (0,) * len(room.tenants)
+        return self._outlook.split(room.tenants, room.usable_bytes) or (0,) * len(room.tenants)
 
-    def keep(self, job: QueuedJob, places: list[Place]) -> None:
-        """Keep as many devices as the job needs, those on which it could start first."""
+    def keep(self, job: QueuedJob) -> None:
+        """Keep as many devices as the job needs, those on which it could start first, unless some are kept already."""
         if self.kept is not None:
             return
         self.kept = job.job_id
-        for room, tenant in heapq.nsmallest(job.gpus, places, key=self._start_of):
+        for room, tenant in sorted(self._allowed(job), key=self._start_of)[: job.gpus]:
             self._replace(replace(room, kept_for=tenant))
 
-    def _open_rungs(self, place: Place) -> list[Candidate]:
-        """Return the candidates that fit, the fastest first."""
-        rung = self.rungs(self.after(Option(place, 0.0)))[-1]
-        return list(reversed(place.tenant.ladder[: rung + 1]))
-
     def _replace(self, room: Room) -> None:
-        self.rooms[room.device.device_id] = room
-        self._loads[room.device.device_id] = _load(room)
+        self._by_load.remove(self._rooms[room.device.device_id])
+        insort(self._by_load, room, key=_LOAD)
+        self._rooms[room.device.device_id] = room
+
+    def _allowed(self, job: QueuedJob) -> Iterator[Place]:
+        """Yield every device that the job could ever run on, the least loaded first."""
+        for room in self._by_load:
+            tenant = self._newcomer(job, room)
+            if tenant is not None and (job.devices is None or room.device.device_id in job.devices):
+                yield Place(room, tenant)
 
     def _newcomer(self, job: QueuedJob, room: Room) -> Tenant | None:
-        key = job.job_id, room.device.target, room.device.kind, room.usable_bytes
+        device = room.device
+        key = job.job_id, device.target, device.total_bytes
         if key not in self._newcomers:
-            footprint = job.footprints.get(room.device.target, NOT_TRACED)
-            self._newcomers[key] = (
-                None
-                if isinstance(footprint, Untraced)
-                else newcomer(job, footprint, room.device.kind, room.usable_bytes)
-            )
+            footprint = job.footprints.get(device.target, NOT_TRACED)
+            self._newcomers[key] = newcomer(job, footprint, device.kind, device.total_bytes)
         return self._newcomers[key]
 
     def _is_open(self, job: QueuedJob, place: Place) -> bool:
         room, tenant = place
-        floor = self._loads[room.device.device_id].floor_bytes
         return (
-            room.exclusive_to is None
+            room.floor_bytes + tenant.needs[0] <= room.usable_bytes
+            and room.exclusive_to is None
             and not (tenant.exclusive and room.claims)
-            and floor + tenant.needs[0] <= room.usable_bytes
-            and job.apart_from.isdisjoint(claim.job_id for claim in room.claims)
-            and (room.kept_for is None or room.kept_for is tenant or self._delays_nobody(place))
+            and (not job.apart_from or job.apart_from.isdisjoint(claim.job_id for claim in room.claims))
+            and (room.kept_for is None or room.kept_for is tenant or self._delays_nobody(room, room.kept_for, tenant))
         )
 
-    def _delays_nobody(self, place: Place) -> bool:
-        room, tenant = place
-        if room.kept_for is None:
-            return True
-        before = self.outlook.start_of(room.kept_for, room.tenants, room.usable_bytes)
-        after = self.outlook.start_of(room.kept_for, (*room.tenants, tenant), room.usable_bytes)
+    def _delays_nobody(self, room: Room, kept_for: Tenant, tenant: Tenant) -> bool:
+        before = self._outlook.start_of(kept_for, room.tenants, room.usable_bytes)
+        after = self._outlook.start_of(kept_for, (*room.tenants, tenant), room.usable_bytes)
         return after <= before + _NO_DELAY_SECONDS
 
-    def _future(self, room: Room, *more: Tenant) -> Future:
-        return self.outlook.future((*room.tenants, *more), room.usable_bytes)
+    def _future(self, room: Room, *more: Tenant, late: Tenant | None = None) -> Future:
+        return self._outlook.future((*room.tenants, *more), room.usable_bytes, late)
 
     def _added(self, place: Place) -> float:
-        return self._future(place.room, place.tenant).total_seconds - self._future(place.room).total_seconds
+        room, tenant = place
+        return self._future(room, tenant).total_seconds - self._future(room).total_seconds
 
     def _when_one_has_ended(self, place: Place) -> Option:
         room, tenant = place
-        before = self._future(room)
-        after = self.outlook.future(room.tenants, room.usable_bytes, late=tenant)
+        before, after = self._future(room), self._future(room, late=tenant)
         return Option(place, after.total_seconds - before.total_seconds, starts_in=before.first_end)
 
-    def _swaps(self, job: QueuedJob, place: Place) -> list[Option]:
+    def _swaps(self, job: QueuedJob, place: Place) -> Iterator[Option]:
         room, tenant = place
         if room.kept_for is not None and room.kept_for is not tenant:
-            return []
-        before = self._future(room).total_seconds
-        swaps = []
+            return
         for victim in room.tenants:
             if not self._may_stop(victim, job, tenant):
                 continue
             rest = room.without(victim)
             if self._is_open(job, Place(rest, tenant)):
                 back = self._returning.setdefault(victim, returning(victim))
-                after = self.outlook.future((*rest.tenants, tenant), rest.usable_bytes, late=back)
-                swaps.append(Option(place, after.total_seconds - before, preempts=victim))
-        return swaps
+                after = self._future(rest, tenant, late=back)
+                yield Option(place, after.total_seconds - self._future(room).total_seconds, preempts=victim)
 
     def _may_stop(self, victim: Tenant, job: QueuedJob, tenant: Tenant) -> bool:
-        left = victim.seconds[victim.rung or 0]
-        longer = left >= self._policy.preemption_ratio * tenant.seconds[-1]
-        return victim.preemptible and victim.priority <= job.priority and longer
+        longer = victim.seconds[victim.rung or 0] >= self._policy.preemption_ratio * tenant.seconds[-1]
+        return victim.preemptible and longer and victim.priority <= job.priority
 
     def _start_of(self, place: Place) -> tuple[float, str]:
         room, tenant = place
-        return self.outlook.start_of(tenant, room.tenants, room.usable_bytes), room.device.device_id
+        return self._outlook.start_of(tenant, room.tenants, room.usable_bytes), room.device.device_id
 
-    def _load_of(self, place: Place) -> Load:
-        return self._loads[place.room.device.device_id]
+    def _open_candidates(self, place: Place) -> list[Candidate]:
+        """Return the candidates that fit, the fastest first."""
+        fastest = place.tenant.ladder.index(self.candidate(Option(place)))
+        return list(reversed(place.tenant.ladder[: fastest + 1]))
+
+
+_LOAD = attrgetter("load")
 
 
 def _cost(option: Option) -> tuple[float, int, str]:
     """Order options by cost, to a second; then the tightest fit."""
     room = option.place.room
     return round(option.added_seconds), room.usable_bytes, room.device.device_id
-
-
-def _load(room: Room) -> Load:
-    busy = sum(tenant.utilisations[tenant.rung or 0] for tenant in room.tenants)
-    return Load(
-        slowdown=max(1.0, busy) * (len(room.tenants) + 1),
-        floor_bytes=sum(tenant.needs[0] for tenant in room.tenants),
-        device_id=room.device.device_id,
-    )

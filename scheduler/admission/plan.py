@@ -99,17 +99,22 @@ def choose(wish: Wish, footprint: Footprint, kind: str, *, available_bytes: int,
     fitting = [c for c in allowed(wish, footprint, kind) if need_bytes(kind, c) <= available_bytes]
     if not fitting:
         return None
-    best = max(speed_of(wish, candidate) for candidate in fitting)
-    if best < FLAT * fastest_missing(wish, footprint):
+    best = max(_speed(wish, candidate) for candidate in fitting)
+    if best < FLAT * _fastest_missing(wish, footprint):
         return None
     knee = min(
-        (candidate for candidate in fitting if speed_of(wish, candidate) >= FLAT * best),
+        (candidate for candidate in fitting if _speed(wish, candidate) >= FLAT * best),
         key=lambda candidate: (candidate.micro_batch, candidate.process_bytes, candidate.modes),
     )
     return plan_of(wish, knee, need_bytes(kind, knee))
 
 
-def fastest_missing(wish: Wish, footprint: Footprint) -> float:
+def may_do_better(wish: Wish, footprint: Footprint, candidate: Candidate) -> bool:
+    """Whether means not traced yet could be much faster than this candidate."""
+    return _speed(wish, candidate) < FLAT * _fastest_missing(wish, footprint)
+
+
+def _fastest_missing(wish: Wish, footprint: Footprint) -> float:
     """Return the speed that a means not traced yet would have at best: with the whole effective batch at once."""
     batch = min(wish.effective_batch, wish.micro_batch_limit or wish.effective_batch)
     speeds = (speed(modes, batch, wish.effective_batch, wish.max_seq_len) for modes in footprint.missing)
@@ -136,7 +141,7 @@ def insisted(wish: Wish, footprint: Footprint, kind: str, available_bytes: int, 
     named = [c for c in footprint.candidates if c.micro_batch == number and c.modes in wish.modes]
     if not named:
         return None
-    fastest = max(named, key=lambda candidate: (speed_of(wish, candidate), -candidate.process_bytes))
+    fastest = max(named, key=lambda candidate: (_speed(wish, candidate), -candidate.process_bytes))
     reserve = min(need_bytes(kind, fastest), usable_bytes, wish.max_memory_bytes or usable_bytes)
     if not need_bytes(kind, least) <= reserve <= available_bytes:
         return None
@@ -148,11 +153,11 @@ def plan_of(wish: Wish, candidate: Candidate, reserve_bytes: int) -> Plan:
         candidate=candidate,
         accumulation_steps=accumulation_steps(wish.effective_batch, candidate.micro_batch),
         reserve_bytes=reserve_bytes,
-        speed=speed_of(wish, candidate),
+        speed=_speed(wish, candidate),
     )
 
 
-def speed_of(wish: Wish, candidate: Candidate) -> float:
+def _speed(wish: Wish, candidate: Candidate) -> float:
     return speed(candidate.modes, candidate.micro_batch, wish.effective_batch, wish.max_seq_len)
 
 

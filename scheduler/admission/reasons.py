@@ -1,6 +1,6 @@
 """Say in numbers why a job did not start in this cycle. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from scheduler.admission.decisions import Wait
 from scheduler.admission.facts import NOT_TRACED, DeviceView, QueuedJob, Untraced
@@ -14,9 +14,9 @@ from scheduler.units import format_bytes, format_duration
 _NAMED_DEVICES = 4  # in one sentence
 
 
-def why_not(job: QueuedJob, devices: Sequence[DeviceView], rooms: Mapping[str, Room]) -> Wait:
+def why_not(job: QueuedJob, devices: Sequence[DeviceView], rooms: Iterable[Room]) -> Wait:
     """Return the reason of a job that no device has room for."""
-    usable = [(room, wanted) for room in rooms.values() if (wanted := _wanted(job, room, room.usable_bytes))]
+    usable = [(room, wanted) for room in rooms if (wanted := _wanted(job, room, room.usable_bytes))]
     known = [job.footprints.get(device.target, NOT_TRACED) for device in devices]
     untraced = next((one.sentence for one in known if isinstance(one, Untraced)), None)
     if not usable and untraced:
@@ -25,7 +25,7 @@ def why_not(job: QueuedJob, devices: Sequence[DeviceView], rooms: Mapping[str, R
     if not usable and broken:
         told = "; ".join(f"{device.label}: {device.problem}" for device in broken[:_NAMED_DEVICES])
         return Wait(job_id=job.job_id, code=WaitCode.DEVICE_ERROR, sentence=told)
-    return _short(job, usable or _when_empty(job, rooms.values())) or still_tracing(job)
+    return _short(job, usable or _when_empty(job, rooms)) or still_tracing(job)
 
 
 def better_later(job: QueuedJob, now: Option, later: Option) -> Wait:

@@ -6,8 +6,10 @@ available = total - sum over ours of max(reserved, held) - foreign
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from scheduler.admission.facts import Claim, DeviceView, RunningJob
+from scheduler.admission.pace import slowdown
 from scheduler.admission.policy import Policy
 from scheduler.admission.tenant import Tenant, resident, stranger
 from scheduler.units import format_bytes
@@ -23,7 +25,7 @@ class Room:
     tenants: tuple[Tenant, ...] = ()  # one for each claim
     kept_for: Tenant | None = None  # it has waited too long: who would delay it does not start here
 
-    @property
+    @cached_property
     def usable_bytes(self) -> int:
         """What is there once all of ours have ended."""
         return max(0, self.device.total_bytes - self.foreign_bytes)
@@ -38,11 +40,22 @@ class Room:
         beyond = sum(max(0, claim.held_bytes - claim.reserved_bytes) for claim in self.claims)
         return max(0, self.usable_bytes - beyond)
 
-    @property
+    @cached_property
+    def floor_bytes(self) -> int:
+        """What its tenants need at their smallest."""
+        return sum(tenant.needs[0] for tenant in self.tenants)
+
+    @cached_property
+    def load(self) -> tuple[float, int, str]:
+        """What devices are compared by before anything costly is worked out: how busy, how full, and by name."""
+        busy = sum(tenant.utilisations[tenant.rung or 0] for tenant in self.tenants)
+        return slowdown([busy], len(self.tenants) + 1), self.usable_bytes - self.floor_bytes, self.device.device_id
+
+    @cached_property
     def exclusive_to(self) -> int | None:
         return next((claim.job_id for claim in self.claims if claim.exclusive), None)
 
-    @property
+    @cached_property
     def newcomers(self) -> tuple[Tenant, ...]:
         return tuple(tenant for tenant in self.tenants if tenant.rung is None)
 

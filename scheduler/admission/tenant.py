@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from scheduler.admission.facts import UNKNOWN_PACE, Claim, QueuedJob, RunningJob
+from scheduler.admission.facts import UNKNOWN_PACE, Claim, QueuedJob, RunningJob, Untraced
 from scheduler.admission.pace import RESUME_SECONDS, START_SECONDS, Pace
-from scheduler.admission.plan import FLAT, allowed, insisted, need_bytes
+from scheduler.admission.plan import allowed, insisted, need_bytes
 from scheduler.footprint.curve import Candidate, Footprint, Modes
+
+_FLAT = 0.98  # beyond the rung that is so near to the fastest, a larger micro-batch is not worth its memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,14 +34,16 @@ class Tenant:
         object.__setattr__(self, "gains", gains)
 
 
-def newcomer(job: QueuedJob, footprint: Footprint, kind: str, usable_bytes: int) -> Tenant | None:
-    """Describe a queued job on a device of this size and kind; None where no plan of it fits there."""
+def newcomer(job: QueuedJob, footprint: Footprint | Untraced, kind: str, total_bytes: int) -> Tenant | None:
+    """Describe a queued job on a device of this size and kind; None where no plan is known to fit there."""
+    if isinstance(footprint, Untraced):
+        return None
     if job.wish.insists:
-        plan = insisted(job.wish, footprint, kind, usable_bytes, usable_bytes)
+        plan = insisted(job.wish, footprint, kind, total_bytes, total_bytes)
         rungs = [] if plan is None else [(plan.reserve_bytes, plan.candidate)]
     else:
         needs = ((need_bytes(kind, one), one) for one in allowed(job.wish, footprint, kind))
-        rungs = _ladder(((need, one) for need, one in needs if need <= usable_bytes), job.pace)
+        rungs = _ladder(((need, one) for need, one in needs if need <= total_bytes), job.pace)
     if not rungs:
         return None
     return _tenant(
@@ -133,7 +137,7 @@ def _ladder(rungs: Iterable[tuple[int, Candidate]], pace: Pace) -> list[tuple[in
             kept.append((seconds, rung))
     if not kept:
         return []
-    flat = kept[-1][0] / FLAT
+    flat = kept[-1][0] / _FLAT
     last = next(number for number, (seconds, _) in enumerate(kept) if seconds <= flat)
     return [rung for _, rung in kept[: last + 1]]
 
