@@ -56,7 +56,7 @@ def apply(
 
 
 def _new_attempt(decision: Admit, settings: Settings, devices: Devices, sight: Sight) -> NewAttempt:
-    plan, info = decision.plan, sight.info(decision.device_id)
+    plan, info = decision.plan, sight.info(decision.device_ids[0])
     launch = devices.launch(info, plan.reserve_bytes)
     return NewAttempt(
         host=settings.host,
@@ -65,7 +65,7 @@ def _new_attempt(decision: Admit, settings: Settings, devices: Devices, sight: S
         micro_batch=plan.micro_batch,
         accumulation_steps=plan.accumulation_steps,
         reservations={info.id: plan.reserve_bytes},
-        device_limits={info.id: decision.limit_bytes},
+        device_limits=dict(decision.limits),
         predicted_allocated_bytes=plan.candidate.allocated_bytes,
         predicted_reserved_bytes=plan.candidate.reserved_bytes,
         predicted_process_bytes=plan.candidate.process_bytes,

@@ -1,7 +1,7 @@
 """The controller: an admission cycle when something rang or time has passed, and a reconcile pass beside it.
 
 Crash-only: every step leaves the store true, so an error nobody expected ends the process, and the supervisor starts
-a new one. Holds in memory what may be forgotten: footprints, what was published when, how long a job has been short.
+a new one. Holds in memory what may be forgotten: footprints, and what was published when.
 """
 
 import logging
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from scheduler.admission.cycle import decide
-from scheduler.admission.decisions import Decision, Wait
 from scheduler.config import Settings
 from scheduler.controller import corrections
 from scheduler.controller.dispatch import Dispatch, Publisher
@@ -22,13 +21,10 @@ from scheduler.controller.reconcile import reconcile
 from scheduler.controller.sight import Lookout, Sight
 from scheduler.controller.snapshot import take
 from scheduler.devices.device import Devices
-from scheduler.jobs.states import WaitCode
 from scheduler.store import attempts, heartbeats, views
 from scheduler.store import devices as device_rows
 from scheduler.store.database import Database
 from scheduler.store.observations import raise_process_peaks
-
-_SHORT = (WaitCode.MEMORY, WaitCode.KEPT, WaitCode.EXCLUSIVE)
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +49,6 @@ class Controller:
     identity: Identity
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
-    _short_since: dict[int, float] = field(default_factory=dict)
     _errors: dict[str, str] = field(default_factory=dict)  # of devices, as logged
 
     def __post_init__(self) -> None:
@@ -73,9 +68,9 @@ class Controller:
         now = self.clock()
         self._book.collect(now=now)
         sight = self._look(now)
-        snapshot = take(self.db, self.settings, sight, self._book, self._short_since, now=now)
+        snapshot = take(self.db, self.settings, sight, self._book, now=now)
         raise_process_peaks(self.db, snapshot.held)
-        decisions = decide(snapshot.jobs, snapshot.devices, now=self.monotonic())
+        decisions = decide(snapshot.jobs, (), snapshot.devices)
         apply(
             decisions,
             db=self.db,
@@ -85,7 +80,6 @@ class Controller:
             dispatch=self._dispatch,
             now=now,
         )
-        self._note_shortages(decisions)
         self._publish_again()
         self._beat(now)
         return views.unended(self.db)
@@ -98,11 +92,6 @@ class Controller:
             log.warning("device %s is not used: %s", device_id, errors[device_id])
         self._errors = errors
         return sight
-
-    def _note_shortages(self, decisions: list[Decision]) -> None:
-        now = self.monotonic()
-        short = {decision.job_id for decision in decisions if isinstance(decision, Wait) and decision.code in _SHORT}
-        self._short_since = {job_id: self._short_since.get(job_id, now) for job_id in short}
 
     def _publish_again(self) -> None:
         """While the broker is away, don't leave it to the next reconcile pass."""

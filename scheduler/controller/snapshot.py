@@ -54,7 +54,6 @@ def take(
     settings: Settings,
     sight: Sight,
     book: FootprintBook,
-    short_since: Mapping[int, float],
     *,
     now: float,
 ) -> Snapshot:
@@ -62,7 +61,7 @@ def take(
     with db.snapshot() as reader:
         rows = _read(reader)
     views, held = _views(rows, sight, settings.host, now)
-    queued = [_queued(job, rows, sight, book, short_since.get(job.id)) for job in rows.queued]
+    queued = [_queued(job, rows, sight, book, now) for job in rows.queued]
     queued += [_unfit(one.id, f"its row in the database can't be read: {one.why}") for one in rows.damaged]
     return Snapshot(jobs=tuple(queued), devices=views, held=held)
 
@@ -118,9 +117,9 @@ def _claim(attempt: Attempt | None, attempt_id: int, reserved_bytes: int, held: 
     )
 
 
-def _queued(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, short_since: float | None) -> QueuedJob:
+def _queued(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: float) -> QueuedJob:
     try:
-        return _considered(job, rows, sight, book, short_since)
+        return _considered(job, rows, sight, book, now)
     except MmqError:
         raise  # the store is away: nothing can be done for any job
     except Exception as error:  # one job that we fail on must not stop the queue
@@ -133,7 +132,7 @@ def _unfit(job_id: int, problem: str) -> QueuedJob:
     return QueuedJob(job_id=job_id, wish=_ONE_ROW, footprints={}, problem=problem)
 
 
-def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, short_since: float | None) -> QueuedJob:
+def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: float) -> QueuedJob:
     dependencies = tuple(Dependency(job_id=parent, state=state) for parent, state in rows.dependencies.get(job.id, []))
     blocked = any(dependency.state is not JobState.SUCCEEDED for dependency in dependencies)
     targets = [] if blocked else [target_of(info) for info in sight.infos]
@@ -155,7 +154,8 @@ def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, short_
         gpus=job.gpus,
         cancel_requested=job.cancel_requested_at is not None,
         dependencies=dependencies,
-        short_since=short_since,
+        waited_seconds=max(0.0, now - job.submitted_at),
+        resumes=job.attempt_id is not None,
     )
 
 
