@@ -89,6 +89,7 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 Checkpointing = Literal["off", "selective", "full"]
+Sharding = Literal["none", "zero2", "zero3"]
 
 
 class PlanConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,6 +99,13 @@ class PlanConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     activation_checkpointing: bool | Checkpointing = False  # true: full
     optimizer_offload: bool = False
     chunked_loss: bool = True
+    sharding: Sharding = "none"  # what processes divide among them: gradients and optimizer states, or weights too
+    tensor_parallel: Count = 1  # processes that compute each product together
+
+    @property
+    def spreads(self) -> bool:
+        """Say whether several processes would each hold a part of the model."""
+        return self.sharding != "none" or self.tensor_parallel > 1
 
     @property
     def checkpointing(self) -> Checkpointing:
@@ -231,7 +239,26 @@ def _contradictions(config: Config) -> list[str]:
         and config.train.dtype != "bfloat16",
         "train.optimizer: adamw8bit can't pass over a step without waiting for the device, as dtype: float16 must"
         "\nhint: dtype: bfloat16": config.train.optimizer == "adamw8bit" and config.train.dtype == "float16",
+        **_indivisible(config),
         "device: a virtual device needs ledger and total_bytes": device.kind == "virtual"
         and not (device.ledger and device.total_bytes),
     }
     return [message for message, wrong in checks.items() if wrong]
+
+
+def _indivisible(config: Config) -> dict[str, bool]:
+    """Say what keeps processes from splitting the products of this model."""
+    model, ways = config.model, config.plan.tensor_parallel
+    split = "plan.tensor_parallel: "
+    return {
+        "train.optimizer: adamw8bit has scales of blocks that cannot be divided among processes": config.plan.spreads
+        and config.train.optimizer == "adamw8bit",
+        f"{split}experts are not split\nhint: plan.sharding: zero3": ways > 1 and model.use_moe,
+        f"{split}adapters are not split\nhint: plan.sharding: zero3": ways > 1 and config.adapts,
+        f"{split}{model.num_key_value_heads} key-value heads cannot be split {ways} ways": bool(
+            model.num_key_value_heads % ways
+        ),
+        f"{split}an intermediate size of {model.inner_width} cannot be split {ways} ways": bool(
+            model.inner_width % ways
+        ),
+    }

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 import torch
 
 from trainer.config import Config
-from trainer.data.batches import Row, collate
+from trainer.data.batches import Row, blank, collate
 from trainer.data.tokens import TokenFile
 from trainer.errors import OutOfDeviceMemory
 from trainer.memory.device import Device, out_of_memory_numbers
 from trainer.model.minimind import MiniMind
-from trainer.processes.group import Alone, Group
+from trainer.processes.group import Alone, Group, any_of
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
 from trainer.steps.step import evaluation_loss
@@ -36,7 +36,8 @@ class Evaluation:
         self._events = events
         self._file = file
         self._group = group or Alone()
-        self._rows = rows[self._group.rank :: self._group.size]
+        self._all_rows = len(rows)
+        self._rows = rows[self._group.share :: self._group.shares]
         self._batch = config.micro_batch
 
     def resize(self, micro_batch: int) -> None:
@@ -48,20 +49,28 @@ class Evaluation:
     ) -> float | None:
         """Give the mean loss over the targets; None when there are none, or when asked to stop."""
         rows, total, targets, place = self._rows, 0.0, 0, 0
-        while place < len(rows) and not stop:
+        while place < self._turns_until and not self._is_stopping(stop):
             tell(place)
             batch = [self._file[index] for index in rows[place : place + self._batch]]
             loss = self._loss(model, batch, step)
             if loss is None:
                 continue  # the same rows again, in a smaller batch
-            total, targets, place = total + loss, targets + sum(r.targets for r in batch), place + len(batch)
+            total, targets, place = total + loss, targets + sum(r.targets for r in batch), place + self._batch
         total, all_targets, stopped = self._group.sums(total, targets, place < len(rows))
         return total / all_targets if all_targets and not stopped else None
+
+    @property
+    def _turns_until(self) -> int:
+        """Say at which row of its own a process is done: the same for all where they need each other in each pass."""
+        return -(-self._all_rows // self._group.shares) if self._group.spreads else len(self._rows)
+
+    def _is_stopping(self, stop: StopRequest) -> bool:
+        return any_of(self._group, bool(stop)) if self._group.spreads else bool(stop)
 
     def _loss(self, model: MiniMind, rows: list[Row], step: int) -> float | None:
         try:
             with self._device.host():
-                batch = collate(rows, self._config.max_seq_len)
+                batch = collate(rows, self._config.max_seq_len) if rows else blank(self._config.max_seq_len)
             loss = evaluation_loss(model, on_device(batch, self._device), chunked_loss=self._config.plan.chunked_loss)
             return float(loss)
         except torch.OutOfMemoryError as error:
@@ -73,7 +82,7 @@ class Evaluation:
         gc.collect()
         self._device.empty_cache()
         old, self._batch = self._batch, -(-self._batch // 2)
-        can_shrink = old > 1 and self._config.on_out_of_memory == "halve"
+        can_shrink = old > 1 and self._config.on_out_of_memory == "halve" and not self._group.spreads
         new = self._batch if can_shrink else None
         self._events.write(
             "out_of_memory", step=step, phase="evaluation", micro_batch=old, new_micro_batch=new, **refusal

@@ -21,13 +21,14 @@ from trainer.files import export
 from trainer.files.storage import remove_leftovers
 from trainer.inference.sampling import sample_text
 from trainer.memory.device import Device, out_of_memory_numbers
+from trainer.model.minimind import MiniMind
 from trainer.processes.group import Alone, Group, any_of
 from trainer.reporting.events import EventLog
 from trainer.reporting.loggers import Loggers, open_loggers
 from trainer.reporting.pace import Spent
 from trainer.reporting.reports import Reports
 from trainer.reporting.results import Results
-from trainer.run import Run, prepare, save, take_best
+from trainer.run import Run, prepare, save, take_best, whole_model
 from trainer.schedule import Schedule
 from trainer.steps.shrinking import ShrinkingStep
 from trainer.stopping import StopRequest, TimeLimit, used_seconds
@@ -50,7 +51,7 @@ def train(
         data = open_data(config, run_dir, tokenizer, stop.check)
 
     # 2. The model, its optimizer, and where the run stands.
-    run = prepare(config, run_dir, device, data.key, events)
+    run = prepare(config, run_dir, device, data.key, events, group)
     limit = TimeLimit.of(config, stop, used_seconds=used, parameters=run.parameters)
     with open_loggers(config.report if group.rank == 0 else (), config, run_dir) as loggers:
         training = Training(
@@ -71,14 +72,15 @@ def train(
         training.run_steps(stop)
 
     # 4. The result: the last weights, or the best where they got no better.
+    model, place = whole_model(run, config, device, group)
     if group.rank > 0:
         group.wait()
         return
     if not training.has_patience_left:
-        take_best(run, run_dir, device, events)
-    sample = training.write_sample()
+        take_best(run, model, run_dir, device, events)
+    sample = training.write_sample(model, place)
     with device.host():
-        export.write_final(run_dir, config, run.model, tokenizer, sample)
+        export.write_final(run_dir, config, model, tokenizer, sample)
     shutil.rmtree(run_dir / OWN_CACHE, ignore_errors=True)
     training.reports.finished(stopped_early=not training.has_patience_left)
     group.wait()
@@ -152,17 +154,19 @@ class Training:
                 self.reports.memory("first step" if number == first else "last step")
             if ending:
                 self._end(stop, number)
-            if self._schedule.samples(number) and self._group.rank == 0:
+            if self._schedule.samples(number):
                 with self._aside("sample"):
-                    self.write_sample()
+                    model, place = whole_model(self._run, self._config, self._device, self._group)
+                    if self._group.rank == 0:
+                        self.write_sample(model, place)
 
-    def write_sample(self) -> str:
+    def write_sample(self, model: MiniMind, device: Device) -> str:
         """Let the model write something, for a person to look at."""
-        config, device = self._config, self._device
+        config = self._config
         if config.sample.max_new_tokens == 0:
             return ""
         try:
-            prompt, text = sample_text(self._run.model, device, config, self._tokenizer, self._data.first_row())
+            prompt, text = sample_text(model, device, config, self._tokenizer, self._data.first_row())
         except torch.OutOfMemoryError as error:
             numbers = out_of_memory_numbers(error, device)
             self._events.write(
@@ -212,8 +216,7 @@ class Training:
     def _save(self) -> None:
         with self._aside("save") as spent:
             self._results.note(self._run.state)
-            if self._group.rank == 0:
-                save(self._run, self._run_dir, self._device, self._events)
+            save(self._run, self._run_dir, self._device, self._events, self._group)
             self._group.wait()
         self._limit.saved(spent.longest_seconds)
 

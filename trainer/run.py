@@ -17,9 +17,12 @@ from trainer.errors import BadConfiguration, BadData, NonFiniteLoss
 from trainer.files import checkpoint
 from trainer.files.checkpoint import Checkpoint, RunState
 from trainer.files.weights import load_weights, read_weights
+from trainer.memory.cpu import CpuDevice
 from trainer.memory.device import Device
 from trainer.model.lora import adapt, initialise_adapters
 from trainer.model.minimind import MiniMind, initialise
+from trainer.processes.group import Group, any_of
+from trainer.processes.parts import Part, parts_of
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
 from trainer.steps.optimizer import Optimizer, build_optimizer
@@ -31,29 +34,36 @@ class Run:
     model: MiniMind
     optimizer: Optimizer
     scaler: LossScaler | None
+    weights: Mapping[str, Part]  # of this process; under FSDP the model's own are, at times, the gathered ones
     state: RunState  # changes with each step
     resumed_from: Path | None
 
-    def training_tensors(self) -> dict[str, Tensor]:
+    def training_tensors(self) -> dict[str, Part]:
         """Name all tensors beside the weights that the next step depends on; the live ones, not copies."""
         parts = {"optimizer": self.optimizer.state()} | ({"scaler": self.scaler.state()} if self.scaler else {})
         named = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
-        return named | {"random": torch.get_rng_state()}
+        return {name: Part(one, self._layout(name, one)) for name, one in named.items()} | {
+            "random": Part(random := torch.get_rng_state(), random)
+        }
+
+    def _layout(self, name: str, state: Tensor) -> Tensor:
+        """What is called `optimizer.first.WEIGHT` lies as that weight does."""
+        weight = self.weights.get(name.split(".", 2)[-1])
+        return state if weight is None else weight.like
 
     @property
     def parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
+        return sum(part.shape.numel() for part in self.weights.values())
 
 
-def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events: EventLog) -> Run:
+def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events: EventLog, group: Group) -> Run:
     """Build the run on the device, resumed if there is a checkpoint to resume from."""
     found = _newest(run_dir, device, events)
     identity = _identity(config, data_key)
     if found:
         _check_same(found, identity, run_dir)
     torch.manual_seed(config.train.seed)
-    model = MiniMind(config, device.torch_device)
-    _set_weights(model, config, device, found)
+    model = _model(config, device, found, group)
     optimizer = build_optimizer(model, config, device.host)
     scaler = LossScaler(device.torch_device) if config.train.dtype == "float16" else None
     model.balance.scale = None if scaler is None else scaler.scale
@@ -62,6 +72,7 @@ def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events
         model=model,
         optimizer=optimizer,
         scaler=scaler,
+        weights=parts_of(model.named_parameters()),
         state=state,
         resumed_from=found.path if found else None,
     )
@@ -70,21 +81,48 @@ def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events
     return run
 
 
-def save(run: Run, run_dir: Path, device: Device, events: EventLog) -> None:
-    """Write a checkpoint of this very moment; NonFiniteLoss for weights that are lost, so that the last stays good."""
+def save(run: Run, run_dir: Path, device: Device, events: EventLog, group: Group) -> None:
+    """Write a checkpoint of this very moment; NonFiniteLoss for weights that are lost, so that the last stays good.
+
+    The first process writes; the others are needed where each holds a part.
+    """
+    if group.rank > 0 and not group.spreads:
+        return
     with device.host(), torch.no_grad():
-        weights = dict(run.model.named_parameters())
-        if not torch.stack(torch._foreach_norm(list(weights.values()))).isfinite().all():
+        norms = torch.stack(torch._foreach_norm([part.held for part in run.weights.values()]))
+        lost = not norms.isfinite().all()
+        if any_of(group, lost) if group.spreads else lost:
             raise NonFiniteLoss(
                 f"step {run.state.step}: the weights are not finite any more; what is saved is from before"
                 "\nhint: lower train.learning_rate"
             )
-        path = checkpoint.save(run_dir / "checkpoints", run.state, weights, run.training_tensors())
+        if group.rank > 0:
+            checkpoint.lend(run.weights, run.training_tensors())
+            return
+        path = checkpoint.save(run_dir / "checkpoints", run.state, run.weights, run.training_tensors())
     events.write("checkpoint", step=run.state.step, path=str(path))
     say(f"saved {path}")
 
 
-def take_best(run: Run, run_dir: Path, device: Device, events: EventLog) -> None:
+def whole_model(run: Run, config: Config, device: Device, group: Group) -> tuple[MiniMind, Device]:
+    """Give a model that one process can run alone, and where: the run's own, or one on the host where it is spread.
+
+    Every process must call this; only the first gets the weights.
+    """
+    if not group.spreads:
+        return run.model, device
+    host = CpuDevice()
+    with device.host(), torch.no_grad():
+        model = MiniMind(config, host.torch_device if group.rank == 0 else torch.device("meta"))
+        if config.adapts:
+            adapt(model, config.train)
+        parameters = dict(model.named_parameters())
+        for name, part in run.weights.items():
+            parameters[name].copy_(part.whole())
+    return model, host
+
+
+def take_best(run: Run, model: MiniMind, run_dir: Path, device: Device, events: EventLog) -> None:
     """Put the weights of the best checkpoint in place of the last; the last stay where it is damaged."""
     best_step = run.state.validation.best_step
     if best_step is None or best_step == run.state.step:
@@ -92,7 +130,7 @@ def take_best(run: Run, run_dir: Path, device: Device, events: EventLog) -> None
     try:
         with device.host():
             weights = checkpoint.load_weights_of(run_dir / "checkpoints", best_step)
-            load_weights(run.model, weights, f"checkpoint of step {best_step}")
+            load_weights(model, weights, f"checkpoint of step {best_step}")
     except checkpoint.DamagedCheckpoint as error:
         events.write("checkpoint_damaged", message=f"{run_dir / 'checkpoints'}/step-{best_step}: {error}")
         say(f"the best checkpoint is damaged, so the last weights are the result: {error}")
@@ -107,6 +145,19 @@ def _newest(run_dir: Path, device: Device, events: EventLog) -> Checkpoint | Non
     if damage and not found:
         say("no complete checkpoint is left: the run begins anew")
     return found
+
+
+def _model(config: Config, device: Device, found: Checkpoint | None, group: Group) -> MiniMind:
+    """Build the model; one that is spread is whole on the host first, and only a part of it goes to the device."""
+    if not group.spreads:
+        model = MiniMind(config, device.torch_device)
+        _set_weights(model, config, device, found)
+        return model
+    with device.host():
+        model = MiniMind(config, torch.device("cpu"))
+        _set_weights(model, config, device, found)
+    group.spread(model)
+    return model
 
 
 def _set_weights(model: MiniMind, config: Config, device: Device, found: Checkpoint | None) -> None:
@@ -134,9 +185,9 @@ def _set_first_weights(model: MiniMind, config: Config) -> None:
 
 def _restore(run: Run, saved: Mapping[str, Tensor], device: Device) -> None:
     with device.host(), torch.no_grad():
-        for name, tensor in run.training_tensors().items():
+        for name, part in run.training_tensors().items():
             if name != "random":
-                tensor.copy_(saved[name])
+                part.fill(saved[name])
         torch.set_rng_state(saved["random"])
 
 

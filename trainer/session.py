@@ -24,7 +24,7 @@ def run_session(config: Config, run_dir: Path, events: EventLog, stop: StopReque
     except torch.OutOfMemoryError as error:
         raise OutOfDeviceMemory(f"the device has no room for this process: {error}") from None
     try:
-        with open_group() as group, device.accounting():
+        with open_group(config.plan, device) as group, device.accounting():
             train(config, run_dir, device, events, stop, group)
         return
     except torch.OutOfMemoryError as error:

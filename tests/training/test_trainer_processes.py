@@ -145,7 +145,7 @@ def test_the_shares_are_all_the_rows_and_alike(lengths: list[int], size: int) ->
 
     class One(Alone):
         def __init__(self, rank: int) -> None:
-            self.rank, self.size = rank, size
+            self.share, self.shares = rank, size
 
     shares = [share(rows, One(rank)) for rank in range(size)]
     assert sorted(len(row.tokens) for one in shares for row in one) == sorted(lengths)

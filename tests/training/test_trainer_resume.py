@@ -130,7 +130,7 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoints_there_are(workshop, monk
     workshop.train("full", workshop.config())
     shutil.rmtree(workshop.root / "full" / "final")
     shutil.rmtree(workshop.root / "full" / "checkpoints" / "step-8")
-    monkeypatch.setattr("trainer.files.checkpoint.save_file", full)
+    monkeypatch.setattr("trainer.files.checkpoint.save_tensors", full)
     with pytest.raises(DiskFull, match=r"no room to write .*step-8: .* MiB free"):
         workshop.train("full", workshop.config())
     checkpoints = workshop.root / "full" / "checkpoints"

@@ -55,3 +55,9 @@ def collate(rows: Sequence[Row], max_seq_len: int) -> MicroBatch:
         positions=torch.from_numpy(np.concatenate(positions)),
         labels=torch.from_numpy(np.concatenate(labels).astype(np.int64)),
     )
+
+
+def blank(max_seq_len: int) -> MicroBatch:
+    """Make a micro-batch of padding without a target, for a process that has no rows while others have."""
+    none = torch.empty(0, dtype=torch.int64)
+    return MicroBatch(ids=torch.zeros(1, input_length(2, max_seq_len), dtype=torch.int64), positions=none, labels=none)

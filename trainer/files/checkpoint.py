@@ -1,13 +1,12 @@
 """Checkpoints: `checkpoints/step-N/`, complete or absent, with a manifest by which damage is found.
 
 Owns their format: model.safetensors (fp32), training.safetensors (optimizer, scaler, random state), state.json,
-manifest.json (size and SHA-256 of each). No pickle. The newest two are kept, and the best by validation loss. Those
-of later steps than the one just saved are of a run that was set back, since they were damaged: they make way.
+manifest.json (size and SHA-256 of each). No pickle, and no word of how many processes wrote it. The newest two are
+kept, and the best by validation loss. Those of later steps than the one just saved are of a run that was set back,
+since they were damaged: they make way.
 """
 
-import errno
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ from typing import Any
 
 import msgspec
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from trainer.files.storage import new_directory, remove_leftovers
+from trainer.files.tensors import attend, save_tensors
+from trainer.processes.parts import Part
 from trainer.stopping import Validation
 
 KEPT = 2
@@ -60,8 +61,8 @@ class Checkpoint:
     training: dict[str, Tensor]
 
 
-def save(root: Path, state: RunState, model: Mapping[str, Tensor], training: Mapping[str, Tensor]) -> Path:
-    """Write a checkpoint, then remove those no longer kept."""
+def save(root: Path, state: RunState, model: Mapping[str, Part], training: Mapping[str, Part]) -> Path:
+    """Write a checkpoint, then remove those no longer kept; where parts are spread, the others `lend` theirs."""
     path = root / f"step-{state.step}"
     with new_directory(path) as directory:
         save_tensors(model, directory / "model.safetensors")
@@ -72,6 +73,12 @@ def save(root: Path, state: RunState, model: Mapping[str, Tensor], training: Map
         (directory / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     _prune(root, state.step)
     return path
+
+
+def lend(model: Mapping[str, Part], training: Mapping[str, Part]) -> None:
+    """Take part in the checkpoint that another process writes."""
+    attend(model)
+    attend(training)
 
 
 def load_newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -100,16 +107,6 @@ def newest_state(root: Path) -> tuple[Path, RunState] | None:
 def load_weights_of(root: Path, step: int) -> dict[str, Tensor]:
     """Read the weights of one step's checkpoint; DamagedCheckpoint if it is not whole."""
     return _load(root / f"step-{step}").model
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file; a full disk is an OSError, as for any other file."""
-    try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, metadata)
-    except SafetensorError as error:
-        if "os error 28" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
-        raise
 
 
 def _load(path: Path) -> Checkpoint:

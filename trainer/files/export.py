@@ -14,8 +14,8 @@ from torch import Tensor
 
 from trainer.config import Config
 from trainer.data.tokenizer import Tokenizer
-from trainer.files.checkpoint import save_tensors
 from trainer.files.storage import new_directory
+from trainer.files.tensors import save_tensors
 from trainer.model.lora import adapters, merged
 from trainer.model.minimind import MiniMind
 

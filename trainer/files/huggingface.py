@@ -22,7 +22,7 @@ from torch import Tensor
 from trainer.config import ModelConfig
 from trainer.data.tokenizer import BEGIN, END, PAD
 from trainer.errors import BadConfiguration
-from trainer.files.checkpoint import save_tensors
+from trainer.files.tensors import save_tensors
 
 Weights = Mapping[str, Tensor]
 

@@ -13,12 +13,14 @@ from trainer.model.fused import linear, rms_norm, swiglu
 from trainer.model.selective import cheap
 
 
-class Linear(nn.Module):
-    """A product without bias whose weight is cast to the dtype of its input."""
+class Linear(nn.Linear):
+    """A product without bias whose weight is cast to the dtype of its input; not yet set."""
 
     def __init__(self, inputs: int, outputs: int, device: torch.device) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, device=device))
+        super().__init__(inputs, outputs, bias=False, device=device)
+
+    def reset_parameters(self) -> None:
+        """Leave the weight as it is: nothing is drawn here."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight)

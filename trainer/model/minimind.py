@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.config import Config, ModelConfig
+from trainer.config import Checkpointing, Config, ModelConfig
 from trainer.memory.kernels import causal_attention
 from trainer.model.experts import Balance, Experts
 from trainer.model.fused import repeat, rms_norm, rotate, rotations
@@ -67,14 +67,34 @@ def turned(x: Tensor, norm: RMSNorm | None, cos: Tensor, sin: Tensor, dtype: tor
 
 
 class Block(nn.Module):
-    def __init__(self, model: ModelConfig, balance: Balance, compute: torch.dtype, device: torch.device) -> None:
+    """One layer; what the backward pass needs of it is kept, or made again, as `checkpointing` says."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        balance: Balance,
+        compute: torch.dtype,
+        device: torch.device,
+        checkpointing: Checkpointing,
+    ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         self.input_layernorm = RMSNorm(model.hidden_size, model.rms_norm_eps, compute, device)
         self.self_attn = Attention(model, compute, device)
         self.post_attention_layernorm = RMSNorm(model.hidden_size, model.rms_norm_eps, compute, device)
         self.mlp = Experts(model, balance, device) if model.use_moe else FeedForward(model, device)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        if self.checkpointing == "off" or not torch.is_grad_enabled():
+            return self.compute_all(x, cos, sin)
+        if self.checkpointing == "selective":
+            with forgetting():
+                return self.compute_all(x, cos, sin)
+        if not x.requires_grad:
+            x.requires_grad_()  # all before is frozen, and a block run again must still be asked for gradients
+        return Recomputed.apply(self.compute_all, x, cos, sin)
+
+    def compute_all(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -82,11 +102,12 @@ class Block(nn.Module):
 class Recomputed(torch.autograd.Function):
     """A block that keeps only its input and runs again in the backward pass (activation checkpointing).
 
-    Our own, since torch.utils.checkpoint imports all of torch._dynamo; there is no randomness to replay.
+    Our own, since torch.utils.checkpoint imports all of torch._dynamo; there is no randomness to replay. It is within
+    the block's own call, where FSDP has seen to the weights before it begins either way.
     """
 
     @staticmethod
-    def forward(ctx: Any, block: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, block: Callable[..., Tensor], x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.block = block
         ctx.save_for_backward(x, cos, sin)
         return block(x, cos, sin)
@@ -108,11 +129,13 @@ class Decoder(nn.Module):
     def __init__(self, config: Config, device: torch.device) -> None:
         super().__init__()
         model, compute = config.model, DTYPES[config.train.dtype]
-        self.checkpointing = config.plan.checkpointing
         self.embed_tokens = Embedding(model.vocab_size, model.hidden_size, device)
         self.routed = model.use_moe
         self.balance = Balance(config.effective_batch)
-        self.layers = nn.ModuleList(Block(model, self.balance, compute, device) for _ in range(model.num_hidden_layers))
+        self.layers = nn.ModuleList(
+            Block(model, self.balance, compute, device, config.plan.checkpointing)
+            for _ in range(model.num_hidden_layers)
+        )
         self.norm = RMSNorm(model.hidden_size, model.rms_norm_eps, compute, device)
         cos, sin = rotations(config.max_seq_len, model.head_width, model.rope_theta, device)
         self.register_buffer("cos", cos, persistent=False)
@@ -124,18 +147,8 @@ class Decoder(nn.Module):
             self.balance.note(ids)
         cos, sin = self.cos[: ids.shape[1], None], self.sin[: ids.shape[1], None]
         for block in self.layers:
-            x = self._through(block, x, cos, sin)
+            x = block(x, cos, sin)
         return self.norm(x)
-
-    def _through(self, block: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        if self.checkpointing == "off" or not torch.is_grad_enabled():
-            return block(x, cos, sin)
-        if self.checkpointing == "selective":
-            with forgetting():
-                return block(x, cos, sin)
-        if not x.requires_grad:
-            x.requires_grad_()  # all before is frozen, and a block run again must still be asked for gradients
-        return Recomputed.apply(block, x, cos, sin)
 
 
 class MiniMind(nn.Module):

@@ -1,26 +1,34 @@
 """The processes that train one run together, one a device: as torchrun starts them, or one alone.
 
-Each holds the whole model and takes its share of every optimizer step's rows; gradients are added up before the update,
-so all stay alike. Owns who does what: the first writes, all compute. Imports torch.distributed only where there are
-several.
+Each takes its share of every optimizer step's rows; gradients are added up before the update, so all stay alike. Owns
+who does what: the first writes, all compute. Imports torch.distributed only where there are several.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from torch import Tensor
-
+from trainer.config import PlanConfig
 from trainer.data.batches import Row
+from trainer.errors import BadConfiguration
+from trainer.memory.device import Device
+from trainer.model.minimind import MiniMind
 from trainer.processes.launched import world_size
+from trainer.steps.step import Exchange
 
 
 class Group(Protocol):
     rank: int
     size: int
+    share: int  # which share of a step's rows is this process's; those that split products have the same
+    shares: int
+    spreads: bool  # each holds a part of the model only: they need each other in every forward pass
 
-    def add_up(self, tensors: Iterable[Tensor]) -> None:
-        """Replace tensors on the device by their sums over all processes, which are the same everywhere."""
+    def spread(self, model: MiniMind) -> None:
+        """Leave of a model on the host what this process is to hold, on its device."""
+
+    def exchange(self, model: MiniMind) -> Exchange | None:
+        """Give what joins the processes in each optimizer step."""
 
     def sums(self, *numbers: float) -> list[float]:
         """Add up numbers of the host over all processes."""
@@ -34,9 +42,14 @@ class Group(Protocol):
 
 class Alone:
     rank, size = 0, 1
+    share, shares = 0, 1
+    spreads = False
 
-    def add_up(self, tensors: Iterable[Tensor]) -> None:
-        """There is nothing to add."""
+    def spread(self, model: MiniMind) -> None:
+        """All of it is held here."""
+
+    def exchange(self, model: MiniMind) -> Exchange | None:
+        return None
 
     def sums(self, *numbers: float) -> list[float]:
         return list(numbers)
@@ -56,21 +69,32 @@ def any_of(group: Group, flag: bool) -> bool:
 
 def share(rows: Sequence[Row], group: Group) -> list[Row]:
     """Give this process its rows of an optimizer step: dealt out by length, so that all have as much to do."""
-    if group.size == 1:
+    if group.shares == 1:
         return list(rows)
-    return sorted(rows, key=lambda row: -len(row.tokens))[group.rank :: group.size]
+    return sorted(rows, key=lambda row: -len(row.tokens))[group.share :: group.shares]
 
 
 @contextmanager
-def open_group() -> Iterator[Group]:
+def open_group(plan: PlanConfig, device: Device) -> Iterator[Group]:
     """Join the processes that torchrun has started, if it was torchrun."""
-    if world_size() == 1:
+    size = world_size()
+    if size % plan.tensor_parallel:
+        raise BadConfiguration(
+            f"plan.tensor_parallel: {plan.tensor_parallel} processes are to split each product, and there are {size}"
+            "\nhint: torchrun --nproc-per-node a multiple of plan.tensor_parallel"
+        )
+    if size == 1:
         yield Alone()
         return
     from trainer.processes.ranks import Ranks
 
     ranks = Ranks()
     try:
-        yield ranks
+        if plan.spreads:
+            from trainer.processes.spread import SpreadRanks  # FSDP and DTensor take two seconds to import
+
+            yield SpreadRanks(ranks, plan, device)
+        else:
+            yield ranks
     finally:
         ranks.close()

@@ -6,25 +6,28 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from trainer.errors import LostProcess
+from trainer.model.minimind import MiniMind
 
 BUCKET_BYTES = 25 * 1024**2  # gradients are sent in pieces of about this size: few calls, little extra memory
 
 
 class Ranks:
-    """Joins at once, and waits for the others to do so; the environment says who they are."""
+    """Each with the whole model. Joins at once, and waits for the others; the environment says who they are."""
+
+    spreads = False
 
     def __init__(self) -> None:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.rank, self.size = self.share, self.shares = dist.get_rank(), dist.get_world_size()
 
-    def add_up(self, tensors: Iterable[Tensor]) -> None:
-        for bucket in _buckets(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            _all_reduce(flat)
-            for tensor, summed in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
-                tensor.copy_(summed.view_as(tensor))
+    def spread(self, model: MiniMind) -> None:
+        """Each holds all of it."""
+
+    def exchange(self, model: MiniMind) -> "Replicas":
+        return Replicas(model)
 
     def sums(self, *numbers: float) -> list[float]:
         told = torch.tensor(numbers, dtype=torch.float64)
@@ -46,9 +49,42 @@ class Ranks:
         dist.destroy_process_group()
 
 
-def _all_reduce(tensor: Tensor) -> None:
+class Replicas:
+    """Whole models, alike in all processes: gradients are added up once a step, and then everything is the same."""
+
+    def __init__(self, model: MiniMind) -> None:
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def gradients(self, loss: Tensor | None) -> Tensor:
+        for parameter in self.trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        total = torch.zeros((), device=self.trained[0].device) if loss is None else loss
+        add_up([*(parameter.grad for parameter in self.trained if parameter.grad is not None), total])
+        return total
+
+    def overflow(self, found: Tensor) -> None:
+        """All have seen the same gradients."""
+
+    def norm(self, norms: Tensor) -> Tensor:
+        return vector_norm(norms)
+
+    def applied(self) -> None:
+        """All have applied the same."""
+
+
+def add_up(tensors: Iterable[Tensor], processes: dist.ProcessGroup | None = None) -> None:
+    """Replace tensors by their sums over some processes, or all."""
+    for bucket in _buckets(tensors):
+        flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+        _all_reduce(flat, processes)
+        for tensor, summed in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+            tensor.copy_(summed.view_as(tensor))
+
+
+def _all_reduce(tensor: Tensor, processes: dist.ProcessGroup | None = None) -> None:
     try:
-        dist.all_reduce(tensor)
+        dist.all_reduce(tensor, group=processes)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

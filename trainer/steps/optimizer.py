@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import Config
+from trainer.processes.parts import held
 from trainer.steps.adamw import AdamW
 from trainer.steps.split import join, split
 
@@ -40,6 +41,7 @@ class InPlace:
 
     def __init__(self, parameters: Parameters, rule: AdamW) -> None:
         self.parameters = parameters
+        self.weights = {name: held(parameter) for name, parameter in parameters.items()}
         self.rule = rule
 
     @property
@@ -51,16 +53,16 @@ class InPlace:
         self.rule.learning_rate = rate
 
     def gradients(self) -> list[Tensor]:
-        return [p.grad for p in self.parameters.values() if p.grad is not None]
+        return [held(p.grad) for p in self.parameters.values() if p.grad is not None]
 
     def step(self, found_infinite: Tensor | None = None) -> None:
-        gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        gradients = {name: held(p.grad) for name, p in self.parameters.items() if p.grad is not None}
         with torch.no_grad():
             self.rule.begin(found_infinite)
             self.apply(gradients, found_infinite)
 
     def apply(self, gradients: Mapping[str, Tensor], found_infinite: Tensor | None) -> None:
-        self.rule.update(self.parameters, gradients, found_infinite)
+        self.rule.update(self.weights, gradients, found_infinite)
 
     def zero_grad(self) -> None:
         for parameter in self.parameters.values():
@@ -75,13 +77,13 @@ class Split(InPlace):
 
     def __init__(self, parameters: Parameters, rule: AdamW) -> None:
         super().__init__(parameters, rule)
-        self.rest = {name: torch.zeros_like(p, dtype=torch.int16) for name, p in parameters.items()}
+        self.rest = {name: torch.zeros_like(w, dtype=torch.int16) for name, w in self.weights.items()}
 
     def apply(self, gradients: Mapping[str, Tensor], found_infinite: Tensor | None) -> None:
         for name, gradient in gradients.items():
-            whole = join(self.parameters[name], self.rest[name])
+            whole = join(self.weights[name], self.rest[name])
             self.rule.update({name: whole}, {name: gradient.float()}, found_infinite)
-            split(whole, self.parameters[name], self.rest[name])
+            split(whole, self.weights[name], self.rest[name])
 
     def state(self) -> dict[str, Tensor]:
         return super().state() | {f"rest.{name}": rest for name, rest in self.rest.items()}
@@ -94,7 +96,7 @@ class Offloaded:
         self._host = host
         self._on_device = parameters
         with host():
-            self._masters = {name: nn.Parameter(_host_copy(p)) for name, p in parameters.items()}
+            self._masters = {name: nn.Parameter(_host_copy(held(p))) for name, p in parameters.items()}
             self._inner = make(self._masters)
 
     @property
@@ -106,16 +108,16 @@ class Offloaded:
         self._inner.learning_rate = rate
 
     def gradients(self) -> list[Tensor]:
-        return [p.grad for p in self._on_device.values() if p.grad is not None]
+        return [held(p.grad) for p in self._on_device.values() if p.grad is not None]
 
     def step(self, found_infinite: Tensor | None = None) -> None:
         with self._host(), torch.no_grad():
             for name, master in self._masters.items():
                 gradient = self._on_device[name].grad
-                master.grad = None if gradient is None else _host_copy(gradient)
+                master.grad = None if gradient is None else _host_copy(held(gradient))
             self._inner.step(None if found_infinite is None else _host_copy(found_infinite))
             for name, master in self._masters.items():
-                self._on_device[name].copy_(master)
+                held(self._on_device[name]).copy_(master)
             self._inner.zero_grad()
 
     def zero_grad(self) -> None:
@@ -138,12 +140,13 @@ def build_optimizer(model: nn.Module, config: Config, host: Host = nullcontext) 
 
 
 def _rule(parameters: Parameters, config: Config, host: Host) -> AdamW:
-    device, decay = next(iter(parameters.values())).device, config.train.weight_decay
+    weights = {name: held(parameter) for name, parameter in parameters.items()}
+    device, decay = next(iter(weights.values())).device, config.train.weight_decay
     if config.train.optimizer == "adamw":
-        return AdamW(parameters, weight_decay=decay, device=device)
+        return AdamW(weights, weight_decay=decay, device=device)
     from trainer.steps.adamw8bit import AdamW8bit
 
-    return AdamW8bit(parameters, weight_decay=decay, device=device, host=host)
+    return AdamW8bit(weights, weight_decay=decay, device=device, host=host)
 
 
 def _are_bfloat16(parameters: Parameters) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
 
 from trainer.config import Config
 from trainer.data.batches import Row
@@ -28,6 +27,7 @@ Fetching = Callable[[], AbstractContextManager[None]]
 
 REPEATABLE: tuple[Phase, ...] = ("idle", "forward", "backward", "clip")  # nothing was applied yet
 REPEATABLE_TOGETHER: tuple[Phase, ...] = ("idle", "forward", "backward")  # nor told to the other processes
+REPEATABLE_SPREAD: tuple[Phase, ...] = ()  # the others are in the midst of the same pass
 
 
 class ShrinkingStep:
@@ -42,6 +42,7 @@ class ShrinkingStep:
         group: Group,
     ) -> None:
         self._group = group
+        self._exchange = group.exchange(model)
         self._config = config
         self._device = device
         self.micro_batch = self._at_most(config.micro_batch)
@@ -83,30 +84,24 @@ class ShrinkingStep:
         return train_step(
             self._model,
             self._optimizer,
-            stream(ours, self.micro_batch, self._config.max_seq_len, self._device, fetching),
+            stream(ours, self.micro_batch, self._config.max_seq_len, self._device, fetching, self._turns(rows)),
             target_tokens=sum(row.targets for row in rows),
             grad_clip=self._config.train.grad_clip,
             chunked_loss=self._config.plan.chunked_loss,
             scaler=self._scaler,
             enter=self._enter,
-            exchange=None if self._group.size == 1 else self._exchange,
+            exchange=self._exchange,
         )
 
-    def _exchange(self, loss: Tensor | None) -> Tensor:
-        """Add up the gradients of all processes, and their losses; one without rows adds nothing."""
-        trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
-        for parameter in trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        total = torch.zeros((), device=trained[0].device) if loss is None else loss
-        self._group.add_up([*(parameter.grad for parameter in trained), total])
-        return total
+    def _turns(self, rows: Sequence[Row]) -> int:
+        """Count the micro-batches that every process must take, where they need each other in each."""
+        return -(-len(rows) // (self._group.shares * self.micro_batch)) if self._group.spreads else 0
 
     def _at_most(self, micro_batch: int) -> int:
-        return min(micro_batch, -(-self._config.effective_batch // self._group.size))
+        return min(micro_batch, -(-self._config.effective_batch // self._group.shares))
 
     def _accumulation_steps(self, micro_batch: int) -> int:
-        share_of_one = -(-self._config.effective_batch // self._group.size)
+        share_of_one = -(-self._config.effective_batch // self._group.shares)
         return -(-share_of_one // micro_batch)
 
     def _enter(self, phase: Phase) -> None:
@@ -119,7 +114,7 @@ class ShrinkingStep:
         old = self.micro_batch
         # The last step of a run may have fewer rows than a micro-batch: halve what was really on the device.
         new = -(-min(old, rows) // 2)
-        repeatable = REPEATABLE if self._group.size == 1 else REPEATABLE_TOGETHER
+        repeatable = _repeatable(self._group)
         can_shrink = min(old, rows) > 1 and self._config.on_out_of_memory == "halve" and self._phase in repeatable
         self._events.write(
             "out_of_memory",
@@ -138,3 +133,10 @@ class ShrinkingStep:
             f"out of device memory at step {step}: micro-batch {old} becomes {new}, accumulation "
             f"{self.accumulation_steps}; the effective batch stays {self._config.effective_batch}"
         )
+
+
+def _repeatable(group: Group) -> tuple[Phase, ...]:
+    """Name the phases of a step that a process can begin again without the others."""
+    if group.spreads:
+        return REPEATABLE_SPREAD
+    return REPEATABLE if group.size == 1 else REPEATABLE_TOGETHER

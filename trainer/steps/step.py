@@ -7,7 +7,7 @@ out, is the loop's.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -41,6 +41,22 @@ class StepResult:
     grad_norm: Tensor  # before clipping
 
 
+class Exchange(Protocol):
+    """What the processes that train one model together tell each other in an optimizer step."""
+
+    def gradients(self, loss: Tensor | None) -> Tensor:
+        """Add up the gradients and the losses of all processes; None: this one had no rows."""
+
+    def overflow(self, found: Tensor) -> None:
+        """Note in each process (1 element) what was found in any."""
+
+    def norm(self, norms: Tensor) -> Tensor:
+        """Join the norms of the gradients, of what is held here, to that of all."""
+
+    def applied(self) -> None:
+        """Take notice that the weights are others now."""
+
+
 def train_step(
     model: MiniMind,
     optimizer: Optimizer,
@@ -51,14 +67,14 @@ def train_step(
     chunked_loss: bool,
     scaler: LossScaler | None = None,
     enter: Callable[[Phase], None] = lambda phase: None,
-    exchange: Callable[[Tensor | None], Tensor] | None = None,
+    exchange: Exchange | None = None,
 ) -> StepResult:
     """Run one optimizer step over the micro-batches of one effective batch; gradients are gone afterwards.
 
     `micro_batches` may be lazy, so that only one is on the device at a time. `target_tokens` counts all of
-    them, and those of other processes: `exchange` adds up loss and gradients over all, of which one may have no
-    rows. `enter` is told each phase as it begins: out of memory in forward or backward leaves weights and
-    optimizer as they were, so that the caller can drop the gradients and run the step again.
+    them, and those of the other processes that an `exchange` joins. `enter` is told each phase as it begins: out
+    of memory in forward or backward leaves weights and optimizer as they were, so that the caller can drop the
+    gradients and run the step again.
     """
     total: Tensor | None = None
     for batch in micro_batches:
@@ -73,20 +89,24 @@ def train_step(
         del loss
     if exchange is not None:
         enter("exchange")
-        total = exchange(total)
+        total = exchange.gradients(total)
     if total is None:
         raise ValueError("an effective batch without rows")
     enter("clip")
     gradients = optimizer.gradients()
     if scaler is not None:
         scaler.unscale(gradients)
-    grad_norm = clip(gradients, grad_clip)
+        if exchange is not None:
+            exchange.overflow(scaler.found_infinite)
+    grad_norm = clip(gradients, grad_clip, torch.linalg.vector_norm if exchange is None else exchange.norm)
     enter("optimizer")
     optimizer.step(None if scaler is None else scaler.found_infinite)
     if scaler is not None:
         scaler.update()
     del gradients
     optimizer.zero_grad()
+    if exchange is not None:
+        exchange.applied()
     enter("idle")
     return StepResult(loss=total, grad_norm=grad_norm)
 
@@ -99,12 +119,12 @@ def evaluation_loss(model: MiniMind, batch: MicroBatch, *, chunked_loss: bool) -
         )
 
 
-def clip(gradients: list[Tensor], limit: float) -> Tensor:
+def clip(gradients: list[Tensor], limit: float, join: Callable[[Tensor], Tensor] = torch.linalg.vector_norm) -> Tensor:
     """Scale the gradients so that their common norm is at most `limit` (0: no limit); give the norm before.
 
     What clip_grad_norm_(foreach=True) computes; written out since that refuses meta tensors.
     """
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, dtype=torch.float32)))
+    norm = join(torch.stack(torch._foreach_norm(gradients, dtype=torch.float32)))
     if limit > 0:
         torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
     return norm

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from trainer.data.batches import Row, collate, split
+from trainer.data.batches import Row, blank, collate, split
 from trainer.memory.device import Device
 from trainer.steps.step import MicroBatch
 
@@ -22,9 +22,14 @@ def stream(
     max_seq_len: int,
     device: Device,
     fetching: Callable[[], AbstractContextManager[None]] = nullcontext,
+    turns: int = 0,
 ) -> Iterator[MicroBatch]:
-    """Yield an effective batch in micro-batches on the device, each made (within `fetching`) when it is asked for."""
-    for some in split(rows, micro_batch):
+    """Yield an effective batch in micro-batches on the device, each made (within `fetching`) when it is asked for.
+
+    Where there are fewer than `turns`, blank ones follow.
+    """
+    pieces = list(split(rows, micro_batch))
+    for number in range(max(turns, len(pieces))):
         with fetching(), device.host():
-            batch = collate(some, max_seq_len)
+            batch = collate(pieces[number], max_seq_len) if number < len(pieces) else blank(max_seq_len)
         yield on_device(batch, device)

@@ -1,0 +1,207 @@
+"""A model spread over two processes (gloo, on the CPU) by ZeRO-2, ZeRO-3, tensor parallelism: the curve is that of one.
+
+All runs of two processes are made by one pair of them, since what they import takes seconds.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.training.conftest import PATIENCE_SECONDS, REPOSITORY, Outcome, Workshop
+from tests.training.several import set_back
+from trainer.config import parse_config
+from trainer.errors import BadConfiguration, ExitCode
+from trainer.model.minimind import MiniMind, initialise
+
+# 32 rows to train on by nine, in pieces of two: with two processes one has a piece more than the other, at times.
+TRAIN = {"batch_size": 9, "max_steps": 20, "grad_clip": 0.5, "save_interval": 16, "eval_interval": 10}
+EXPERTS = {"use_moe": True, "num_experts": 3, "num_experts_per_tok": 2, "router_aux_loss_coef": 0.05}
+PLANS = {
+    "zero2": {"sharding": "zero2", "activation_checkpointing": "selective"},
+    "zero3": {
+        "sharding": "zero3",
+        "activation_checkpointing": "full",
+        "optimizer_offload": True,
+        "chunked_loss": False,
+    },
+    "tensor": {"tensor_parallel": 2, "activation_checkpointing": "full"},
+}
+RELATIVE = 1e-6
+
+
+class Pair:
+    """Two processes, and the runs they are to make."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self.jobs: list[dict[str, Any]] = []
+
+    def run(self, name: str, config: dict[str, Any], *, set_back: bool = False) -> None:
+        path = self.workshop.root / f"{name}.json"
+        path.write_text(json.dumps(config))
+        self.jobs.append(
+            {"config": str(path), "run_dir": str(self.workshop.root / name), "port": free_port(), "set_back": set_back}
+        )
+
+    def wait(self) -> list[int]:
+        """Make all the runs; give their exit codes."""
+        path = self.workshop.root / "jobs.json"
+        path.write_text(json.dumps(self.jobs))
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(REPOSITORY),
+            "GLOO_SOCKET_IFNAME": "lo",
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+        }
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.training.several", str(path)],
+                env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        said = [process.communicate(timeout=2 * PATIENCE_SECONDS)[0] for process in processes]
+        codes = [json.loads(text.splitlines()[-1]) for text in said]
+        assert codes[0] == codes[1], said[1]
+        return codes[0]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    torch.set_num_threads(1)
+    return Workshop(tmp_path_factory.mktemp("spread"))
+
+
+@pytest.fixture(scope="module")
+def configs(workshop: Workshop) -> dict[str, dict[str, Any]]:
+    dense = workshop.config(train=TRAIN, data={"validation": 0.2}, plan={"micro_batch": 2})
+    experts = workshop.config(train=TRAIN, data={"validation": 0.2}, plan={"micro_batch": 2}, model=EXPERTS)
+    adapters = workshop.config(
+        "sft",
+        train=TRAIN | {"method": "lora", "lora_rank": 4, "max_steps": 12},
+        data={"tokenizer": str(workshop.root / "dense")},
+        init_from=str(workshop.root / "base.safetensors"),
+        plan={"micro_batch": 2},
+    )
+    return {"dense": dense, "experts": experts, "adapters": adapters}
+
+
+@pytest.fixture(scope="module")
+def alone(workshop: Workshop, configs: dict[str, dict[str, Any]]) -> dict[str, Outcome]:
+    base = MiniMind(parse_config(configs["dense"]), torch.device("cpu"))
+    initialise(base, seed=3)
+    save_file(dict(base.named_parameters()), workshop.root / "base.safetensors")
+    return {name: workshop.train(name, config) for name, config in configs.items()}
+
+
+@pytest.fixture(scope="module")
+def codes(workshop: Workshop, configs: dict[str, dict[str, Any]], alone: dict[str, Outcome]) -> dict[str, int]:
+    """Run all there is to run, each under its name."""
+    pair = Pair(workshop)
+    for name, plan in PLANS.items():
+        pair.run(name, planned(configs["dense"], plan))
+        pair.run(name, planned(configs["dense"], plan), set_back=True)
+        shutil.copytree(
+            alone["dense"].run_dir / "checkpoints/step-16", workshop.root / f"{name}-goes-on/checkpoints/step-16"
+        )
+        shutil.copy(alone["dense"].run_dir / "tokenizer.json", workshop.root / f"{name}-goes-on")
+        pair.run(f"{name}-goes-on", planned(configs["dense"], plan))
+    for name in ("experts", "adapters"):
+        for sharding in ("none", "zero3"):
+            pair.run(f"{name}-{sharding}", planned(configs[name], {"sharding": sharding}))
+    names = [Path(job["run_dir"]).name for job in pair.jobs]
+    return dict(zip(names, pair.wait(), strict=True))
+
+
+def planned(config: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    return config | {"plan": {"micro_batch": 2} | plan}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_curve_is_that_of_one(
+    name: str, workshop: Workshop, alone: dict[str, Outcome], codes: dict[str, int]
+) -> None:
+    assert codes[name] == ExitCode.DONE
+    assert_alike(workshop.outcome(name), alone["dense"])
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_resumed_run_is_the_same_to_the_bit(name: str, workshop: Workshop, codes: dict[str, int]) -> None:
+    steps = workshop.outcome(name).events("step")
+    first, again = steps[:20], steps[20:]
+    assert [event["step"] for event in again] == list(range(17, 21))
+    for told in ("loss", "grad_norm"):
+        assert [event[told] for event in again] == [event[told] for event in first[16:]]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_checkpoint_of_one_process_is_good_for_two(
+    name: str, workshop: Workshop, alone: dict[str, Outcome], codes: dict[str, int]
+) -> None:
+    run = workshop.outcome(f"{name}-goes-on")
+    assert run.events("started")[0]["step"] == 16
+    assert run.losses() == pytest.approx({s: x for s, x in alone["dense"].losses().items() if s > 16}, rel=RELATIVE)
+
+
+def test_a_checkpoint_of_two_processes_is_good_for_one(
+    workshop: Workshop, configs: dict[str, dict[str, Any]], alone: dict[str, Outcome], codes: dict[str, int]
+) -> None:
+    for name in PLANS:
+        set_back(workshop.root / name)
+        run = workshop.train(name, configs["dense"])
+        assert run.events("started")[-1]["step"] == 16
+        assert run.losses() == pytest.approx(alone["dense"].losses(), rel=RELATIVE)
+
+
+@pytest.mark.parametrize("name", ["experts", "adapters"])
+@pytest.mark.parametrize("sharding", ["none", "zero3"])
+def test_experts_and_adapters_are_as_exact(
+    name: str, sharding: str, workshop: Workshop, alone: dict[str, Outcome], codes: dict[str, int]
+) -> None:
+    assert_alike(workshop.outcome(f"{name}-{sharding}"), alone[name])
+
+
+def assert_alike(run: Outcome, alone: Outcome) -> None:
+    assert run.losses() == pytest.approx(alone.losses(), rel=RELATIVE)
+    norms = [[event["grad_norm"] for event in one.events("step")][:12] for one in (run, alone)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+    ours, theirs = ([event["loss"] for event in one.events("evaluation")][:2] for one in (run, alone))
+    assert ours == pytest.approx(theirs, rel=RELATIVE)
+    weights = [load_file(one.run_dir / "final/model.safetensors") for one in (run, alone)]
+    assert all(np.allclose(weights[0][name], weights[1][name], rtol=0, atol=1e-5) for name in weights[1])
+    (sample,) = [event["text"] for event in run.events("sample")][:1]
+    assert sample == alone.events("sample")[0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "word"),
+    [
+        ({"model": {"use_moe": True}}, "experts are not split"),
+        ({"train": {"method": "lora"}}, "adapters are not split"),
+        ({"model": {"num_key_value_heads": 1}}, "1 key-value heads cannot be split 2 ways"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(sections: dict[str, Any], word: str, workshop: Workshop) -> None:
+    with pytest.raises(BadConfiguration, match=word):
+        parse_config(workshop.config("sft", plan={"tensor_parallel": 2}, **sections))
