@@ -1,12 +1,13 @@
 """One of several processes that run the trainer a number of times, one run after another: torch is imported once.
 
 `python -m tests.training.several JOBS.json`, with the environment that torchrun would give. A job may be set back to an
-earlier checkpoint before it begins.
+earlier checkpoint before it begins. The first process finds a port for each run, and tells the others by a file.
 """
 
 import json
 import os
 import shutil
+import socket
 import sys
 import time
 from pathlib import Path
@@ -19,12 +20,16 @@ from trainer.__main__ import main
 def run(jobs: Path) -> int:
     torch.set_num_threads(1)
     codes = []
-    for job in json.loads(jobs.read_text()):
-        os.environ["MASTER_PORT"] = str(job["port"])
-        run_dir = Path(job["run_dir"])
-        if job["set_back"]:
-            wait_for_set_back(run_dir) if os.environ["RANK"] != "0" else set_back(run_dir)
-        codes.append(main([job["config"], str(run_dir)]))
+    for number, job in enumerate(json.loads(jobs.read_text())):
+        port = jobs.with_name(f"port-{number}")
+        if os.environ["RANK"] == "0":
+            if job["set_back"]:
+                set_back(Path(job["run_dir"]))
+            aside = port.with_suffix(".new")
+            aside.write_text(str(free_port()))
+            aside.replace(port)
+        os.environ["MASTER_PORT"] = read(port)
+        codes.append(main([job["config"], job["run_dir"]]))
     print(json.dumps(codes))
     return max(codes)
 
@@ -36,11 +41,19 @@ def set_back(run_dir: Path) -> None:
     shutil.rmtree(newest)
 
 
-def wait_for_set_back(run_dir: Path) -> None:
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def read(file: Path) -> str:
     deadline = time.monotonic() + 60
-    while (run_dir / "final").exists():
+    while not file.exists():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+    return file.read_text()
 
 
 if __name__ == "__main__":

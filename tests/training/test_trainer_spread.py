@@ -6,7 +6,6 @@ All runs of two processes are made by one pair of them, since what they import t
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +33,7 @@ PLANS = {
         "optimizer_offload": True,
         "chunked_loss": False,
     },
-    "tensor": {"tensor_parallel": 2, "activation_checkpointing": "full"},
+    "tensor": {"micro_batch": 5, "tensor_parallel": 2, "activation_checkpointing": "full"},
 }
 RELATIVE = 1e-6
 
@@ -49,9 +48,7 @@ class Pair:
     def run(self, name: str, config: dict[str, Any], *, set_back: bool = False) -> None:
         path = self.workshop.root / f"{name}.json"
         path.write_text(json.dumps(config))
-        self.jobs.append(
-            {"config": str(path), "run_dir": str(self.workshop.root / name), "port": free_port(), "set_back": set_back}
-        )
+        self.jobs.append({"config": str(path), "run_dir": str(self.workshop.root / name), "set_back": set_back})
 
     def wait(self) -> list[int]:
         """Make all the runs; give their exit codes."""
@@ -74,17 +71,15 @@ class Pair:
             )
             for rank in range(2)
         ]
-        said = [process.communicate(timeout=2 * PATIENCE_SECONDS)[0] for process in processes]
+        try:
+            said = [process.communicate(timeout=3 * PATIENCE_SECONDS)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
         codes = [json.loads(text.splitlines()[-1]) for text in said]
         assert codes[0] == codes[1], said[1]
         return codes[0]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
