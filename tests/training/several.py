@@ -49,7 +49,7 @@ def free_port() -> int:
 
 
 def read(file: Path) -> str:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not file.exists():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)

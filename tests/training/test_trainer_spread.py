@@ -72,7 +72,7 @@ class Pair:
             for rank in range(2)
         ]
         try:
-            said = [process.communicate(timeout=3 * PATIENCE_SECONDS)[0] for process in processes]
+            said = [process.communicate(timeout=5 * PATIENCE_SECONDS)[0] for process in processes]
         finally:
             for process in processes:
                 process.kill()
