@@ -5,7 +5,7 @@ STAMP := .venv/.complete
 PYTEST := $(BIN)/python -m pytest
 # Whole services on real trainers, killed in turn: too long for `make test`.
 SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptance/test_rivals_failures.py
-BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-footprint bench-virtual
+BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-memory bench-weights bench-footprint bench-virtual
 
 .PHONY: help setup demo test test-service test-gpu check format ci bench pins clean $(BENCHES)
 BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
@@ -65,6 +65,12 @@ bench-idle: setup ## memory and CPU time of a service without work
 
 bench-train: setup ## the trainer against a loop like MiniMind's: speed, memory, loss
 	$(BENCH).train
+
+bench-memory: setup ## what each means against memory saves and costs
+	$(BENCH).memory
+
+bench-weights: setup ## the loss with bfloat16 weights and 8-bit moments, by the way they are updated
+	$(BENCH).weights
 
 bench-footprint: setup ## the footprint against peaks measured on GPUs and published, and against two baselines
 	$(BENCH).footprint

@@ -125,7 +125,7 @@ def _speeds(work: Work) -> tuple[float, list[tuple[float, float]]]:
     ours, reference = Ours(config, device, weights), _reference(config, weights)
     speeds, shares = [], []
     for turn in range(ROUNDS + 1):  # the first one warms up
-        rows = _rows(work, draw)
+        rows = rows_of(work, draw)
         targets = sum(row.targets for row in rows)
         own = _cpu_seconds(ours, rows)
         theirs = _cpu_seconds(reference, rows)
@@ -138,7 +138,7 @@ def _speeds(work: Work) -> tuple[float, list[tuple[float, float]]]:
 def _memory_bars() -> Iterator[Bar]:
     print(f"\n{'peak allocated, MiB':<37}{'reference':>11}{'trainer':>9}{'share':>7}")
     draw = np.random.default_rng(2)
-    rows = _rows(FULL, draw)
+    rows = rows_of(FULL, draw)
     for dtype in ("float32", "bfloat16"):
         theirs, ours = _peaks(rows, _config(HALVED, FULL.max_seq_len, dtype, ROWS, MICRO_BATCH))
         print(f"{f'{ROWS} rows of 340, {dtype}':<37}{theirs / MIB:>11,.0f}{ours / MIB:>9,.0f}{ours / theirs:>7.2f}")
@@ -206,7 +206,7 @@ def _cpu_seconds(side: Side, rows: Sequence[Row]) -> float:
     return time.process_time() - began
 
 
-def _rows(work: Work, draw: np.random.Generator) -> list[Row]:
+def rows_of(work: Work, draw: np.random.Generator) -> list[Row]:
     """Draw the rows of a step; each step has the whole spread of lengths."""
     spread = np.interp((np.arange(ROWS) + 0.5) / ROWS, SHARES, LENGTHS) * (SFT_LONGER if work.sft else 1)
     lengths = np.full(ROWS, work.max_seq_len) if work.full else np.minimum(spread, work.max_seq_len).astype(int)

@@ -86,17 +86,20 @@ def drawn(seed: int) -> dict[str, Any]:
     }
     if experts:
         model |= {"use_moe": True, "num_experts": draw.choice([2, 4]), "num_experts_per_tok": draw.choice([1, 2])}
+    dtype = draw.choice(["float32", "bfloat16"])
     return {
         "model": model,
         "train": {
-            "dtype": draw.choice(["float32", "bfloat16"]),
+            "dtype": dtype,
+            "weights": draw.choice(["float32", dtype]),
+            "optimizer": draw.choice(["adamw", "adamw8bit"]),
             "batch_size": effective_batch,
             "grad_clip": draw.choice([0.0, 1.0]),
         },
         "lora_rank": draw.choice([4, 16]) if lora else None,
         "plan": {
             "micro_batch": draw.randint(1, effective_batch),
-            "activation_checkpointing": draw.random() < 0.5,
+            "activation_checkpointing": draw.choice(["off", "selective", "full"]),
             "optimizer_offload": draw.random() < 0.5,
             "chunked_loss": draw.random() < 0.5,
         },

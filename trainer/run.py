@@ -25,7 +25,7 @@ from trainer.processes.group import Group, any_of
 from trainer.processes.parts import Part, parts_of
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
-from trainer.steps.optimizer import Optimizer, build_optimizer
+from trainer.steps.optimizer import Optimizer, build_optimizer, take_up_rest
 from trainer.steps.scaling import LossScaler
 
 
@@ -78,6 +78,9 @@ def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events
     )
     if found:
         _restore(run, found.training, device)
+    elif config.init_from and config.train.weights == "bfloat16" and not config.adapts:
+        with device.host():
+            take_up_rest(optimizer, read_weights(Path(config.init_from)))
     return run
 
 

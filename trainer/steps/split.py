@@ -21,6 +21,13 @@ def split(whole: Tensor, half: Tensor, rest: Tensor) -> None:
     rest.copy_(_bits(half).neg_().add_(whole.view(torch.int32)).clamp_(max=(1 << BITS - 1) - 1))
 
 
+def rest_of(whole: Tensor) -> Tensor:
+    """Give what numbers of any float type lack when they are kept as bfloat16."""
+    half, rest = whole.bfloat16(), torch.empty_like(whole, dtype=torch.int16)
+    split(whole.float(), half, rest)
+    return rest
+
+
 def _bits(half: Tensor) -> Tensor:
     """Give the bit patterns of the numbers as float32, in int32."""
     return half.view(torch.int16).int().bitwise_left_shift_(BITS)
