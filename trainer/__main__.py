@@ -13,6 +13,8 @@ from trainer.errors import BadData, DiskFull, ExitCode, TrainerError
 from trainer.files.storage import is_full
 from trainer.heavy import kept_to_the_end
 from trainer.processes import launched
+from trainer.reporting import ending
+from trainer.reporting.ending import Ending
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import be_silent
 from trainer.reporting.loggers import require_installed
@@ -50,26 +52,32 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         print(f"{run_dir}: {error.strerror}", file=sys.stderr)
         return ExitCode.BAD_CONFIGURATION
-    events = EventLog(None)
+    events, code, reason, message, rank = EventLog(None), ExitCode.DONE, ending.DONE, "", 0
     try:
-        events = _events_of(run_dir)
+        rank = launched.rank()
+        events = _events_of(run_dir, rank)
         config = read_config(config_path)
         events.attempt = config.attempt
         _run(config, run_dir, events, stop)
     except TrainerError as error:
-        return _failed(events, error.exit_code, error.reason, str(error))
+        code, reason, message = error.exit_code, error.reason, str(error)
     except Exception as error:  # noqa: BLE001 (a defect of ours: tell all, and leave an event)
         if is_full(error):
-            return _failed(events, DiskFull.exit_code, DiskFull.reason, f"no room to write any more: {error}")
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
-        return _failed(events, ExitCode.FAILED, "exit_code", f"{type(error).__name__}: {error}")
-    return ExitCode.DONE
+            code, reason, message = DiskFull.exit_code, DiskFull.reason, f"no room to write any more: {error}"
+        else:
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
+            code, reason, message = ExitCode.FAILED, "exit_code", f"{type(error).__name__}: {error}"
+    ended = ending.settle(run_dir, Ending(exit_code=code, reason=reason, message=message, rank=rank))
+    if code != ExitCode.DONE:
+        _tell(events, ended)
+    return ended.exit_code
 
 
-def _events_of(run_dir: Path) -> EventLog:
+def _events_of(run_dir: Path, rank: int) -> EventLog:
     """Open the run's events; of several processes the first alone tells what happens."""
-    if launched.rank() == 0:
+    if rank == 0:
+        ending.begin(run_dir)
         return EventLog(run_dir / "events.jsonl")
     be_silent()
     return EventLog(None)
@@ -93,15 +101,15 @@ def _inputs(config: Config) -> list[Path]:
     return [Path(config.data.path)] + ([Path(validation)] if isinstance(validation, str) else [])
 
 
-def _failed(events: EventLog, code: ExitCode, reason: str, message: str) -> int:
+def _tell(events: EventLog, ended: Ending) -> None:
     with contextlib.suppress(OSError):  # a full disk holds the log, too
-        print(message, file=sys.stderr, flush=True)
+        print(ended.message, file=sys.stderr, flush=True)
     try:
-        events.write("failed", exit_code=code, reason=reason, message=message)
+        told = {"rank": ended.rank} if ended.rank else {}
+        events.write("failed", exit_code=ended.exit_code, reason=ended.reason, message=ended.message, **told)
     except OSError as error:
         with contextlib.suppress(OSError):
             print(f"and the event could not be written: {error}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

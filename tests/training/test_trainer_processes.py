@@ -32,20 +32,35 @@ VALIDATED = {"validation": 0.2}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": "lo"}
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+TORCHRUN += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "trainer"]
+
+
+def wait_until(condition: Callable[[], bool], *processes: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        assert all(process.poll() is None for process in processes), [process.communicate() for process in processes]
+        time.sleep(0.01)
+
+
 class Processes(Outcome):
     """As torchrun starts them: each with its number, and a port at which they meet."""
 
-    def __init__(self, run_dir: Path, config: dict[str, Any], *, size: int = 2) -> None:
+    def __init__(self, run_dir: Path, *configs: dict[str, Any]) -> None:
+        """Take one CONFIG for both, or one for each."""
         super().__init__(run_dir)
-        path = run_dir.with_suffix(".json")
-        path.write_text(json.dumps(config))
+        size = 2
+        paths = [run_dir.with_suffix(f".{rank}.json") for rank in range(size)]
+        for rank, path in enumerate(paths):
+            path.write_text(json.dumps(configs[rank % len(configs)]))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         shared = ENVIRONMENT | {"WORLD_SIZE": str(size)}
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "trainer", str(path), str(run_dir)],
+                [sys.executable, "-m", "trainer", str(paths[rank]), str(run_dir)],
                 env=shared
                 | {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
                 stdout=subprocess.PIPE,
@@ -56,15 +71,16 @@ class Processes(Outcome):
         ]
 
     def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, "waited in vain"
-            assert all(process.poll() is None for process in self.processes), self.wait()
-            time.sleep(0.01)
+        wait_until(condition, *self.processes)
 
     def wait(self) -> list[tuple[int, str]]:
         output = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in self.processes]
         return [(process.returncode, said) for process, said in zip(self.processes, output, strict=True)]
+
+
+def ended(run: Outcome) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((run.run_dir / "result.json").read_text())
+    return told
 
 
 def set_back(run: Outcome, steps: int) -> None:
@@ -98,9 +114,8 @@ def test_the_curve_is_that_of_one_and_the_number_may_change_between(workshop) ->
     path = workshop.root / "alone.json"
     path.write_text(json.dumps(config))
     before = alone.losses()
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
     done = subprocess.run(
-        [*torchrun, "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "trainer", path, alone.run_dir],
+        [*TORCHRUN, path, alone.run_dir],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -121,15 +136,44 @@ def test_one_that_is_told_to_stop_stops_all_after_a_save(workshop) -> None:
     (checkpoint,) = run.events("checkpoint")
     assert checkpoint["step"] == run.events("step")[-1]["step"]
     assert [event["reason"] for event in run.events("failed")] == ["stopped"]
+    assert (ended(run)["exit_code"], ended(run)["rank"]) == (ExitCode.STOPPED, 0)
 
 
-def test_one_that_is_killed_ends_the_others_with_a_word(workshop) -> None:
-    run = Processes(workshop.root / "run", workshop.config(train={"max_steps": 100_000, "save_interval": 100_000}))
+def test_torchrun_told_to_stop_saves_and_the_result_says_so(workshop) -> None:
+    run = Outcome(workshop.root / "run")
+    path = workshop.root / "run.json"
+    path.write_text(json.dumps(workshop.config(train={"max_steps": 100_000, "save_interval": 100_000})))
+    with subprocess.Popen([*TORCHRUN, path, run.run_dir], env=ENVIRONMENT, stderr=subprocess.DEVNULL) as torchrun:
+        wait_until(lambda: len(run.events("step")) >= 3, torchrun)
+        torchrun.send_signal(signal.SIGTERM)
+        assert torchrun.wait(PATIENCE_SECONDS) != ExitCode.DONE
+    assert ended(run)["exit_code"] == ExitCode.STOPPED
+    assert "it is saved" in ended(run)["message"]
+    assert run.events("checkpoint")[-1]["step"] == run.events("step")[-1]["step"]
+
+
+def test_what_went_wrong_in_another_process_is_the_result_of_the_run(workshop) -> None:
+    config = workshop.config(on_out_of_memory="exit")
+    run = Processes(workshop.root / "run", config, config | {"device": {"kind": "cpu", "limit_bytes": 700_000}})
+    (code, said), _ = run.wait()
+    assert code == ExitCode.OUT_OF_MEMORY, said
+    told = ended(run)
+    assert (told["exit_code"], told["reason"], told["rank"]) == (ExitCode.OUT_OF_MEMORY, "out_of_memory", 1)
+    (failed,) = run.events("failed")
+    assert (failed["exit_code"], failed["reason"], failed["rank"]) == (told["exit_code"], told["reason"], 1)
+    assert "out of device memory at step 1" in failed["message"]
+
+
+@pytest.mark.parametrize("sharding", ["none", "zero3"])
+def test_one_that_is_killed_ends_the_others_with_a_word(sharding: str, workshop) -> None:
+    train = {"max_steps": 100_000, "save_interval": 100_000}
+    run = Processes(workshop.root / "run", workshop.config(train=train, plan={"sharding": sharding}))
     run.until(lambda: len(run.events("step")) >= 1)
     run.processes[1].kill()
     (code, said), _ = run.wait()
     assert (code, "Traceback" in said) == (ExitCode.FAILED, False), said
     assert "another process of this run has gone" in run.events("failed")[0]["message"]
+    assert ended(run)["reason"] == "lost_process"
 
 
 def test_a_rank_that_is_no_number_is_refused(workshop, monkeypatch, capsys) -> None:

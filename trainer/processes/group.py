@@ -89,12 +89,10 @@ def open_group(plan: PlanConfig, device: Device) -> Iterator[Group]:
     from trainer.processes.ranks import Ranks
 
     ranks = Ranks()
-    try:
+    with ranks.joined():
         if plan.spreads:
             from trainer.processes.spread import SpreadRanks  # FSDP and DTensor take two seconds to import
 
             yield SpreadRanks(ranks, plan, device)
         else:
             yield ranks
-    finally:
-        ranks.close()

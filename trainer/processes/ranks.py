@@ -45,7 +45,17 @@ class Ranks:
         if self.rank == 0:
             self.wait()
 
-    def close(self) -> None:
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Take leave of the others at the end, but not after an error: they see us go once we have said why."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if _is_of_network(error):
+                raise _lost(error) from None
+            raise
         dist.destroy_process_group()
 
 
@@ -88,8 +98,17 @@ def _all_reduce(tensor: Tensor, processes: dist.ProcessGroup | None = None) -> N
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise LostProcess(f"another process of this run has gone; its own output says why ({reason})") from None
+        raise _lost(error) from None
+
+
+def _is_of_network(error: RuntimeError) -> bool:
+    """Say whether it comes from between the processes: FSDP and DTensor speak with the others, too."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+def _lost(error: RuntimeError) -> LostProcess:
+    reason = str(error).splitlines()[0]
+    return LostProcess(f"another process of this run has gone; its own output says why ({reason})")
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
