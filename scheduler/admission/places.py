@@ -69,12 +69,13 @@ class Places:
         """Return the cheapest way to start when a job somewhere has ended."""
         busy = islice((place for place in self._allowed(job) if place.room.tenants), _COMPARED)
         options = (self._when_one_has_ended(place) for place in busy)
-        return min((one for one in options if one.added_seconds < math.inf), key=_cost, default=None)
+        return min((one for one in options if math.isfinite(one.added_seconds)), key=_cost, default=None)
 
     def best_swap(self, job: QueuedJob) -> Option | None:
         """Return the cheapest way to start by stopping a longer job, which then comes back."""
         places = islice(self._allowed(job), _COMPARED)
-        return min((swap for place in places for swap in self._swaps(job, place)), key=_cost, default=None)
+        swaps = (swap for place in places for swap in self._swaps(job, place))
+        return min((one for one in swaps if math.isfinite(one.added_seconds)), key=_cost, default=None)
 
     def gang(self, places: list[Place]) -> list[Place]:
         """Pin the job to one plan that fits all of these devices; nothing if there is none."""

@@ -1,0 +1,209 @@
+"""What the admission cycle must never do, whatever queue, running jobs and devices it is shown."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.admission.cycle import decide
+from scheduler.admission.decisions import Admit, Decision, Resize
+from scheduler.admission.facts import Claim, DeviceView, QueuedJob, RunningJob
+from scheduler.admission.pace import Pace
+from scheduler.admission.policy import Policy
+from scheduler.admission.wish import Wish
+from scheduler.footprint.curve import Candidate, Footprint, Modes
+
+GIB = 1024**3
+PACES = st.builds(
+    Pace,
+    seconds=st.floats(1, 1e5),
+    utilisation=st.floats(0.01, 1),
+    micro_batch=st.sampled_from([1, 4, 16]),
+    overhead=st.floats(0, 8),
+)
+
+
+def ladder(fixed: int, row: int, rungs: int) -> tuple[Candidate, ...]:
+    """Micro-batches 1, 2, 4, ... with peaks in GiB / 8."""
+    peaks = [(2**power, (fixed + 2**power * row) * GIB // 8) for power in range(rungs)]
+    return tuple(
+        Candidate(micro_batch=b, modes=Modes(), allocated_bytes=peak, reserved_bytes=peak, process_bytes=peak)
+        for b, peak in peaks
+    )
+
+
+LADDERS = st.builds(ladder, st.integers(1, 60), st.integers(1, 16), st.integers(1, 6))
+
+
+@st.composite
+def worlds(draw):
+    """Draw a queue, running jobs with the devices they hold, and what others hold there."""
+    queue = [_queued(draw, number) for number in range(1, draw(st.integers(0, 6)) + 1)]
+    running, devices = [], []
+    for number in range(draw(st.integers(1, 3))):
+        total, claims, free = draw(st.integers(1, 24)) * GIB, [], draw(st.integers(1, 24)) * GIB
+        for place in range(draw(st.integers(0, 3))):
+            rungs = draw(LADDERS)
+            now = rungs[draw(st.integers(0, len(rungs) - 1))]
+            if now.process_bytes > free:
+                continue
+            free -= now.process_bytes
+            job_id = 1000 + 10 * number + place
+            running.append(_running(draw, job_id, f"device-{number}", now, rungs))
+            held = draw(st.sampled_from([0, now.process_bytes, now.process_bytes + GIB // 4]))
+            claims.append(Claim(job_id=job_id, reserved_bytes=now.process_bytes, held_bytes=held))
+        ours = sum(claim.held_bytes for claim in claims)
+        devices.append(
+            DeviceView(
+                device_id=f"device-{number}",
+                label=f"device {number}",
+                kind="virtual",
+                target="virtual",
+                total_bytes=total,
+                used_bytes=ours + draw(st.sampled_from([0, 0, 3, 20])) * GIB,
+                claims=tuple(claims),
+            )
+        )
+    return queue, running, devices
+
+
+def _queued(draw, job_id: int) -> QueuedJob:
+    rungs = draw(LADDERS)
+    return QueuedJob(
+        job_id=job_id,
+        wish=Wish(effective_batch=64, max_seq_len=64, exclusive=draw(st.booleans()) and draw(st.booleans())),
+        footprints={"virtual": Footprint(candidates=rungs, parameters=1, torch="2")},
+        pace=draw(PACES),
+        priority=draw(st.integers(-1, 1)),
+        waited_seconds=draw(st.sampled_from([0.0, 1e4, 1e6])),
+        apart_from=frozenset(draw(st.sets(st.integers(1000, 1012), max_size=2))),
+    )
+
+
+def _running(draw, job_id: int, device_id: str, now: Candidate, rungs: tuple[Candidate, ...]) -> RunningJob:
+    return RunningJob(
+        job_id=job_id,
+        device_ids=(device_id,),
+        candidate=now,
+        ladder=rungs,
+        pace=draw(PACES),
+        effective_batch=64,
+        priority=draw(st.integers(-1, 1)),
+        starts_in_seconds=draw(st.sampled_from([0.0, 12.0])),
+        preemptible=draw(st.booleans()),
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(world=worlds(), left=st.sampled_from([0.0, 1.0, 9.0]), elastic=st.booleans(), order=st.randoms())
+def test_what_is_promised_is_there_once_room_was_made(world, left: float, elastic: bool, order) -> None:
+    queue, running, devices = world
+    policy = Policy(elastic=elastic)
+    decisions = decide(queue, running, devices, preemptions_left=left, policy=policy)
+
+    priority = {job.job_id: job.priority for job in (*queue, *running)}
+    apart = {job.job_id: job.apart_from for job in queue}
+    admitted = [one for one in decisions if isinstance(one, Admit)]
+    resized = _resized(decisions)
+    stopped = {victim: one.job_id for one in admitted for victim in one.preempts}
+    assert len(stopped) <= left
+    assert elastic or not resized
+    assert all(priority[victim] <= priority[winner] for victim, winner in stopped.items())
+    for device in devices:
+        here = [one for one in admitted if device.device_id in one.device_ids]
+        stays = [claim for claim in device.claims if claim.job_id not in stopped]
+        foreign = max(0, device.used_bytes - sum(claim.held_bytes for claim in device.claims))
+        after = sum(_after(claim, resized) for claim in stays) + sum(one.plan.reserve_bytes for one in here)
+        before = sum(claim.taken_bytes for claim in device.claims)
+        assert after + foreign <= device.total_bytes or (not here and after <= before)
+        neighbours = {claim.job_id for claim in stays}
+        assert all(apart[one.job_id].isdisjoint(neighbours) for one in here)
+        assert all(len(here) + len(stays) == 1 for one in here if one.exclusive)
+
+    shuffled = [*queue]
+    order.shuffle(shuffled)
+    assert decide(shuffled, running, devices, preemptions_left=left, policy=policy) == decisions
+
+
+def _resized(decisions: list[Decision]) -> dict[int, Resize]:
+    alone = [one for one in decisions if isinstance(one, Resize)]
+    return {one.job_id: one for one in (*alone, *(r for a in decisions if isinstance(a, Admit) for r in a.shrinks))}
+
+
+def _after(claim: Claim, resized: dict[int, Resize]) -> int:
+    if claim.job_id not in resized:
+        return claim.taken_bytes
+    return resized[claim.job_id].reserve_bytes + max(0, claim.held_bytes - claim.reserved_bytes)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    short_seconds=st.integers(100, 1500),
+    arrives_every=st.integers(100, 400),
+    short_size=st.integers(6, 10),
+    priority=st.sampled_from([0, -1]),
+)
+def test_no_job_waits_for_ever(short_seconds: int, arrives_every: int, short_size: int, priority: int) -> None:
+    """The bound: its patience, and then the time of those that run, on which nothing new is put that would delay it."""
+    policy = Policy(patience_seconds=3600.0)
+    bound = policy.patience_seconds + 2 * short_seconds + arrives_every
+    large = _job(0, size=11, seconds=20_000, priority=priority)
+    assert _start_under_a_stream(large, policy, short_size, short_seconds, arrives_every, until=bound) is not None
+
+
+def test_without_patience_it_would_wait_as_long_as_the_stream_lasts() -> None:
+    policy, large = Policy(patience_seconds=1e9), _job(0, size=11, seconds=20_000)
+    assert _start_under_a_stream(large, policy, 8, 1000, 300, until=20_000) is None
+
+
+def _start_under_a_stream(
+    large: QueuedJob, policy: Policy, short_size: int, short_seconds: int, arrives_every: int, *, until: float
+) -> int | None:
+    """Return when the large job starts under an endless stream of short ones, more than the device can take."""
+    waiting, ends = {0: (large, 0)}, {}
+    for number, now in enumerate(range(0, int(until) + 1, arrives_every), start=1):
+        waiting[number] = (_job(number, size=short_size, seconds=short_seconds), now)
+        ends = {one: (end, job) for one, (end, job) in ends.items() if end > now}
+        queue = [replace(job, waited_seconds=now - since) for job, since in waiting.values()]
+        running = [_runs(job, end - now) for end, job in ends.values()]
+        for decision in decide(queue, running, [_device(job for _, job in ends.values())], policy=policy):
+            if isinstance(decision, Admit):
+                job, _ = waiting.pop(decision.job_id)
+                ends[job.job_id] = (now + job.pace.seconds, job)
+        if 0 not in waiting:
+            return now
+    return None
+
+
+def _runs(job: QueuedJob, seconds: float) -> RunningJob:
+    return RunningJob(
+        job_id=job.job_id,
+        device_ids=("gpu",),
+        candidate=job.footprints["virtual"].candidates[0],
+        ladder=job.footprints["virtual"].candidates,
+        pace=replace(job.pace, seconds=seconds),
+        effective_batch=1,
+    )
+
+
+def _device(jobs: Iterable[QueuedJob]) -> DeviceView:
+    claims = [
+        Claim(job_id=job.job_id, reserved_bytes=job.footprints["virtual"].candidates[0].process_bytes) for job in jobs
+    ]
+    return DeviceView(
+        device_id="gpu", label="GPU 0", kind="virtual", target="virtual", total_bytes=12 * GIB, claims=tuple(claims)
+    )
+
+
+def _job(job_id: int, *, size: int, seconds: float, priority: int = 0) -> QueuedJob:
+    peak = Candidate(
+        micro_batch=1, modes=Modes(), allocated_bytes=size * GIB, reserved_bytes=size * GIB, process_bytes=size * GIB
+    )
+    return QueuedJob(
+        job_id=job_id,
+        wish=Wish(effective_batch=1, max_seq_len=64),
+        footprints={"virtual": Footprint(candidates=(peak,), parameters=1, torch="2")},
+        pace=Pace(seconds=seconds, utilisation=0.3),
+        priority=priority,
+    )
