@@ -45,8 +45,22 @@ def decide(
     Never promises more of a device than is there beside its foreign processes, nor anything of a device with a
     problem; never starts a job that is cancelled, or waits for another.
     """
-    # 1. heads: settle those that no memory could help, look at the first of the rest
-    settled: list[Decision] = []
+    # 1. heads: settle those that no device could help, look at the first of the rest
+    settled, heads, behind = heads_of(queue, policy)
+    # 2. nominate, 3. admit, one after the other; each takes its room before the next is looked at
+    cycle = Cycle(running, devices, preemptions_left=preemptions_left, policy=policy)
+    for position, job in enumerate(heads, start=1):
+        cycle.consider(job, position)
+    # 4. requeue, with the reason
+    rest = [*settled, *(_behind(job) for job in behind)]
+    return [*cycle.decisions(), *sorted(rest, key=lambda decision: decision.job_id)]
+
+
+def heads_of(
+    queue: Iterable[QueuedJob], policy: Policy
+) -> tuple[list[Wait | Refuse], list[QueuedJob], list[QueuedJob]]:
+    """Return what is settled whatever the devices, the jobs to look at in order, and those behind them."""
+    settled: list[Wait | Refuse] = []
     ready: list[QueuedJob] = []
     for job in queue:
         decision = gate(job)
@@ -55,14 +69,8 @@ def decide(
         else:
             settled.append(decision)
     heads = first(ready, HEADS, policy)
-    # 2. nominate, 3. admit, one after the other; each takes its room before the next is looked at
-    cycle = Cycle(running, devices, preemptions_left=preemptions_left, policy=policy)
-    for position, job in enumerate(heads, start=1):
-        cycle.consider(job, position)
-    # 4. requeue, with the reason
     looked_at = {job.job_id for job in heads}
-    settled += [_behind(job) for job in ready if job.job_id not in looked_at]
-    return [*cycle.decisions(), *sorted(settled, key=lambda decision: decision.job_id)]
+    return settled, heads, [job for job in ready if job.job_id not in looked_at]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,23 +97,24 @@ class Cycle:
         self._preemptions_left = preemptions_left
         self._policy = policy
         usable = [device for device in devices if device.problem is None]
-        self._places = Places([room_of(device, self._running, policy) for device in usable], policy)
+        self.places = Places([room_of(device, self._running, policy) for device in usable], policy)
         self._kinds = list({(one.kind, one.target, one.total_bytes): one for one in devices}.values())
         self._compared = 0  # jobs that had room and did better to wait
         self._waits: list[Wait | Refuse] = []
         self._placed: list[_Placement] = []
 
-    def consider(self, job: QueuedJob, position: int) -> None:
-        """Place the job, or settle why not."""
+    def consider(self, job: QueuedJob, position: int) -> Wait | Refuse | None:
+        """Place the job and return nothing, or why not."""
         decision = devices_for(job, self._devices) or refusal(job, self._kinds) or self._place(job)
         if isinstance(decision, Wait):
             decision = replace(decision, position=position)
         if decision is not None:
             self._waits.append(decision)
+        return decision
 
     def decisions(self) -> list[Decision]:
         """Return all that was decided."""
-        changes = {room.device.device_id: self._changes(room) for room in self._places}
+        changes = {room.device.device_id: self._changes(room) for room in self.places}
         admitted = [self._admit(placement, changes) for placement in self._placed]
         with_newcomers = {device_id for placement in self._placed for device_id in placement.device_ids}
         alone = [one for device_id, found in changes.items() if device_id not in with_newcomers for one in found]
@@ -114,11 +123,11 @@ class Cycle:
     def _place(self, job: QueuedJob) -> Wait | None:
         if job.gpus > 1:
             return self._place_gang(job)
-        free = self._places.open_to(job)
+        free = self.places.open_to(job)
         hurried = overdue(job, self._policy)
         if self._compared >= self._policy.considered and not hurried:
             return passed_over(job) if free else self._why_not(job)
-        now, later = self._places.best_now(free), self._places.best_later(job)
+        now, later = self.places.best_now(free), self.places.best_later(job)
         swap = self._swap(job, now, later)
         if swap is not None:
             self._preemptions_left -= 1
@@ -127,7 +136,7 @@ class Cycle:
             return self._put(job, now)
         self._compared += 1
         if now is None and hurried:
-            self._places.keep(job)
+            self.places.keep(job)
         if now is None or later is None:
             return replace(self._why_not(job), starts_in_seconds=None if later is None else later.starts_in)
         return better_later(job, now, later)
@@ -135,7 +144,7 @@ class Cycle:
     def _swap(self, job: QueuedJob, now: Option | None, later: Option | None) -> Option | None:
         if self._preemptions_left < 1:
             return None
-        swap = self._places.best_swap(job)
+        swap = self.places.best_swap(job)
         otherwise = min(_cost(now), _cost(later))
         worth = swap is not None and swap.added_seconds + self._policy.preemption_gain_seconds < otherwise
         return swap if worth else None
@@ -144,34 +153,34 @@ class Cycle:
         """Place the job, unless it would do much better with memory means that are not traced yet."""
         room, tenant = option.place
         footprint = job.footprints[room.device.target]
-        if isinstance(footprint, Footprint) and may_do_better(job.wish, footprint, self._places.candidate(option)):
+        if isinstance(footprint, Footprint) and may_do_better(job.wish, footprint, self.places.candidate(option)):
             return still_tracing(job)
         preempts = () if option.preempts is None else (option.preempts.job_id,)
         self._placed.append(_Placement(job=job, tenant=tenant, device_ids=(room.device.device_id,), preempts=preempts))
-        self._places.put(option)
+        self.places.put(option)
         return None
 
     def _place_gang(self, job: QueuedJob) -> Wait | None:
         """Place a job that needs several devices at once; all of them are to have room for one plan."""
-        free = self._places.open_to(job, job.gpus)
-        gang = self._places.gang(free) if len(free) == job.gpus else []
+        free = self.places.open_to(job, job.gpus)
+        gang = self.places.gang(free) if len(free) == job.gpus else []
         if gang:
             ids = tuple(room.device.device_id for room, _ in gang)
             self._placed.append(_Placement(job=job, tenant=gang[0].tenant, device_ids=ids, preempts=()))
             for place in gang:
-                self._places.put(Option(place))
+                self.places.put(Option(place))
             return None
         if overdue(job, self._policy):
-            self._places.keep(job)
+            self.places.keep(job)
         return self._why_not(job)
 
     def _why_not(self, job: QueuedJob) -> Wait:
-        return why_not(job, self._devices, self._places)
+        return why_not(job, self._devices, self.places)
 
     def _admit(self, placement: _Placement, changes: Mapping[str, list[Resize]]) -> Admit:
-        job, rooms = placement.job, [self._places[device_id] for device_id in placement.device_ids]
+        job, rooms = placement.job, [self.places[device_id] for device_id in placement.device_ids]
         tenant = placement.tenant
-        rung = min(self._places.rungs(room)[room.tenants.index(tenant)] for room in rooms if tenant in room.tenants)
+        rung = min(self.places.rungs(room)[room.tenants.index(tenant)] for room in rooms if tenant in room.tenants)
         return Admit(
             job_id=job.job_id,
             device_ids=placement.device_ids,
@@ -186,7 +195,7 @@ class Cycle:
         """Return what the running jobs on a device are to change, for newcomers or now that there is room."""
         return [
             self._resize(tenant, new, room)
-            for tenant, new in zip(room.tenants, self._places.rungs(room), strict=True)
+            for tenant, new in zip(room.tenants, self.places.rungs(room), strict=True)
             if tenant.rung is not None and _changes_rung(tenant, tenant.rung, new, may_grow=not room.newcomers)
         ]
 

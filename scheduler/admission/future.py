@@ -77,18 +77,17 @@ class Outlook:
             busy = [tenant.utilisations[rung] for tenant, rung in zip(present, rungs, strict=True)]
             ended: list[int] = []
             while not ended:  # until then only starts change anything
-                under_way = [start <= now + _DONE for start in starts]
-                slow = slowdown([share for share, going in zip(busy, under_way, strict=True) if going], len(present))
+                under_way = [number for number, start in enumerate(starts) if start <= now + _DONE]
+                slow = slowdown(sum([busy[number] for number in under_way]), len(present))
                 step = min(
-                    share * alone * slow if going else start - now
-                    for share, alone, going, start in zip(left, seconds, under_way, starts, strict=True)
+                    [left[number] * seconds[number] * slow for number in under_way]
+                    + [start - now for start in starts if start > now + _DONE]
                 )
                 now += step
-                for number, going in enumerate(under_way):
-                    if going:
-                        left[number] -= step / (slow * seconds[number])
-                        if left[number] <= _DONE:
-                            ended.append(number)
+                for number in under_way:
+                    left[number] -= step / (slow * seconds[number])
+                    if left[number] <= _DONE:
+                        ended.append(number)
             for number in reversed(ended):
                 ends.append((now, present.pop(number).job_id))
                 del left[number], starts[number]

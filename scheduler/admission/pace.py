@@ -9,7 +9,6 @@ Of n jobs on one device each goes at 1 / (max(1, sum of utilisations) x (1 + 0.0
 share what it computes, and switching between them costs a little. Memory means cost a factor of both.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.footprint.curve import Candidate, Modes
@@ -55,6 +54,6 @@ def cost(modes: Modes) -> float:
     return factor * OFFLOAD_COST if modes.optimizer_offload else factor
 
 
-def slowdown(utilisations: Sequence[float], jobs: int) -> float:
-    """Return by what each of `jobs` on one device takes longer than alone; those not yet under way compute nothing."""
-    return max(1.0, sum(utilisations)) * (1 + NEIGHBOUR_COST * (jobs - 1))
+def slowdown(busy: float, jobs: int) -> float:
+    """Return by what each of `jobs` on one device takes longer than alone; `busy` is the sum of their utilisations."""
+    return max(1.0, busy) * (1 + NEIGHBOUR_COST * (jobs - 1))

@@ -77,6 +77,16 @@ class Places:
         swaps = (swap for place in places for swap in self._swaps(job, place))
         return min((one for one in swaps if math.isfinite(one.added_seconds)), key=_cost, default=None)
 
+    def compared(self, job: QueuedJob) -> Iterator[tuple[Place, Future | None, Future]]:
+        """Yield, for each device that is compared, what becomes of it if the job starts now, if it can, and later."""
+        for place in islice(self._allowed(job), _COMPARED):
+            now = self._future(place.room, place.tenant) if self._is_open(job, place) else None
+            yield place, now, self._future(place.room, late=place.tenant)
+
+    def future(self, room: Room) -> Future:
+        """Return when the jobs on a device end, with nobody new."""
+        return self._future(room)
+
     def gang(self, places: list[Place]) -> list[Place]:
         """Pin the job to one plan that fits all of these devices; nothing if there is none."""
         common = [self._open_candidates(place) for place in places]

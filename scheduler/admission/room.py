@@ -49,7 +49,7 @@ class Room:
     def load(self) -> tuple[float, int, str]:
         """What devices are compared by before anything costly is worked out: how busy, how full, and by name."""
         busy = sum(tenant.utilisations[tenant.rung or 0] for tenant in self.tenants)
-        return slowdown([busy], len(self.tenants) + 1), self.usable_bytes - self.floor_bytes, self.device.device_id
+        return slowdown(busy, len(self.tenants) + 1), self.usable_bytes - self.floor_bytes, self.device.device_id
 
     @cached_property
     def exclusive_to(self) -> int | None:

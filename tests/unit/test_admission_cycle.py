@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from scheduler.admission.cycle import HEADS, decide
 from scheduler.admission.decisions import Admit, Refuse, Wait
-from scheduler.admission.facts import Claim, Dependency, DeviceView, QueuedJob, Untraced
+from scheduler.admission.explaining import explain
+from scheduler.admission.facts import Claim, Dependency, DeviceView, QueuedJob, RunningJob, Untraced
 from scheduler.admission.pace import Pace
 from scheduler.admission.policy import Policy
 from scheduler.admission.wish import Wish
@@ -228,6 +229,30 @@ def test_only_so_many_heads_are_looked_at_and_blocked_jobs_are_none() -> None:
     decisions = decide([*blocked, *ready], [], [device()])
     assert [one.job_id for one in decisions if isinstance(one, Admit)] == [400]
     assert sum(isinstance(one, Wait) and one.code is WaitCode.BEHIND for one in decisions) == 5
+
+
+def test_explains_in_numbers_what_was_weighed() -> None:
+    running = RunningJob(
+        job_id=9,
+        device_ids=("virtual-0",),
+        candidate=footprint(8).candidates[0],
+        ladder=footprint(8).candidates,
+        pace=Pace(seconds=600.0, utilisation=0.9),
+        effective_batch=1,
+    )
+    busy = device(claims=(claim(9, 8, held=8),), used_bytes=8 * GIB)
+    told = explain(1, [job(1, 5, pace=Pace(seconds=900.0, utilisation=0.9))], [running], [busy])
+    assert told == [
+        "it is number 1 of 1 in the queue: priority 0, about 15m 00s to go with a device to itself",
+        "device 0 has 12.0 GiB free, job 9 holds 8.0 GiB; "
+        "it would take from 5.0 GiB (micro-batch 1) to 5.0 GiB (micro-batch 1)",
+        "  if it starts there now: job 9 ends in 18m 10s, job 1 ends in 23m 24s; adds 31m 34s in sum",
+        "  if it starts there when one has ended: job 9 ends in 10m 00s, job 1 ends in 25m 15s; adds 25m 15s in sum",
+        "so it waits: could start on device 0 beside job 9, which would add 31m 34s to the time in which all of them "
+        "are done; it adds 25m 15s if it begins on device 0 in about 10m 00s",
+    ]
+    assert explain(1, [job(1, 5)], [], [device()])[-1] == "so it starts"
+    assert explain(2, [job(1, 5)], [], [device()]) == []
 
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=4).map(sorted)
