@@ -26,7 +26,8 @@ from trainer.loop import learning_rate
 from trainer.memory.cpu import CpuDevice
 from trainer.model.minimind import MiniMind, initialise
 from trainer.steps.adamw import AdamW
-from trainer.steps.optimizer import InPlace, Optimizer, build_optimizer, take_up_rest
+from trainer.steps.optimizer import InPlace, Optimizer, Split, build_optimizer
+from trainer.steps.split import rest_of
 from trainer.steps.step import evaluation_loss, train_step
 from trainer.steps.transfer import stream
 
@@ -177,8 +178,9 @@ class Course:
         if start is not None and isinstance(optimizer, Compensated):
             for name, lost in optimizer.lost.items():
                 lost.copy_(start[name] - start[name].bfloat16())
-        elif start is not None:
-            take_up_rest(optimizer, start)
+        elif start is not None and isinstance(optimizer, Split):
+            for name, rest in optimizer.rest.items():
+                rest.copy_(rest_of(start[name]))
         for turn, step in enumerate(steps, start=1):
             rows = self.data.rows_of_step(step)
             optimizer.learning_rate = learning_rate(rate, turn, len(steps))

@@ -25,8 +25,9 @@ from trainer.processes.group import Group, any_of
 from trainer.processes.parts import Part, parts_of
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
-from trainer.steps.optimizer import Optimizer, build_optimizer, take_up_rest
+from trainer.steps.optimizer import Optimizer, build_optimizer
 from trainer.steps.scaling import LossScaler
+from trainer.steps.split import rest_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events
         _restore(run, found.training, device)
     elif config.init_from and config.train.weights == "bfloat16" and not config.adapts:
         with device.host():
-            take_up_rest(optimizer, read_weights(Path(config.init_from)))
+            _take_up_rest(run, read_weights(Path(config.init_from)))
     return run
 
 
@@ -192,6 +193,17 @@ def _restore(run: Run, saved: Mapping[str, Tensor], device: Device) -> None:
             if name != "random":
                 part.fill(saved[name])
         torch.set_rng_state(saved["random"])
+
+
+def _take_up_rest(run: Run, given: Mapping[str, Tensor]) -> None:
+    """Keep what the weights that the run starts from lack in bfloat16.
+
+    Without it all would stand right on a bfloat16, and small updates show in none of them for a long time.
+    """
+    for name, part in run.training_tensors().items():
+        kind, _, weight = name.removeprefix("optimizer.").partition(".")
+        if kind == "rest":
+            part.fill(rest_of(given[weight]))
 
 
 def _identity(config: Config, data_key: str) -> dict[str, Any]:

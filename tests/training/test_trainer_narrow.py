@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from trainer.errors import BadConfiguration
 from trainer.files.result import find, open_model
 from trainer.generate import main as generate
+from trainer.steps.split import join
 
 HALF = {"weights": "bfloat16", "dtype": "bfloat16"}
 NARROW = [HALF, {"optimizer": "adamw8bit"}, HALF | {"optimizer": "adamw8bit"}]
@@ -68,6 +69,19 @@ def test_the_result_is_read_like_any_other(workshop, capsys) -> None:
     found = find(run.run_dir)
     for name, parameter in open_model(found, found.config())[0].named_parameters():
         assert parameter.equal(result[name]), name
+
+
+def test_what_a_start_lacks_in_bfloat16_is_not_lost(workshop) -> None:
+    """At a rate that moves nothing, weights and rests together are what was given, and the weights alone are not."""
+    base = workshop.train("base", workshop.config()).run_dir
+    train = HALF | {"learning_rate": 1e-12, "weight_decay": 0.0, "max_steps": 1}
+    run = workshop.train("run", workshop.config(train=train, init_from=str(base)))
+    saved = run.run_dir / "checkpoints/step-1"
+    weights, state = load_file(saved / "model.safetensors"), load_file(saved / "training.safetensors")
+    for name, given in load_file(base / "final/model.safetensors").items():
+        together = join(weights[name], state[f"optimizer.rest.{name}"])
+        assert torch.allclose(together, given, rtol=1e-6, atol=1e-11), name
+        assert not torch.allclose(weights[name].float(), given, rtol=1e-6, atol=1e-11) or given.dim() == 1, name
 
 
 def test_adapters_beside_bfloat16_weights_are_float32(workshop) -> None:

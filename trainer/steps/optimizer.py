@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trainer.config import Config
 from trainer.processes.parts import held
 from trainer.steps.adamw import AdamW
-from trainer.steps.split import join, rest_of, split
+from trainer.steps.split import join, split
 
 Host = Callable[[], AbstractContextManager[Any]]
 Parameters = Mapping[str, nn.Parameter]
@@ -137,17 +137,6 @@ def build_optimizer(model: nn.Module, config: Config, host: Host = nullcontext) 
 
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     return Offloaded(parameters, make, host) if config.plan.optimizer_offload else make(parameters)
-
-
-def take_up_rest(optimizer: Optimizer, weights: Mapping[str, Tensor]) -> None:
-    """Keep what the weights that a model was given lack in bfloat16; the caller is within `device.host()`.
-
-    Without it all would stand right on a bfloat16, and small updates show in none of them for a long time.
-    """
-    for name, tensor in optimizer.state().items():
-        part, _, weight = name.partition(".")
-        if part == "rest":
-            tensor.copy_(rest_of(weights[weight]))
 
 
 def _rule(parameters: Parameters, config: Config, host: Host) -> AdamW:
