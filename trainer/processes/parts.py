@@ -29,14 +29,16 @@ class Part(NamedTuple):
         from torch.distributed.tensor import DTensor
 
         spread: Any = self.like
-        return DTensor.from_local(
-            self.held.detach(),
+        own = self.held.detach()
+        whole: Tensor = DTensor.from_local(
+            own.view(torch.bfloat16) if own.dtype is torch.int16 else own,  # int16 travels by no backend; bits do
             spread.device_mesh,
             spread.placements,
             run_check=False,
             shape=spread.shape,
             stride=spread.stride(),
         ).full_tensor()
+        return whole.view(own.dtype)
 
     def fill(self, whole: Tensor) -> None:
         """Copy from the whole what belongs here."""
