@@ -85,6 +85,7 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     save_interval: Count = 500
     eval_interval: Count | None = None  # None: before each save
     sample_interval: Count | None = None  # None: at the end only
+    packing: bool = False  # several rows in one sequence: this changes nothing in the result
     early_stop: Count | None = None  # evaluations without a better loss before the run ends; None: never
 
 

@@ -210,7 +210,7 @@ def _identity(config: Config, data_key: str) -> dict[str, Any]:
     """Collect what shapes the result; plan, device and how often to report do not."""
     train = msgspec.to_builtins(config.train)
     intervals = ("log_interval", "save_interval", "eval_interval", "sample_interval")
-    free = (*intervals, "early_stop", "batch_size", "accumulation_steps")
+    free = (*intervals, "packing", "early_stop", "batch_size", "accumulation_steps")
     return {
         **{name: value for name, value in train.items() if name not in free},
         "kind": config.kind,

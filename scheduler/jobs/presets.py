@@ -57,6 +57,7 @@ _TRAIN = {
     "eval_interval": None,
     "sample_interval": None,
     "early_stop": None,
+    "packing": False,
 }
 TRAIN: dict[str, dict[str, Any]] = {
     "pretrain": _TRAIN | {"epochs": 2, "batch_size": 32, "accumulation_steps": 8, "learning_rate": 5e-4},

@@ -52,19 +52,19 @@ def configured(rows: Path, ledger: Path, **draw: Any) -> Config:
             "kind": "pretrain",
             "data": {
                 "path": str(rows),
-                "max_seq_len": SEQUENCE,
+                "max_seq_len": draw.get("max_seq_len", SEQUENCE),
                 "validation": str(rows.with_name("validation.jsonl")),
                 "cache": str(rows.with_name("cache")),
             },
             "model": {"vocab_size": 300, "num_attention_heads": 4, **draw["model"]},
             "train": {
                 "dtype": draw["dtype"],
-                **draw.get("train", {}),
                 "batch_size": draw["effective_batch"],
                 "accumulation_steps": 1,
                 "max_steps": 4,
                 "save_interval": 2,
                 "log_interval": 2,
+                **draw.get("train", {}),
             },
             "plan": {"micro_batch": draw["micro_batch"], **draw["plan"]},
             "device": {
@@ -218,6 +218,28 @@ def test_a_prediction_holds_for_narrow_weights_and_moments(
     assert run["reserved"] == forecast.outcome.reserved_bytes
     usual = predicted(configured(rows, tmp_path / "ledger", **draw))
     assert forecast.outcome.allocated_bytes < usual.outcome.allocated_bytes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("checkpointing", ["off", "selective", "full"])
+@pytest.mark.parametrize("experts", [False, True])
+def test_a_prediction_holds_for_packed_rows(
+    experts: bool, checkpointing: str, dtype: str, rows: Path, tmp_path: Path
+) -> None:
+    """Rows of 33 tokens fill the 32 places of a sequence, so every micro-batch is as large as it can be."""
+    draw = {
+        "model": EXPERTS if experts else {"hidden_size": 64, "num_hidden_layers": 2, "num_key_value_heads": 2},
+        "dtype": dtype,
+        "effective_batch": 8,
+        "micro_batch": 3,
+        "max_seq_len": 33,
+        "train": {"packing": True},
+        "plan": {"activation_checkpointing": checkpointing},
+    }
+    config = configured(rows, tmp_path / "ledger", **draw)
+    forecast, run = predicted(config), measured(config, tmp_path / "run")
+    assert run["allocated"] == forecast.outcome.allocated_bytes
+    assert run["reserved"] == forecast.outcome.reserved_bytes
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -50,9 +50,10 @@ def expected(shared_workshop):
     checkpointing=st.sampled_from(["off", "selective", "full"]),
     chunked=st.booleans(),
     offload=st.booleans(),
+    packing=st.booleans(),
 )
 def test_any_plan_gives_the_same_curve(
-    shared_workshop, expected, micro_batch, kind, checkpointing, chunked, offload
+    shared_workshop, expected, micro_batch, kind, checkpointing, chunked, offload, packing
 ) -> None:
     plan = {
         "micro_batch": micro_batch,
@@ -60,7 +61,9 @@ def test_any_plan_gives_the_same_curve(
         "chunked_loss": chunked,
         "optimizer_offload": offload,
     }
-    outcome = shared_workshop.train(f"run-{next(runs)}", shared_workshop.config(kind, plan=plan))
+    outcome = shared_workshop.train(
+        f"run-{next(runs)}", shared_workshop.config(kind, plan=plan, train={"packing": packing})
+    )
     assert_same_curve(outcome.losses(), expected[kind])
 
 
@@ -74,7 +77,8 @@ def test_any_plan_gives_the_same_curve_with_experts(shared_workshop, model) -> N
     whole = shared_workshop.train(f"run-{next(runs)}", shared_workshop.config(model=model)).losses()
     for micro_batch in (1, 3):
         plan = {"micro_batch": micro_batch, "activation_checkpointing": micro_batch == 3}
-        outcome = shared_workshop.train(f"run-{next(runs)}", shared_workshop.config(model=model, plan=plan))
+        config = shared_workshop.config(model=model, plan=plan, train={"packing": micro_batch == 3})
+        outcome = shared_workshop.train(f"run-{next(runs)}", config)
         assert_same_curve(outcome.losses(), whole)
     unbalanced = shared_workshop.config(model=model | {"router_aux_loss_coef": 0.0})
     assert shared_workshop.train(f"run-{next(runs)}", unbalanced).losses()[8] != whole[8]

@@ -36,11 +36,17 @@ def cuda_kernels() -> Iterator[None]:
         _traces_cuda.reset(token)
 
 
-def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def causal_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
     """Attend causally; all three of shape (batch, heads, length, head size), with as many heads each.
 
-    On meta tensors torch would choose the path that keeps all scores, so the kernel of the target is called by name.
+    A mask (batch, 1, length, length), added to the scores, says all of who sees whom; no flash kernel of CUDA takes
+    one, so the memory-efficient one does. On meta tensors torch would choose the path that keeps all scores, so the
+    kernel of the target is called by name.
     """
+    if mask is not None:
+        return _masked_attention(query, key, value, mask)
     if not query.is_meta:
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
     if not _traces_cuda.get():
@@ -48,6 +54,15 @@ def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     if query.dtype is torch.float32:
         return _aten._scaled_dot_product_efficient_attention(query, key, value, None, True, 0.0, True)[0]
     return _aten._scaled_dot_product_flash_attention(query, key, value, 0.0, True)[0]
+
+
+def _masked_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    if not query.is_meta:
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    if not _traces_cuda.get():
+        return _aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, False, attn_mask=mask)[0]
+    bias = mask.expand(-1, query.shape[1], -1, -1)
+    return _aten._scaled_dot_product_efficient_attention(query, key, value, bias, True)[0]
 
 
 def temporaries_bytes(func: Any, args: tuple[Any, ...]) -> tuple[int, ...]:
@@ -64,13 +79,18 @@ def _flash_backward(args: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 def _efficient_backward(args: tuple[Any, ...]) -> tuple[int, ...]:
-    batch, heads, length, _ = args[1].shape
-    return (4 * batch * heads * length,)
+    """The row sums, and in 16 bits an fp32 accumulator like flash's (kernel_backward.h; not measured)."""
+    batch, heads, length, size = args[1].shape
+    sums = 4 * batch * heads * length
+    if args[1].dtype is torch.float32:
+        return (sums,)
+    return (4 * batch * heads * _up(length, 128) * _up(size, 32), sums)
 
 
 def _attention_backward_on_cpu(args: tuple[Any, ...]) -> tuple[int, ...]:
-    """A virtual device runs the CPU's kernel in place of the one that CUDA has for this type."""
-    return _efficient_backward(args) if args[1].dtype is torch.float32 else _flash_backward(args)
+    """A virtual device runs the CPU's kernel in place of the one that CUDA has for this type, or for a mask."""
+    is_causal = args[7]
+    return _flash_backward(args) if is_causal and args[1].dtype is not torch.float32 else _efficient_backward(args)
 
 
 def _embedding_backward(args: tuple[Any, ...]) -> tuple[int, ...]:

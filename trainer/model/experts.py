@@ -30,10 +30,13 @@ class Balance:
         self.rows = rows  # of the effective batch
         self.scale: Tensor | None = None  # what the loss is multiplied by in float16
         self.real: Tensor | None = None  # [batch, length] of the micro-batch under way: no padding
+        self.row: Tensor | None = None  # [batch * length] where several rows share a sequence: a number for each
 
-    def note(self, ids: Tensor) -> None:
-        self.real = None  # the last one goes before the next is made
+    def note(self, ids: Tensor, starts: Tensor | None) -> None:
+        self.real = self.row = None  # the last ones go before the next are made
         self.real = ids != PADDING
+        if starts is not None:
+            self.row = (starts + starts.shape[1] * torch.arange(len(starts), device=starts.device)[:, None]).flatten()
 
 
 class Experts(nn.Module):
@@ -60,7 +63,7 @@ class Experts(nn.Module):
                 y = y + expert(x)
         if self.coefficient and self.balance.real is not None and torch.is_grad_enabled():
             shape = (*x.shape[:2], len(self.experts))
-            loss = imbalance(scores.view(shape), is_chosen.sum(1).view(shape), self.balance.real)
+            loss = imbalance(scores.view(shape), is_chosen.sum(1).view(shape), self.balance.real, self.balance.row)
             y = WithLoss.apply(y, loss * (self.coefficient / self.balance.rows), self.balance.scale)
         return y
 
@@ -86,16 +89,26 @@ def choose(scores: Tensor, choices: int) -> tuple[Tensor, Tensor]:
     return weights, chosen
 
 
-def imbalance(scores: Tensor, chosen: Tensor, real: Tensor) -> Tensor:
+def imbalance(scores: Tensor, chosen: Tensor, real: Tensor, row: Tensor | None = None) -> Tensor:
     """Sum over rows: experts x sum over experts of (share of the row's choices x mean score); 1 if all are even.
 
-    scores and chosen (how often) [batch, length, experts]; real [batch, length].
+    scores and chosen (how often) [batch, length, experts]; real [batch, length]; row [batch * length] numbers the row
+    of each token, below batch * length, where it is not the sequence.
     """
     mask = real[..., None]
-    tokens = mask.sum(1).clamp(min=1)
-    choices = (chosen * mask).sum(1)
+    tokens = _row_sums(mask, row).clamp(min=1)
+    choices = _row_sums(chosen * mask, row)
     load = choices / choices.sum(1, keepdim=True).clamp(min=1)
-    return (load * ((scores * mask).sum(1) / tokens)).sum() * scores.shape[-1]
+    return (load * (_row_sums(scores * mask, row) / tokens)).sum() * scores.shape[-1]
+
+
+def _row_sums(x: Tensor, row: Tensor | None) -> Tensor:
+    """Sum x [batch, length, experts] over each row; a number that no row has gets zeros."""
+    if row is None:
+        return x.sum(1)
+    flat = x.flatten(0, 1)
+    flat = flat.long() if flat.dtype is torch.bool else flat
+    return torch.zeros_like(flat).index_add(0, row, flat)
 
 
 def _sort(chosen: Tensor, is_chosen: Tensor) -> tuple[Tensor, Tensor, list[int]]:

@@ -5,6 +5,7 @@ Owns shapes and arithmetic; knows nothing of data, losses or devices.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,9 +39,9 @@ class Attention(nn.Module):
         self.qk_norm = model.qk_norm
         self.compute = compute
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x [batch, length, hidden]; cos and sin [length, 1, head width]."""
-        return self.read(*self.project(x, cos, sin), causal_attention)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        """x [batch, length, hidden]; cos, sin [length, 1, head width], one a sequence with mask: see `apart`."""
+        return self.read(*self.project(x, cos, sin), partial(causal_attention, mask=mask))
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Give queries, keys and values, each [batch, length, heads, width], at their positions."""
@@ -66,6 +67,12 @@ def turned(x: Tensor, norm: RMSNorm | None, cos: Tensor, sin: Tensor, dtype: tor
     return rotate(x, cos, sin, dtype)
 
 
+def apart(starts: Tensor, dtype: torch.dtype) -> Tensor:
+    """Make the mask [batch, 1, length, length] by which a token sees those before it in its own row, and itself."""
+    sees = (starts[:, None, :, None] == starts[:, None, None, :]).tril_()
+    return torch.zeros(sees.shape, dtype=dtype, device=starts.device).masked_fill_(sees.logical_not_(), -torch.inf)
+
+
 class Block(nn.Module):
     """One layer; what the backward pass needs of it is kept, or made again, as `checkpointing` says."""
 
@@ -84,18 +91,18 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(model.hidden_size, model.rms_norm_eps, compute, device)
         self.mlp = Experts(model, balance, device) if model.use_moe else FeedForward(model, device)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         if self.checkpointing == "off" or not torch.is_grad_enabled():
-            return self.compute_all(x, cos, sin)
+            return self.compute_all(x, cos, sin, mask)
         if self.checkpointing == "selective":
             with forgetting():
-                return self.compute_all(x, cos, sin)
+                return self.compute_all(x, cos, sin, mask)
         if not x.requires_grad:
             x.requires_grad_()  # all before is frozen, and a block run again must still be asked for gradients
-        return Recomputed.apply(self.compute_all, x, cos, sin)
+        return Recomputed.apply(self.compute_all, x, cos, sin, mask)
 
-    def compute_all(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+    def compute_all(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -107,19 +114,19 @@ class Recomputed(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, block: Callable[..., Tensor], x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, block: Callable[..., Tensor], x: Tensor, *places: Tensor | None) -> Tensor:
         ctx.block = block
-        ctx.save_for_backward(x, cos, sin)
-        return block(x, cos, sin)
+        ctx.save_for_backward(x, *places)
+        return block(x, *places)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None]:
-        x, cos, sin = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, *places = ctx.saved_tensors
         x = x.detach().requires_grad_()
         with torch.enable_grad():
-            y = ctx.block(x, cos, sin)
+            y = ctx.block(x, *places)
         torch.autograd.backward(y, gradient)
-        return None, x.grad, None, None
+        return None, x.grad, *(None for _ in places)
 
 
 class Decoder(nn.Module):
@@ -129,6 +136,7 @@ class Decoder(nn.Module):
     def __init__(self, config: Config, device: torch.device) -> None:
         super().__init__()
         model, compute = config.model, DTYPES[config.train.dtype]
+        self.compute = compute
         self.embed_tokens = Embedding(model.vocab_size, model.hidden_size, device)
         self.routed = model.use_moe
         self.balance = Balance(config.effective_batch)
@@ -141,18 +149,27 @@ class Decoder(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, starts: Tensor | None) -> Tensor:
         x = self.embed_tokens(ids)
         if self.routed and torch.is_grad_enabled():
-            self.balance.note(ids)
-        cos, sin = self.cos[: ids.shape[1], None], self.sin[: ids.shape[1], None]
+            self.balance.note(ids, starts)
+        places = self._places(ids.shape[1], starts)
         for block in self.layers:
-            x = block(x, cos, sin)
+            x = block(x, *places)
         return self.norm(x)
+
+    def _places(self, length: int, starts: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Give the cosines and sines of the positions, and, where rows share sequences, who sees whom."""
+        if starts is None:
+            return self.cos[:length, None], self.sin[:length, None], None
+        positions = torch.arange(length, device=starts.device) - starts
+        return self.cos[positions, None], self.sin[positions, None], apart(starts, self.compute)
 
 
 class MiniMind(nn.Module):
     """`model(ids)` gives the last hidden states [batch, length, hidden]; the loss applies `head_weight`.
+
+    Where several rows share a sequence, starts [batch, length] says where the row of each token begins.
 
     Made with its weights not yet set: see `initialise` and `trainer.files.weights`.
     """
@@ -165,8 +182,8 @@ class MiniMind(nn.Module):
         if config.model.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.model(ids)
+    def forward(self, ids: Tensor, starts: Tensor | None = None) -> Tensor:
+        return self.model(ids, starts)
 
     @property
     def balance(self) -> Balance:

@@ -87,7 +87,7 @@ def split_products(model: MiniMind, mesh: DeviceMesh) -> None:
     columns, rows = ColwiseParallel(), RowwiseParallel()
     columns.src_data_rank = rows.src_data_rank = None  # all have the same weights already
     plan: dict[str, ParallelStyle] = {
-        "self_attn": _shared_input(3),
+        "self_attn": _shared_input(4),
         "mlp": _shared_input(1),
         **{f"self_attn.{name}": columns for name in ("q_proj", "k_proj", "v_proj")},
         **{f"mlp.{name}": columns for name in ("gate_proj", "up_proj")},

@@ -5,13 +5,14 @@ rows; nothing was applied, so nothing is lost.
 """
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from trainer.config import Config
 from trainer.data.batches import Row
+from trainer.data.packing import pack
 from trainer.errors import OutOfDeviceMemory
 from trainer.memory.device import Device, out_of_memory_numbers
 from trainer.model.minimind import MiniMind
@@ -20,7 +21,7 @@ from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
 from trainer.steps.optimizer import Optimizer
 from trainer.steps.scaling import LossScaler
-from trainer.steps.step import Phase, StepResult, train_step
+from trainer.steps.step import MicroBatch, Phase, StepResult, train_step
 from trainer.steps.transfer import stream
 
 Fetching = Callable[[], AbstractContextManager[None]]
@@ -76,7 +77,7 @@ class ShrinkingStep:
             except torch.OutOfMemoryError as error:
                 # Only numbers leave this block: the traceback holds the tensors of the failed micro-batch.
                 refusal = out_of_memory_numbers(error, self._device)
-            self._shrink(step, len(ours), refusal)
+            self._shrink(step, self._sequences(ours), refusal)
 
     def _once(self, rows: Sequence[Row], ours: Sequence[Row], fetching: Fetching) -> StepResult:
         self._phase = "idle"
@@ -84,7 +85,7 @@ class ShrinkingStep:
         return train_step(
             self._model,
             self._optimizer,
-            stream(ours, self.micro_batch, self._config.max_seq_len, self._device, fetching, self._turns(rows)),
+            self._micro_batches(ours, fetching, self._turns(rows)),
             target_tokens=sum(row.targets for row in rows),
             grad_clip=self._config.train.grad_clip,
             chunked_loss=self._config.plan.chunked_loss,
@@ -92,6 +93,10 @@ class ShrinkingStep:
             enter=self._enter,
             exchange=self._exchange,
         )
+
+    def _micro_batches(self, rows: Sequence[Row], fetching: Fetching, turns: int) -> Iterator[MicroBatch]:
+        size, length = self.micro_batch, self._config.max_seq_len
+        return stream(rows, size, length, self._device, fetching, turns, packs=self._config.train.packing)
 
     def _turns(self, rows: Sequence[Row]) -> int:
         """Count the micro-batches that every process must take, where they need each other in each."""
@@ -107,15 +112,18 @@ class ShrinkingStep:
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
 
-    def _shrink(self, step: int, rows: int, refusal: dict[str, int | None]) -> None:
+    def _sequences(self, rows: Sequence[Row]) -> int:
+        return len(pack(rows, self._config.max_seq_len)) if self._config.train.packing else len(rows)
+
+    def _shrink(self, step: int, sequences: int, refusal: dict[str, int | None]) -> None:
         self._optimizer.zero_grad()
         gc.collect()
         self._device.empty_cache()
         old = self.micro_batch
-        # The last step of a run may have fewer rows than a micro-batch: halve what was really on the device.
-        new = -(-min(old, rows) // 2)
+        # There may be fewer than a micro-batch, as in the last step of a run: halve what was really on the device.
+        new = -(-min(old, sequences) // 2)
         repeatable = _repeatable(self._group)
-        can_shrink = min(old, rows) > 1 and self._config.on_out_of_memory == "halve" and self._phase in repeatable
+        can_shrink = min(old, sequences) > 1 and self._config.on_out_of_memory == "halve" and self._phase in repeatable
         self._events.write(
             "out_of_memory",
             step=step,

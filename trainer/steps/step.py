@@ -25,12 +25,14 @@ class MicroBatch:
     """Some rows of the effective batch, on the device.
 
     ids [rows, length] int64, padded on the right; positions [targets] int64, flat indices into [rows, length]
-    of the tokens whose successor is a target; labels [targets] int64, those successors.
+    of the tokens whose successor is a target; labels [targets] int64, those successors. Where several rows share a
+    sequence, starts [rows, length] int64: where in it the row of each token begins.
     """
 
     ids: Tensor
     positions: Tensor
     labels: Tensor
+    starts: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ def train_step(
     for batch in micro_batches:
         enter("forward")
         loss = cross_entropy_sum(
-            model(batch.ids), model.head_weight, batch.positions, batch.labels, chunked=chunked_loss
+            model(batch.ids, batch.starts), model.head_weight, batch.positions, batch.labels, chunked=chunked_loss
         )
         loss = loss / target_tokens
         total = loss.detach() if total is None else total.add_(loss.detach())

@@ -12,6 +12,7 @@ import torch
 
 from trainer.config import Config
 from trainer.data.batches import input_length
+from trainer.data.packing import room
 from trainer.memory.kernels import cuda_kernels, temporaries_bytes, workspace_bytes
 from trainer.memory.loops import listening
 from trainer.model.lora import adapt
@@ -108,15 +109,26 @@ class _Rehearsal:
     def _batches(self, rows: Sequence[int]) -> Iterator[MicroBatch]:
         for turn, count in enumerate(rows):
             self.recorder.begin(Place("micro", min(turn, 1)), count)
-            yield self._batch(count)
+            yield self._packed_batch(count) if self.config.train.packing else self._batch(count)
         self.recorder.begin(Place("update"), 0)
 
     def _batch(self, rows: int) -> MicroBatch:
         """Make the largest micro-batch of so many rows: each as long as it may be, and every token a target."""
         length = input_length(self.config.max_seq_len, self.config.max_seq_len)
         targets = rows * (self.config.max_seq_len - 1)
+        return MicroBatch(ids=_indices(rows, length), positions=_indices(targets), labels=_indices(targets))
+
+    def _packed_batch(self, sequences: int) -> MicroBatch:
+        """Make the largest micro-batch of so many sequences that rows share: no token is padding, all have targets."""
+        length = room(self.config.max_seq_len)
+        targets = sequences * length
         return MicroBatch(
-            ids=torch.empty(rows, length, dtype=torch.int64, device=META),
-            positions=torch.empty(targets, dtype=torch.int64, device=META),
-            labels=torch.empty(targets, dtype=torch.int64, device=META),
+            ids=_indices(sequences, length),
+            positions=_indices(targets),
+            labels=_indices(targets),
+            starts=_indices(sequences, length),
         )
+
+
+def _indices(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.int64, device=META)
