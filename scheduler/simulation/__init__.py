@@ -1,0 +1,1 @@
+"""A model of machines and time under the admission cycle. Pure: no store, no device, no clock but its own."""
