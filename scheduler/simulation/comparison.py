@@ -1,10 +1,10 @@
 """Policies and devices side by side, on one workload."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scheduler.simulation.bounds import Bounds, bounds
+from scheduler.simulation.bounds import bounds
 from scheduler.simulation.fairness import ideal_completions
 from scheduler.simulation.hardware import Hardware
 from scheduler.simulation.knowledge import Oracle
@@ -24,28 +24,17 @@ class Result:
         return {"devices": self.outcome.hardware.name, "policy": self.policy, **self.measures.as_json()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One set of devices, what bounds it, and what the policies did with it."""
-
-    hardware: Hardware
-    bounds: Bounds
-    results: Sequence[Result]
-
-
 def compare(
     jobs: Sequence[Job],
     settings: Sequence[Hardware],
     policies: Sequence[str],
     *,
-    oracle: Callable[[], Oracle] = Oracle,
-) -> Iterator[Setting]:
+    oracle: Oracle = Oracle(),  # noqa: B008  a value
+) -> Iterator[Result]:
     """Run each policy on each set of devices; all of them are told the same."""
     for hardware in settings:
         limits = bounds(jobs, hardware)
         ideal = ideal_completions(jobs, hardware.devices)
-        results = []
         for name in policies:
-            outcome = World(jobs, hardware, POLICIES[name].make(), oracle()).run()
-            results.append(Result(policy=name, outcome=outcome, measures=measures(outcome, limits, ideal)))
-        yield Setting(hardware=hardware, bounds=limits, results=results)
+            outcome = World(jobs, hardware, POLICIES[name].make(), oracle).run()
+            yield Result(policy=name, outcome=outcome, measures=measures(outcome, limits, ideal))

@@ -83,4 +83,4 @@ def _admitted(admit: Admit) -> Iterator[Move]:
 
 
 def _resized(resize: Resized) -> Resize:
-    return Resize(resize.job_id, resize.plan.micro_batch, resize.plan.reserve_bytes)
+    return Resize(resize.job_id, resize.candidate.micro_batch, resize.reserve_bytes)
