@@ -5,7 +5,8 @@ STAMP := .venv/.complete
 PYTEST := $(BIN)/python -m pytest
 # Whole services on real trainers, killed in turn: too long for `make test`.
 SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptance/test_rivals_failures.py
-BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-memory bench-weights bench-footprint bench-virtual bench-cycle
+BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-memory bench-weights bench-footprint bench-virtual \
+    bench-cycle bench-simulate
 
 .PHONY: help setup demo test test-service test-gpu check format ci bench pins clean $(BENCHES)
 BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
@@ -80,6 +81,9 @@ bench-virtual: setup ## the footprint against 200 runs of the trainer, and 100 l
 
 bench-cycle: setup ## what an admission cycle costs, with up to 100,000 jobs and 1,000 devices
 	$(BENCH).cycle
+
+bench-simulate: setup ## the admission cycle in simulation against other rules; WORKLOADS=DIR adds files
+	$(BENCH).simulate $(WORKLOADS)
 
 pins: setup ## write constraints.txt anew from what is installed
 	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | sort -f; } > constraints.new

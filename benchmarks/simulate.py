@@ -6,6 +6,7 @@ Prints a line for each workload and policy, then a line a bar. `make bench-simul
 
 import math
 import os
+import re
 import statistics
 import sys
 import time
@@ -31,6 +32,7 @@ DRAWN = (
     "utilisation-0.3:1",
     "utilisation-0.7:1",
 )
+_NAME = re.compile(r"(standard|all-at-once|utilisation-0\.\d+)(?:[-:]\d+)?(?:\.jsonl)?")
 FAMILIES = ("standard", "utilisation-0.95", "all-at-once")
 
 
@@ -38,7 +40,7 @@ FAMILIES = ("standard", "utilisation-0.95", "all-at-once")
 class Run:
     """All policies on one workload."""
 
-    family: str
+    family: str | None
     name: str
     by_policy: Mapping[str, Measures]
     with_error: Measures  # ours, with footprints that are off
@@ -78,8 +80,10 @@ def measure(name: str) -> Run:
     return Run(family=_family(name), name=short, by_policy=found, with_error=off.measures, seconds=seconds)
 
 
-def _family(name: str) -> str:
-    return Path(name).stem.partition(":")[0].rpartition("-")[0] if name.endswith(".jsonl") else name.partition(":")[0]
+def _family(name: str) -> str | None:
+    """Return what is drawn alike: `standard` of `standard:3` and of `standard-3.jsonl`."""
+    match = _NAME.fullmatch(Path(name).name)
+    return match[1] if match else None
 
 
 def _told(run: Run) -> None:

@@ -16,7 +16,7 @@ _AT_FIRST = 20  # jobs, as which fewer count
 
 
 class Service:
-    def __init__(self, policy: Policy = Policy()) -> None:
+    def __init__(self, policy: Policy = Policy()) -> None:  # noqa: B008  a value
         self._policy = policy
 
     def moves(self, view: View) -> Iterator[Move]:

@@ -55,7 +55,10 @@ class Kind:
     all_at_once: bool = False
 
 
-def draw(seed: int, kind: Kind = Kind(), jobs: int = JOBS) -> list[Job]:
+STANDARD = Kind()
+
+
+def draw(seed: int, kind: Kind = STANDARD, jobs: int = JOBS) -> list[Job]:
     """Draw a workload; the same seed and kind always give the same."""
     source = random.Random(f"{seed} {kind.utilisation} {kind.all_at_once}")
     submissions: list[list[Job]] = []
@@ -132,9 +135,7 @@ def _memory(source: random.Random) -> tuple[int, int]:
             return fixed_bytes, bytes_per_sample
 
 
-def _as_people_set_it(
-    source: random.Random, effective_batch: int, fixed_bytes: int, bytes_per_sample: int
-) -> int:
+def _as_people_set_it(source: random.Random, effective_batch: int, fixed_bytes: int, bytes_per_sample: int) -> int:
     """Half of them fill the card, the others part of it, by powers of two."""
     fills = source.random() < 0.5
     share = FULL_CARD if fills else source.uniform(FILLED_LEAST, FILLED_MOST)
