@@ -34,7 +34,7 @@ _CONDUCT = (
 def text(results: Sequence[Result], workload: str, jobs: int) -> str:
     """Lay what `simulate` found out for a person."""
     several = len({result.outcome.hardware.name for result in results}) > 1
-    sections = [f"{jobs} jobs of {workload}. Completion and wait are means, from submission on."]
+    sections = ["\n".join(wrap(f"{jobs} jobs of {workload}. Completion and wait are means, from submission on.", 0))]
     sections.append(table(_TIMES, [line for of_one in _by_devices(results) for line in _times(of_one, several)]))
     sections.append(table(_CONDUCT, [_conduct(result, several) for result in results]))
     sections.append(f"Jobs that wait, over time:\n{drawn(results, width=width())}")

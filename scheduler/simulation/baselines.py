@@ -36,7 +36,10 @@ class WholeDevices:
 
 
 class FirstFit:
-    """In turn, onto the first device where what the user declares is free; onto an empty one whatever it declares."""
+    """In turn, onto the first device where what the user declares is free; onto an empty one whatever it declares.
+
+    Nothing holds a job to what was declared for it: one that needs more takes it.
+    """
 
     def moves(self, view: View) -> Iterator[Move]:
         free = [seat.free_bytes for seat in view.seats]
@@ -50,7 +53,7 @@ class FirstFit:
                 micro_batch = set_by_user(known, seat.usable_bytes)
                 wanted = min(known.told.declared_bytes, seat.usable_bytes)
                 if micro_batch is not None and (wanted <= free[number] or empty[number]):
-                    yield Start(known.job_id, number, micro_batch, wanted)
+                    yield Start(known.job_id, number, micro_batch, max(wanted, known.bytes_at(micro_batch)))
                     free[number] -= wanted
                     empty[number] = False
                     break

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import msgspec
 from hypothesis import strategies as st
 
 from scheduler.simulation.hardware import Hardware, parse
@@ -80,9 +81,10 @@ def jobs(draw: st.DrawFn, most: int = 12) -> list[Job]:
             effective_batch=draw(st.sampled_from([1, 8, 24, 64])),
             fixed_bytes=draw(st.integers(1, 12)) * GIB,
             bytes_per_sample=draw(st.integers(1, 40)) * GIB // 16,
-            declared_bytes=draw(st.integers(1, 24)) * GIB,
             estimate_seconds=draw(st.integers(10, 5000)),
         )
         for number in range(1, draw(st.integers(1, most)) + 1)
     ]
-    return in_order(drawn)
+    return in_order(
+        msgspec.structs.replace(one, declared_bytes=2 * one.bytes_at(one.user_micro_batch)) for one in drawn
+    )

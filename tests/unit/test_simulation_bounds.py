@@ -63,7 +63,7 @@ def test_jains_index() -> None:
 
 def test_the_fluid_shares_devices_between_users_not_jobs() -> None:
     jobs = [job(1, user="ada"), *(job(number, user="bob") for number in (2, 3, 4))]
-    assert ideal_completions(jobs, 2) == pytest.approx({"ada": 1000, "bob": 3 * 3000})
+    assert ideal_completions(jobs, 2) == pytest.approx({"ada": 1000, "bob": 3 * 2000})
     assert ideal_completions(jobs[:2], 2) == pytest.approx({"ada": 1000, "bob": 1000})
     assert ideal_completions([job(1), job(2, submit_seconds=500)], 1) == pytest.approx({"ada": 1500 + 1500})
 

@@ -43,7 +43,8 @@ def test_a_comparison_is_told_in_words(
     queue: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert main(["simulate", "--workload", str(queue), "--devices", "1x24GiB", "--devices", "2x24GiB"]) == 0
+    monkeypatch.chdir(queue.parent)
+    assert main(["simulate", "--workload", queue.name, "--devices", "1x24GiB", "--devices", "2x24GiB"]) == 0
     said = capsys.readouterr().out
     assert all(len(re.findall(rf"^\S+ +{policy} ", said, re.MULTILINE)) == 4 for policy in POLICIES)
     assert "2x24GiB in place of 1x24GiB, mmq: completion" in said

@@ -1,4 +1,4 @@
-"""A scheduler in the simulation knows what it may know: never `alone_seconds`, never `utilisation`, before a first step."""
+"""A scheduler in the simulation knows what it may: before a first step neither `alone_seconds` nor `utilisation`."""
 
 import ast
 import random

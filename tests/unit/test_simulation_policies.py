@@ -35,6 +35,11 @@ def test_declared_memory_is_what_counts_to_those_who_go_by_it() -> None:
     assert ends(by("declared", job(1, declared_bytes=99 * GIB)))[1] == 1015
 
 
+def test_who_declares_too_little_takes_it_from_the_others() -> None:
+    small = [job(number, fixed_bytes=8 * GIB, declared_bytes=GIB) for number in (1, 2)]
+    assert by("declared", *small).over_commits > 0
+
+
 def test_a_micro_batch_that_does_not_fit_is_halved_by_its_user() -> None:
     big = job(user_micro_batch=8, bytes_per_sample=4 * GIB)
     for policy in ("fcfs", "shortest", "declared"):
