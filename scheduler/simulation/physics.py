@@ -44,10 +44,6 @@ class Course:
         self.utilisation = self.job.utilisation_at(micro_batch)
 
     @property
-    def held_bytes(self) -> int:
-        return min(self.job.bytes_at(self.known.micro_batch), self.known.given_bytes)
-
-    @property
     def first_waited_seconds(self) -> float:
         started_at = self.known.first_started_at
         return 0.0 if started_at is None else started_at - self.job.submit_seconds
@@ -80,8 +76,8 @@ class Device:
 
     @property
     def over_committed(self) -> bool:
-        promised = sum(course.known.given_bytes for course in self.courses)
-        return max(promised, sum(course.held_bytes for course in self.courses)) > self.usable_bytes
+        """Whether its jobs may take more than there is; what is given to a job is what it can't exceed."""
+        return sum(course.known.given_bytes for course in self.courses) > self.usable_bytes
 
     def _event_of(self, course: Course, now: float) -> float:
         known = course.known
@@ -106,7 +102,7 @@ class Outcome:
     courses: Sequence[Course]  # by submission
     moments: Sequence[Moment]
     preemptions: int
-    over_commits: int  # instants at which a device had promised, or held, more than it has
+    over_commits: int  # instants at which jobs could have taken more of a device than it has
 
 
 class World:
