@@ -94,7 +94,7 @@ class Known:
             overhead=self.told.overhead,
         )
 
-    def queued(self, now: float) -> QueuedJob:
+    def queued(self, now: float, overuse: float = 1.0) -> QueuedJob:
         told = self.told
         return QueuedJob(
             job_id=told.job_id,
@@ -103,6 +103,7 @@ class Known:
             pace=self.pace(),
             priority=told.priority,
             waited_seconds=now - told.submit_seconds - self.ran_seconds,
+            overuse=overuse,
             resumes=self.preemptions > 0,
         )
 

@@ -1,6 +1,6 @@
 """What a policy sees of a simulation, and what it may do in it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,6 +56,7 @@ class View:
     seats: Sequence[Seat]
     started: int  # jobs, so far
     preemptions: int  # so far
+    byte_seconds: Mapping[str, float]  # by user: memory given x time, so far
 
 
 class Policy(Protocol):

@@ -120,6 +120,7 @@ class World:
         self._now = 0.0
         self._ended = self._started = self._preemptions = self._over_commits = 0
         self._moments: list[Moment] = []
+        self._byte_seconds: dict[str, float] = {}
 
     def run(self) -> Outcome:
         while self._ended < len(self._courses):
@@ -147,6 +148,8 @@ class World:
             raise Stalled(f"the policy starts none of {len(self._queue)} jobs on idle devices: {left}")
         for device in self._devices:
             device.advance(self._now, at - self._now)
+            for course in device.courses:
+                self._byte_seconds[course.job.user] += course.known.given_bytes * (at - self._now)
         self._now = at
 
     def _end(self) -> None:
@@ -185,6 +188,7 @@ class World:
             if course.job.submit_seconds > self._now + _SOON:
                 return
             self._queue[course.job.job_id] = course
+            self._byte_seconds.setdefault(course.job.user, 0.0)
             self._arrived += 1
 
     def _view(self) -> View:
@@ -195,6 +199,7 @@ class World:
             seats=[Seat(device.usable_bytes, [one.known for one in device.courses]) for device in self._devices],
             started=self._started,
             preemptions=self._preemptions,
+            byte_seconds=self._byte_seconds,
         )
 
     def _make(self, move: Move) -> None:

@@ -1,7 +1,8 @@
 """mmq itself in the simulation: the decision code of the service, told what it would be told there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from scheduler.admission import shares
 from scheduler.admission.cycle import decide
 from scheduler.admission.decisions import Admit
 from scheduler.admission.decisions import Refuse as Refused
@@ -18,11 +19,15 @@ _AT_FIRST = 20  # jobs, as which fewer count
 class Service:
     def __init__(self, policy: Policy = Policy()) -> None:  # noqa: B008  a value
         self._policy = policy
+        self._at = 0.0
+        self._seen: Mapping[str, float] = {}  # byte-seconds by user, all that there were then
+        self._counted: Mapping[str, float] = {}  # and those of them that count
 
     def moves(self, view: View) -> Iterator[Move]:
         yield from _trimmed(view)
+        overuse = self._overuse(view)
         decisions = decide(
-            [known.queued(view.now) for known in view.queue],
+            [known.queued(view.now, overuse[known.told.user]) for known in view.queue],
             [
                 known.running(view.now, device_id(number))
                 for number, seat in enumerate(view.seats)
@@ -40,6 +45,12 @@ class Service:
                     yield _resized(decision)
                 case Refused():
                     yield Refuse(decision.job_id)
+
+    def _overuse(self, view: View) -> dict[str, float]:
+        added = {user: total - self._seen.get(user, 0.0) for user, total in view.byte_seconds.items()}
+        self._counted = shares.later(self._counted, view.now - self._at, added)
+        self._at, self._seen = view.now, dict(view.byte_seconds)
+        return shares.overuse(self._counted)
 
 
 def device_id(number: int) -> str:
