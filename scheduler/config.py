@@ -24,6 +24,8 @@ class Settings:
     devices: str  # auto | cpu[:BYTES] | virtual:NxSIZE
     user: str  # who logged in, as the kernel knows it; never taken from the environment
     host: str
+    ignored_pids: frozenset[int] = frozenset()  # foreign processes on a device that are known not to grow
+    user_limit: int | None = None  # jobs of one user that may run at once
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -35,6 +37,8 @@ class Settings:
             devices=environment.get("MMQ_DEVICES") or "auto",
             user=user_name(),
             host=environment.get("MMQ_HOST") or os.uname().nodename,
+            ignored_pids=frozenset(_numbers(environment, "MMQ_IGNORE_PIDS")),
+            user_limit=next(iter(_numbers(environment, "MMQ_USER_LIMIT")), None),
         )
 
     def create_home(self) -> None:
@@ -98,6 +102,13 @@ class Settings:
     def ledger_dir(self) -> Path:
         """One directory a virtual device: who holds how much of it."""
         return self.home / "ledger"
+
+
+def _numbers(environment: Mapping[str, str], name: str) -> list[int]:
+    told = (environment.get(name) or "").replace(",", " ").split()
+    if not all(one.isdecimal() and int(one) > 0 for one in told):
+        raise UsageError(f"{name} is {environment[name]!r}; it takes whole numbers above 0", hint=f"unset {name}")
+    return [int(one) for one in told]
 
 
 def _home(environment: Mapping[str, str]) -> Path:

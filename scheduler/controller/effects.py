@@ -2,13 +2,14 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from scheduler.admission.decisions import Admit, Decision, Refuse, Wait
+from scheduler.admission.decisions import Admit, Decision, Refuse, Resize, Wait
 from scheduler.admission.plan import Plan
 from scheduler.config import Settings
 from scheduler.controller.dispatch import Dispatch
+from scheduler.controller.residents import Resident
 from scheduler.controller.sight import Sight
 from scheduler.devices.device import Devices, Launch
 from scheduler.errors import MmqError
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 def apply(
     decisions: Iterable[Decision],
     *,
+    residents: Iterable[Resident],
     db: Database,
     settings: Settings,
     devices: Devices,
@@ -34,9 +36,14 @@ def apply(
 ) -> None:
     """Admit and publish, refuse, and write down why the rest waits."""
     waits: dict[int, tuple[str, str]] = {}
+    live = {resident.attempt.job_id: resident for resident in residents}
     for decision in decisions:
         try:
             match decision:
+                case Admit() if decision.shrinks or decision.preempts:
+                    waits[decision.job_id] = _make_room(db, decision, live, now)
+                case Resize():
+                    _resize(db, decision, live, now)
                 case Admit():
                     new = _new_attempt(decision, settings, devices, sight)
                     attempt = attempts.admit(db, decision.job_id, new, at=now)
@@ -46,13 +53,60 @@ def apply(
                 case Refuse():
                     _refuse(db, decision, now)
                 case Wait():
-                    waits[decision.job_id] = (decision.code.value, decision.sentence)
+                    waits[decision.job_id] = _leaving(decision, live) or (decision.code.value, decision.sentence)
         except Exception as error:  # one job that we fail on must not stop the queue
             if isinstance(error, MmqError) and not isinstance(error, IllegalTransition):
                 raise  # the store is away: nothing can be done for any job
             log.exception("job %d: what was decided can't be done", decision.job_id)
             waits[decision.job_id] = (WaitCode.ERROR.value, f"mmq itself failed on it: {type(error).__name__}: {error}")
     jobs.explain_waiting(db, waits)
+
+
+def _make_room(db: Database, decision: Admit, live: Mapping[int, Resident], now: float) -> tuple[str, str]:
+    """Ask those who are in the way; the job is admitted in a later cycle, once they have done as asked."""
+    for resize in decision.shrinks:
+        _resize(db, resize, live, now)
+    for job_id in decision.preempts:
+        if job_id in live:
+            attempts.request_stop(db, live[job_id].attempt.id, at=now, preempted_for=decision.job_id)
+    if decision.preempts:
+        return _preempting(decision.preempts)
+    told = "; ".join(_shrinks(resize, live) for resize in decision.shrinks)
+    return WaitCode.SHRINKING.value, f"{told} to make room for it"
+
+
+def _leaving(decision: Wait, live: Mapping[int, Resident]) -> tuple[str, str] | None:
+    """Say so where a job is still on its way out for this one."""
+    leaving = [one.attempt.job_id for one in live.values() if one.attempt.preempted_for == decision.job_id]
+    return _preempting(leaving) if leaving else None
+
+
+def _preempting(job_ids: Sequence[int]) -> tuple[str, str]:
+    return WaitCode.PREEMPTING.value, f"{' and '.join(f'job {job_id}' for job_id in job_ids)} saves and leaves for it"
+
+
+def _shrinks(resize: Resize, live: Mapping[int, Resident]) -> str:
+    of = f" of {live[resize.job_id].attempt.micro_batch}" if resize.job_id in live else ""
+    return f"job {resize.job_id} goes on with micro-batch {resize.candidate.micro_batch} instead{of}"
+
+
+def _resize(db: Database, resize: Resize, live: Mapping[int, Resident], now: float) -> None:
+    """Ask for it; asked again each cycle until it is acknowledged, which changes nothing."""
+    if resize.job_id not in live:
+        return
+    attempt, candidate = live[resize.job_id].attempt, resize.candidate
+    wanted = attempts.Resize(
+        micro_batch=candidate.micro_batch,
+        limit_bytes=resize.reserve_bytes,
+        device_limits={resize.device_id: resize.limit_bytes},
+        why=resize.sentence,
+        predicted={
+            "predicted_allocated_bytes": candidate.allocated_bytes,
+            "predicted_reserved_bytes": candidate.reserved_bytes,
+            "predicted_process_bytes": candidate.process_bytes,
+        },
+    )
+    attempts.request_resize(db, attempt.id, wanted, at=now)
 
 
 def _new_attempt(decision: Admit, settings: Settings, devices: Devices, sight: Sight) -> NewAttempt:

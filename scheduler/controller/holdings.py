@@ -35,7 +35,7 @@ def held_bytes(
     held: dict[int, int] = {}
     silent: set[int | None] = set()
     for pid, size in reading.processes:
-        attempt_id = _attempt_of(pid, roots, parent)
+        attempt_id = attempt_of(pid, roots, parent)
         if size == 0:
             silent.add(attempt_id)
         elif attempt_id is not None:
@@ -49,7 +49,8 @@ def held_bytes(
     return held
 
 
-def _attempt_of(pid: int, roots: Mapping[int, int], parent: Callable[[int], int | None]) -> int | None:
+def attempt_of(pid: int, roots: Mapping[int, int], parent: Callable[[int], int | None]) -> int | None:
+    """Return the attempt that a process belongs to, by its ancestors; None: it is foreign."""
     ancestor: int | None = pid
     for _ in range(_DEEPEST):
         if ancestor is None or ancestor <= 1:

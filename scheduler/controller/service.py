@@ -15,7 +15,9 @@ from scheduler.config import Settings
 from scheduler.controller import corrections
 from scheduler.controller.dispatch import Dispatch, Publisher
 from scheduler.controller.effects import apply
+from scheduler.controller.follow import follow
 from scheduler.controller.footprints import AsksTracer, FootprintBook
+from scheduler.controller.foreign import Foreign
 from scheduler.controller.lock import component
 from scheduler.controller.reconcile import reconcile
 from scheduler.controller.sight import Lookout, Sight
@@ -53,6 +55,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         self._lookout = Lookout(self.devices)
+        self._foreign = Foreign(self.monotonic, ignored=self.settings.ignored_pids)
         self._dispatch = Dispatch(self.db, self.publisher)
         taught = partial(corrections.read, self.db, self.settings.host)
         self._book = FootprintBook(self.db, self.tracer, taught=taught, monotonic=self.monotonic)
@@ -68,11 +71,14 @@ class Controller:
         now = self.clock()
         self._book.collect(now=now)
         sight = self._look(now)
-        snapshot = take(self.db, self.settings, sight, self._book, now=now)
+        snapshot = take(self.db, self.settings, sight, self._book, self._foreign, now=now)
         raise_process_peaks(self.db, snapshot.held)
-        decisions = decide(snapshot.jobs, (), snapshot.devices)
+        decisions = decide(
+            snapshot.jobs, snapshot.running, snapshot.devices, preemptions_left=snapshot.preemptions_left
+        )
         apply(
             decisions,
+            residents=snapshot.residents,
             db=self.db,
             settings=self.settings,
             devices=self.devices,
@@ -80,6 +86,7 @@ class Controller:
             dispatch=self._dispatch,
             now=now,
         )
+        follow(self.db, snapshot, decisions, now=now)
         self._publish_again()
         self._beat(now)
         return views.unended(self.db)

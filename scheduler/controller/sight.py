@@ -54,7 +54,9 @@ def target_of(info: DeviceInfo) -> Target:
     return Target(kind=info.kind, capability=info.capability)
 
 
-def view(info: DeviceInfo, reading: DeviceReading | None, claims: tuple[Claim, ...], *, now: float) -> DeviceView:
+def view(
+    info: DeviceInfo, reading: DeviceReading | None, claims: tuple[Claim, ...], *, foreign_bytes: int, now: float
+) -> DeviceView:
     """Put a device together for the cycle. Without a fresh reading free of errors it has a problem."""
     return DeviceView(
         device_id=info.id,
@@ -63,6 +65,7 @@ def view(info: DeviceInfo, reading: DeviceReading | None, claims: tuple[Claim, .
         target=target_of(info).name,
         total_bytes=info.total_bytes if reading is None else min(info.total_bytes, reading.total_bytes),
         used_bytes=0 if reading is None else reading.used_bytes,
+        foreign_bytes=foreign_bytes,
         claims=claims,
         problem=_problem(reading, now),
     )

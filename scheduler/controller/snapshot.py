@@ -3,28 +3,42 @@
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
 
 from scheduler.admission.cycle import HEADS
-from scheduler.admission.facts import Claim, Dependency, DeviceView, QueuedJob, Untraced
+from scheduler.admission.facts import (
+    UNKNOWN_PACE,
+    Claim,
+    Dependency,
+    DeviceView,
+    QueuedJob,
+    RunningJob,
+    Untraced,
+)
 from scheduler.admission.wish import Wish, wish_of
 from scheduler.config import Settings
+from scheduler.controller import fairness, paces
+from scheduler.controller.fairness import REMEMBERED_SECONDS
 from scheduler.controller.footprints import FootprintBook
+from scheduler.controller.foreign import Foreign
 from scheduler.controller.holdings import held_bytes, owners
+from scheduler.controller.paces import Experience
+from scheduler.controller.residents import Resident, known_footprint, running_jobs
 from scheduler.controller.sight import Sight, target_of, view
 from scheduler.errors import MmqError
 from scheduler.footprint.curve import Footprint, Modes
 from scheduler.jobs.spec import decode
 from scheduler.jobs.states import EndReason, JobState, WaitCode
-from scheduler.store import attempts, devices, jobs, queueing
+from scheduler.store import attempts, devices, history, jobs, queueing
 from scheduler.store.database import Database, Reader
 from scheduler.store.queueing import Damaged
 from scheduler.store.records import Attempt, Job, Reservation
 
+PREEMPTIONS_A_JOB = 0.1  # at most, of all jobs that have started
 EXPLAINED = 500  # jobs beyond the heads that are given a reason in one cycle
 
 _ONE_ROW = Wish(effective_batch=1, max_seq_len=1)  # of a job that is settled before its wish counts
@@ -35,8 +49,12 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     jobs: tuple[QueuedJob, ...]
+    running: tuple[RunningJob, ...]
     devices: tuple[DeviceView, ...]
     held: Mapping[int, int]  # attempt id to the bytes its processes were seen to hold, on all devices
+    residents: tuple[Resident, ...]  # the same jobs as `running`, as the store has them
+    users: Mapping[int, str]  # of the jobs
+    preemptions_left: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +64,12 @@ class _Rows:
     dependencies: dict[int, list[tuple[int, JobState]]]
     latest: dict[int, Attempt]  # of queued jobs, by the attempt's id
     live: list[Attempt]
+    live_jobs: dict[int, Job]
     reservations: list[Reservation]
+    ran_seconds: dict[int, float]  # of queued jobs that have run before
+    experience: Experience
+    overuse: dict[str, float]
+    preemptions_left: float
 
 
 def take(
@@ -54,19 +77,47 @@ def take(
     settings: Settings,
     sight: Sight,
     book: FootprintBook,
+    foreign: Foreign,
     *,
     now: float,
 ) -> Snapshot:
     """Read everything the decision needs; footprints not known yet are asked for on the way."""
     with db.snapshot() as reader:
-        rows = _read(reader)
-    views, held = _views(rows, sight, settings.host, now)
+        rows = _read(reader, now)
+    views, held = _views(rows, sight, settings.host, foreign, now)
+    residents = tuple(_residents(rows, sight, settings.host, book))
     queued = [_queued(job, rows, sight, book, now) for job in rows.queued]
     queued += [_unfit(one.id, f"its row in the database can't be read: {one.why}") for one in rows.damaged]
-    return Snapshot(jobs=tuple(queued), devices=views, held=held)
+    by_id = {view.device_id: view for view in views}
+    return Snapshot(
+        jobs=tuple(queued),
+        running=running_jobs(residents, by_id, rows.experience, sight, now=now),
+        devices=views,
+        held=held,
+        residents=residents,
+        users={job.id: job.user_name for job in (*rows.queued, *rows.live_jobs.values())},
+        preemptions_left=rows.preemptions_left,
+    )
 
 
-def _read(reader: Reader) -> _Rows:
+def _residents(rows: _Rows, sight: Sight, host: str, book: FootprintBook) -> Iterator[Resident]:
+    devices: dict[int, list[str]] = defaultdict(list)
+    for reservation in rows.reservations:
+        devices[reservation.attempt_id].append(reservation.device_id)
+    for attempt in rows.live:
+        if attempt.host != host or attempt.job_id not in rows.live_jobs:
+            continue
+        job = rows.live_jobs[attempt.job_id]
+        try:
+            spec = _spec(job.spec)
+        except msgspec.DecodeError:
+            continue  # a stranger to the decision: it stays as it is
+        wish, device_ids = wish_of(spec, micro_batch_limit=job.micro_batch_limit), tuple(devices[attempt.id])
+        footprint = known_footprint(book, spec, wish, device_ids, sight)
+        yield Resident(attempt=attempt, job=job, spec=spec, device_ids=device_ids, footprint=footprint)
+
+
+def _read(reader: Reader, now: float) -> _Rows:
     found = {
         job.id: job
         for job in (
@@ -76,17 +127,29 @@ def _read(reader: Reader) -> _Rows:
         )
     }
     queued = [one for one in found.values() if isinstance(one, Job)]
+    live = attempts.live(reader)
+    live_jobs = {attempt.job_id: jobs.get(reader, attempt.job_id) for attempt in live}
+    started, stopped = history.preemptions(reader, latest=fairness.LATEST)
+    uses = history.uses(reader, since=now - REMEMBERED_SECONDS, latest=fairness.LATEST)
+    users = [job.user_name for job in (*queued, *live_jobs.values())]
     return _Rows(
         queued=queued,
         damaged=[one for one in found.values() if isinstance(one, Damaged)],
         dependencies=jobs.dependencies(reader, found),
         latest={job.attempt_id: attempts.get(reader, job.attempt_id) for job in queued if job.attempt_id is not None},
-        live=attempts.live(reader),
+        live=live,
+        live_jobs=live_jobs,
         reservations=devices.reservations(reader),
+        ran_seconds=history.ran_seconds(reader, [job.id for job in queued if job.attempt_id is not None]),
+        experience=Experience(history.speeds(reader, latest=paces.LATEST)),
+        overuse=fairness.overuse(uses, users, now=now),
+        preemptions_left=PREEMPTIONS_A_JOB * started - stopped,
     )
 
 
-def _views(rows: _Rows, sight: Sight, host: str, now: float) -> tuple[tuple[DeviceView, ...], dict[int, int]]:
+def _views(
+    rows: _Rows, sight: Sight, host: str, foreign: Foreign, now: float
+) -> tuple[tuple[DeviceView, ...], dict[int, int]]:
     live = {attempt.id: attempt for attempt in rows.live}
     roots = owners(attempt for attempt in rows.live if attempt.host == host)
     reserved: dict[str, dict[int, int]] = defaultdict(dict)
@@ -104,7 +167,7 @@ def _views(rows: _Rows, sight: Sight, host: str, now: float) -> tuple[tuple[Devi
             _claim(live.get(attempt_id), attempt_id, promised.get(attempt_id, 0), held.get(attempt_id, 0))
             for attempt_id in sorted({*promised, *held})
         )
-        views.append(view(info, reading, claims, now=now))
+        views.append(view(info, reading, claims, foreign_bytes=foreign.look(reading, roots), now=now))
     return tuple(views), dict(total_held)
 
 
@@ -137,6 +200,7 @@ def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: f
     blocked = any(dependency.state is not JobState.SUCCEEDED for dependency in dependencies)
     targets = [] if blocked else [target_of(info) for info in sight.infos]
     footprints: dict[str, Footprint | Untraced]
+    pace = UNKNOWN_PACE
     try:
         spec = _spec(job.spec)
     except msgspec.DecodeError as error:
@@ -146,6 +210,8 @@ def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: f
         latest = rows.latest.get(job.attempt_id) if job.attempt_id is not None else None
         wish = wish_of(spec, micro_batch_limit=job.micro_batch_limit, ran_out_at_one=_ran_out(job, latest))
         footprints = {target.name: book.look_up(job.id, spec, wish, target) for target in set(targets)}
+        kind = sight.infos[0].kind if sight.infos else "cpu"
+        pace = rows.experience.estimate(spec, kind, latest)
     return QueuedJob(
         job_id=job.id,
         wish=wish,
@@ -154,7 +220,9 @@ def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: f
         gpus=job.gpus,
         cancel_requested=job.cancel_requested_at is not None,
         dependencies=dependencies,
-        waited_seconds=max(0.0, now - job.submitted_at),
+        pace=pace,
+        overuse=rows.overuse.get(job.user_name, 1.0),
+        waited_seconds=max(0.0, now - job.submitted_at - rows.ran_seconds.get(job.id, 0.0)),
         resumes=job.attempt_id is not None,
     )
 

@@ -112,7 +112,7 @@ def test_does_not_start_beside_foreign_memory(bench: Bench, bystander) -> None:
     bench.cycles(4)
     job = bench.job(job_id)
     assert (job.state, job.waiting_code) == (JobState.QUEUED, "memory")
-    assert "processes that are not mmq's hold 1000 MiB" in (job.waiting or "")
+    assert "processes that are not mmq's hold 1.0 GiB" in (job.waiting or "")  # and a tenth, in which it may grow
 
 
 def test_what_our_trainer_holds_counts_once_and_raises_its_measured_peak(bench: Bench) -> None:
@@ -316,7 +316,7 @@ def test_a_cancel_between_decision_and_admission_wins(bench: Bench, monkeypatch:
 
 def test_a_long_queue_is_looked_at_in_bounded_pieces(bench: Bench) -> None:
     bench.tracer.base_mib = 1000
-    source = bench.job(bench.submit())
+    source = bench.job(bench.submit("memory.optimizer_offload=off"))
     with bench.db.transaction() as tx:
         for _ in range(600):
             tx.execute(
