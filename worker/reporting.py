@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 
+from scheduler.broker.doorbell import ring
 from scheduler.config import Settings
 from scheduler.errors import MmqError
 from scheduler.processes.liveness import boot_id, process_started
@@ -86,6 +87,10 @@ class Reporter:
     def beat(self, progress: Progress, at: float) -> Orders | None:
         """Say all that waits, then how far the trainer is; None while the store can't be written."""
         return self._say(lambda db: attempts.heartbeat(db, self._attempt.id, progress, at=at))
+
+    def ring(self) -> None:
+        """Wake the controller."""
+        ring(self._settings)
 
     def finish(self, outcome: Outcome, at: float) -> bool:
         """End the attempt, trying for minutes; False if the store stayed away: then exit.json has to do."""

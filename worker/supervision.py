@@ -84,6 +84,7 @@ class Supervision:
         orders = self.reporter.beat(self.hearing.told.progress(), time.time())
         if orders is not None:
             self._obey(orders)
+            self._pass_on_the_answer()
 
     def _obey(self, orders: Orders) -> None:
         if orders.ended:
@@ -94,6 +95,12 @@ class Supervision:
             self._want(Intent.STOP)
         elif orders.resize is not None and orders.resize != self._resize:
             self._ask(orders.resize)
+
+    def _pass_on_the_answer(self) -> None:
+        """Ring once a request was heeded: a job may be waiting for the memory."""
+        if self._resize is not None and self.hearing.told.numbers.get("heeded_number", 0) >= self._resize.number:
+            self._resize = None
+            self.reporter.ring()
 
     def _ask(self, resize: Resizing) -> None:
         """Put the request where the trainer looks before each step."""
