@@ -10,6 +10,7 @@ COMMANDS = {
     "down": "Stop the service; running jobs go on.",
     "submit": "Check a job file, store the job, print its id.",
     "status": "Show jobs and devices, or all about one job.",
+    "why": "Show the whole reasoning about jobs in the last cycle.",
     "logs": "Show what a job's training printed.",
     "wait": "Wait until jobs have ended.",
     "cancel": "Cancel jobs, waiting or running.",

@@ -20,6 +20,7 @@ from scheduler.controller.footprints import AsksTracer, FootprintBook
 from scheduler.controller.foreign import Foreign
 from scheduler.controller.lock import component
 from scheduler.controller.reconcile import reconcile
+from scheduler.controller.record import NAME, Cycle, Recorder
 from scheduler.controller.sight import Lookout, Sight
 from scheduler.controller.snapshot import take
 from scheduler.devices.device import Devices
@@ -55,6 +56,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         self._lookout = Lookout(self.devices)
+        self._recorder = Recorder(self.settings.home / NAME)
         self._foreign = Foreign(self.monotonic, ignored=self.settings.ignored_pids)
         self._dispatch = Dispatch(self.db, self.publisher)
         taught = partial(corrections.read, self.db, self.settings.host)
@@ -85,6 +87,16 @@ class Controller:
             sight=sight,
             dispatch=self._dispatch,
             now=now,
+        )
+        self._recorder.note(
+            Cycle(
+                at=now,
+                jobs=snapshot.jobs,
+                running=snapshot.running,
+                devices=snapshot.devices,
+                preemptions_left=snapshot.preemptions_left,
+                decisions=tuple(decisions),
+            )
         )
         follow(self.db, snapshot, decisions, now=now)
         self._publish_again()
