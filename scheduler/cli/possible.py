@@ -21,13 +21,15 @@ MOMENTS_BYTES = {"adamw": 8, "adamw8bit": 2}
 
 
 class Known(NamedTuple):
+    id: str
+    number: int
     label: str
     total_bytes: int
 
 
 def require(spec: JobSpec, problems: Problems, database: Database | None, settings: Settings) -> None:
     """Raise FileErrors for what no device known here can ever do."""
-    devices = known_devices(database, settings)
+    devices = _chosen(spec, problems, known_devices(database, settings))
     _gpus(spec, problems, devices)
     _memory(spec, problems, devices)
     problems.raise_any()
@@ -37,16 +39,28 @@ def known_devices(database: Database | None, settings: Settings) -> list[Known]:
     """What the service has found; before it ever ran, what MMQ_DEVICES names; else nothing."""
     rows = views.devices(database) if database is not None else []
     if rows:
-        return [Known(f"{row['kind']}:{row['number']}", row["total_bytes"]) for row in rows]
+        return [Known(row["id"], row["number"], f"{row['kind']}:{row['number']}", row["total_bytes"]) for row in rows]
     if settings.devices == "auto":
         return []
     from scheduler.devices.choice import open_devices
 
     devices = open_devices(settings.devices, settings)
     try:
-        return [Known(info.label, info.total_bytes) for info in devices.discover()]
+        return [Known(info.id, info.number, info.label, info.total_bytes) for info in devices.discover()]
     finally:
         devices.close()
+
+
+def _chosen(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> list[Known]:
+    """Return the devices that the job may have; one that it names must be there, where any are known."""
+    named = spec.resources.devices
+    if named is None or not devices:
+        return list(devices)
+    missing = [one for one in named if not any(one in (device.id, device.number) for device in devices)]
+    if missing:
+        have = ", ".join(f"{device.number} ({device.id})" for device in devices[:8])
+        problems.add(("resources", "devices"), f"there is no device {missing[0]} here", f"there are: {have}")
+    return [device for device in devices if device.id in named or device.number in named]
 
 
 def _gpus(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None:

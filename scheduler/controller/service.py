@@ -23,6 +23,7 @@ from scheduler.controller.reconcile import reconcile
 from scheduler.controller.record import NAME, Cycle, Recorder
 from scheduler.controller.sight import Lookout, Sight
 from scheduler.controller.snapshot import take
+from scheduler.controller.userlimit import within_limit
 from scheduler.devices.device import Devices
 from scheduler.store import attempts, heartbeats, views
 from scheduler.store import devices as device_rows
@@ -75,11 +76,11 @@ class Controller:
         sight = self._look(now)
         snapshot = take(self.db, self.settings, sight, self._book, self._foreign, now=now)
         raise_process_peaks(self.db, snapshot.held)
-        decisions = decide(
-            snapshot.jobs, snapshot.running, snapshot.devices, preemptions_left=snapshot.preemptions_left
-        )
+        running = [resident.job.id for resident in snapshot.residents]
+        queue, beyond = within_limit(snapshot.jobs, running, snapshot.users, self.settings.user_limit)
+        decisions = decide(queue, snapshot.running, snapshot.devices, preemptions_left=snapshot.preemptions_left)
         apply(
-            decisions,
+            [*decisions, *beyond],
             residents=snapshot.residents,
             db=self.db,
             settings=self.settings,
@@ -91,7 +92,7 @@ class Controller:
         self._recorder.note(
             Cycle(
                 at=now,
-                jobs=snapshot.jobs,
+                jobs=tuple(queue),
                 running=snapshot.running,
                 devices=snapshot.devices,
                 preemptions_left=snapshot.preemptions_left,

@@ -31,7 +31,7 @@ from scheduler.controller.residents import Resident, known_footprint, running_jo
 from scheduler.controller.sight import Sight, target_of, view
 from scheduler.errors import MmqError
 from scheduler.footprint.curve import Footprint, Modes
-from scheduler.jobs.spec import decode
+from scheduler.jobs.spec import JobSpec, decode
 from scheduler.jobs.states import EndReason, JobState, WaitCode
 from scheduler.store import attempts, devices, history, jobs, queueing
 from scheduler.store.database import Database, Reader
@@ -200,7 +200,7 @@ def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: f
     blocked = any(dependency.state is not JobState.SUCCEEDED for dependency in dependencies)
     targets = [] if blocked else [target_of(info) for info in sight.infos]
     footprints: dict[str, Footprint | Untraced]
-    pace = UNKNOWN_PACE
+    pace, chosen = UNKNOWN_PACE, None
     try:
         spec = _spec(job.spec)
     except msgspec.DecodeError as error:
@@ -210,6 +210,7 @@ def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: f
         latest = rows.latest.get(job.attempt_id) if job.attempt_id is not None else None
         wish = wish_of(spec, micro_batch_limit=job.micro_batch_limit, ran_out_at_one=_ran_out(job, latest))
         footprints = {target.name: book.look_up(job.id, spec, wish, target) for target in set(targets)}
+        chosen = _chosen(spec, sight)
         kind = sight.infos[0].kind if sight.infos else "cpu"
         pace = rows.experience.estimate(spec, kind, latest)
     return QueuedJob(
@@ -218,6 +219,7 @@ def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: f
         footprints=footprints,
         priority=job.priority,
         gpus=job.gpus,
+        devices=chosen,
         cancel_requested=job.cancel_requested_at is not None,
         dependencies=dependencies,
         pace=pace,
@@ -225,6 +227,14 @@ def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: f
         waited_seconds=max(0.0, now - job.submitted_at - rows.ran_seconds.get(job.id, 0.0)),
         resumes=job.attempt_id is not None,
     )
+
+
+def _chosen(spec: JobSpec, sight: Sight) -> frozenset[str] | None:
+    """Return the ids of the devices that the job file names, of those that are there; None: it may have any."""
+    named = spec.resources.devices
+    if named is None:
+        return None
+    return frozenset(info.id for info in sight.infos if info.id in named or info.number in named)
 
 
 _spec = lru_cache(maxsize=4096)(decode)  # a queue is read again every cycle, and specs do not change

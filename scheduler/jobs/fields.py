@@ -111,10 +111,18 @@ def _items(value: Any) -> Any:
     return [item.strip() for item in value.strip("[]").split(",")] if isinstance(value, str) else value
 
 
+def _chosen(value: Any) -> Any:
+    """A list, one device, or for the command line several with commas; what is all digits is a number."""
+    items = value if isinstance(value, list) else [value]
+    told = [item for each in items for item in (_items(each) if isinstance(each, str) else [each])]
+    return [int(item) if isinstance(item, str) and item.isdecimal() else item for item in told]
+
+
 _PARSERS: dict[Path, Callable[[Any], Any]] = {
     ("init_from",): _init_from,
     ("train", "lora_targets"): _items,
     ("report",): _items,
+    ("resources", "devices"): _chosen,
     ("resources", "max_memory"): parse_bytes,
     ("resources", "time_limit"): parse_duration,
 }

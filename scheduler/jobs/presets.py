@@ -74,7 +74,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "activation_checkpointing": "auto",
         "optimizer_offload": "auto",
     },
-    "resources": {"gpus": 1, "max_memory": None, "exclusive": False, "time_limit": None},
+    "resources": {"gpus": 1, "max_memory": None, "exclusive": False, "time_limit": None, "devices": None},
     "retries": {"out_of_memory": 6, "crash": 2},
 }
 

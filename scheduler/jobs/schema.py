@@ -20,6 +20,7 @@ _WIDER: dict[tuple[type, str], dict[str, Any]] = {
     (JobSpec, "report"): {"type": ["string", "array", "null"], "items": {"enum": list(LOGGERS)}},
     (Resources, "max_memory"): {"type": ["string", "integer", "null"]},
     (Resources, "time_limit"): {"type": ["string", "number", "null"]},
+    (Resources, "devices"): {"type": ["string", "integer", "array", "null"], "items": {"type": ["string", "integer"]}},
 }
 # Sections may stand empty: `model:` with nothing under it.
 _SECTIONS = ("model", "train", "memory", "resources", "retries")

@@ -53,6 +53,10 @@ Reports = Annotated[
     tuple[Literal["tensorboard", "wandb", "swanlab"], ...],
     Meta(title="a list of tensorboard, wandb and swanlab, or one of them"),
 ]
+Chosen = Annotated[
+    tuple[Annotated[int, Meta(ge=0, le=1 << 20)] | Annotated[str, Meta(min_length=1, max_length=256)], ...],
+    Meta(title="a list of devices' numbers or ids, or one of them", min_length=1),
+]
 PresetName = Annotated[
     Literal["minimind-3", "minimind-3-moe", "minimind2-small", "minimind2", "minimind2-moe"],
     Meta(title="minimind-3, minimind-3-moe, minimind2-small, minimind2 or minimind2-moe"),
@@ -159,6 +163,7 @@ class Resources(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_memory_bytes: Size | None = msgspec.field(name="max_memory")
     exclusive: Switch
     time_limit_seconds: Duration | None = msgspec.field(name="time_limit")
+    devices: Chosen | None = None
 
 
 class Retries(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -66,6 +66,7 @@ def test_resolved_job_survives_its_stored_form() -> None:
         "max_memory": 20 * 2**30,
         "exclusive": False,
         "time_limit": 5400.0,
+        "devices": None,
     }
 
 
