@@ -1,6 +1,7 @@
 """What others' processes hold on a device, and may come to hold again: the recent peak of each, and a tenth more.
 
-A process that is known not to grow can be named, and counts as it is. Keeps in memory what it saw of each pid.
+A process that is known not to grow can be named, and counts as it is; so does one of an attempt that has ended. Keeps
+in memory what it saw of each pid.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ class _Seen:
 class Foreign:
     monotonic: Callable[[], float]
     ignored: frozenset[int] = frozenset()
+    was_ours: Callable[[int], bool] = lambda pid: False
     parent: Callable[[int], int | None] = parent_of
     _seen: dict[tuple[str, int], _Seen] = field(default_factory=dict)
 
@@ -39,7 +41,7 @@ class Foreign:
         return min(reading.total_bytes, wanted)
 
     def _wanted(self, device_id: str, pid: int, size: int) -> int:
-        if pid in self.ignored:
+        if pid in self.ignored or self.was_ours(pid):
             return size
         now = self.monotonic()
         seen = self._seen.get((device_id, pid))

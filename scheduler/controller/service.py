@@ -18,6 +18,7 @@ from scheduler.controller.effects import apply
 from scheduler.controller.follow import follow
 from scheduler.controller.footprints import AsksTracer, FootprintBook
 from scheduler.controller.foreign import Foreign
+from scheduler.controller.leftovers import Leftovers
 from scheduler.controller.lock import component
 from scheduler.controller.reconcile import reconcile
 from scheduler.controller.record import NAME, Cycle, Recorder
@@ -58,7 +59,8 @@ class Controller:
     def __post_init__(self) -> None:
         self._lookout = Lookout(self.devices)
         self._recorder = Recorder(self.settings.home / NAME)
-        self._foreign = Foreign(self.monotonic, ignored=self.settings.ignored_pids)
+        self._leftovers = Leftovers(self.db, self.clock)
+        self._foreign = Foreign(self.monotonic, self.settings.ignored_pids, self._leftovers.is_ours)
         self._dispatch = Dispatch(self.db, self.publisher)
         taught = partial(corrections.read, self.db, self.settings.host)
         self._book = FootprintBook(self.db, self.tracer, taught=taught, monotonic=self.monotonic)
@@ -99,6 +101,7 @@ class Controller:
                 decisions=tuple(decisions),
             )
         )
+        self._leftovers.report(sight.readings.values())
         follow(self.db, snapshot, decisions, now=now)
         self._publish_again()
         self._beat(now)

@@ -21,6 +21,25 @@ class Use(NamedTuple):
     ended_at: float | None
 
 
+class Ended(NamedTuple):
+    attempt_id: int
+    job_id: int
+    pid_started: int | None
+    ended_at: float
+
+
+def ended_with(db: Reader, pid: int, *, since: float) -> Ended | None:
+    """Return the latest ended attempt whose trainer or shim had this pid."""
+    rows = db.query(
+        "SELECT id, job_id, CASE WHEN pid = :pid THEN pid_started ELSE shim_started END AS started, ended_at"
+        " FROM attempts WHERE state = 'ended' AND ended_at >= :since AND (pid = :pid OR shim_pid = :pid)"
+        " ORDER BY id DESC LIMIT 1",
+        pid=pid,
+        since=since,
+    )
+    return Ended(rows[0]["id"], rows[0]["job_id"], rows[0]["started"], rows[0]["ended_at"]) if rows else None
+
+
 def speeds(db: Reader, *, latest: int) -> list[Pastime]:
     """Read how long a step took in the latest attempts that took any; what starting cost is among it."""
     rows = db.query(
