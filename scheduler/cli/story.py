@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from scheduler.cli import jobview
+from scheduler.cli import jobview, outlook
 from scheduler.cli.terminal import Column, Line, one_line, paint, table, wrap
 from scheduler.config import Settings
 from scheduler.jobs.means import in_words
@@ -42,16 +42,21 @@ class Told(NamedTuple):
 
 def stories(database: Database, settings: Settings, refs: Sequence[str]) -> list[Told]:
     """Read the story of each job named; NoSuchJob."""
-    return [_told(views.story(database, job_id), settings) for job_id in stored_jobs.resolve(database, refs)]
+    seen = outlook.outlooks(settings)
+    ids = stored_jobs.resolve(database, refs)
+    return [_told(views.story(database, job_id), settings, seen.get(job_id, outlook.UNKNOWN)) for job_id in ids]
 
 
-def _told(story: views.Story, settings: Settings) -> Told:
+def _told(story: views.Story, settings: Settings, seen: outlook.Outlook = outlook.UNKNOWN) -> Told:
+    waits = seen if story.job["state"] == "queued" else outlook.UNKNOWN
     job = jobview.as_json(story.job, settings) | {
         "spec": json.loads(story.job["spec"]),
         "code_version": story.job["code_version"],
         "source_path": story.job["source_path"],
         "depends_on": [row["id"] for row in story.depends_on],
         "needed_by": [row["id"] for row in story.needed_by],
+        "position": waits.position,
+        "starts_in_seconds": waits.starts_in_seconds,
     }
     attempts = [row | {"plan": json.loads(row["plan"])} for row in story.attempts]
     events = [row | {"detail": json.loads(row["detail"])} for row in story.events]
@@ -78,6 +83,7 @@ def _lines(told: Told) -> Iterator[str]:
     facts = {
         "state": _state(job),
         "waits": jobview.remark(job) if job["waiting"] is not None else None,
+        "place": outlook.in_words(outlook.Outlook(job["position"], job["starts_in_seconds"])),
         "reason": jobview.remark(job) if job["state"] in jobview.ENDED else None,
         "plan": _plan(told),
         "progress": _progress(job),

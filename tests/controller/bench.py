@@ -10,6 +10,7 @@ from typing import Any
 from scheduler.config import Settings
 from scheduler.controller.service import Controller, Identity
 from scheduler.devices.choice import open_devices
+from scheduler.devices.device import Devices
 from scheduler.errors import Unreachable
 from scheduler.footprint.tracer import Answer
 from scheduler.jobs.jobfile import load
@@ -116,10 +117,11 @@ class WritesDown:
 class Bench:
     """A controller and everything around it that a test wants to touch."""
 
-    def __init__(self, home: Path, devices: str = "virtual:1x1GiB") -> None:
+    def __init__(self, home: Path, devices: str = "virtual:1x1GiB", seen: Devices | None = None) -> None:
         self.home = home
         self.settings = settings_at(home, devices)
         self.db: Database = open_database(self.settings, lean=False, create=True)
+        self.devices = seen or open_devices(devices, self.settings)
         self.tracer, self.publisher = ScriptedTracer(), WritesDown()
         self.controller = self.new_controller()
         self.controller.reconcile()
@@ -130,7 +132,7 @@ class Bench:
         return Controller(
             db=self.db,
             settings=self.settings,
-            devices=open_devices(self.settings.devices, self.settings),
+            devices=self.devices,
             tracer=self.tracer,
             publisher=self.publisher,
             identity=Identity(pid=pid, pid_started=process_started(pid) or 0),

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.admission.decisions import Admit, Decision
+from scheduler.admission.decisions import Admit, Decision, Wait
 from scheduler.admission.explaining import explain
+from scheduler.cli.outlook import in_words, outlooks
 from scheduler.controller import record
 from scheduler.controller.record import NAME, Cycle, Recorder
 from tests.controller.bench import Bench
@@ -50,6 +51,18 @@ def test_the_same_is_decided_from_the_record(kept: list[Cycle]) -> None:
     assert any(cycle.running for cycle in kept)
     for cycle in kept:
         assert decided(cycle.decided().decisions) == decided(cycle.decisions)
+
+
+def test_status_reads_the_place_and_the_time_from_it(bench: Bench, kept: list[Cycle]) -> None:
+    seen = outlooks(bench.settings)
+    waiting = [one for one in kept[-1].decisions if isinstance(one, Wait)]
+    assert waiting
+    assert set(seen) == {one.job_id for one in waiting}
+    for wait in waiting:
+        assert seen[wait.job_id].position == wait.position
+        assert (in_words(seen[wait.job_id]) is None) == (wait.position is None)
+    (bench.home / NAME).write_text("{")
+    assert outlooks(bench.settings) == {}
 
 
 def test_why_tells_what_was_weighed(kept: list[Cycle]) -> None:
