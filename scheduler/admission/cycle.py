@@ -4,8 +4,8 @@ A job starts on a device if the completions there, its own included, then come t
 another there has ended: sharing pays where the jobs leave each other time, and not where they queue for the same
 cores. Running jobs are asked for smaller micro-batches to let it in, and given larger ones when there is room.
 
-No job waits for ever: one that has waited for `patience_seconds` comes before all others and starts wherever there is
-room; where there is none a device is kept for it, on which nothing starts that would delay it.
+No job waits for ever: the one that has waited longest comes before all others once it has for `patience_seconds`, and
+a device is kept for it, on which nothing starts that would delay it.
 """
 
 import math
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from scheduler.admission.decisions import Admit, Decision, Refuse, Resize, Wait
 from scheduler.admission.eligibility import devices_for, gate
 from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob
-from scheduler.admission.order import first, overdue
+from scheduler.admission.order import first
 from scheduler.admission.places import Option, Places
 from scheduler.admission.plan import accumulation_steps, may_do_better, plan_of
 from scheduler.admission.policy import Policy
@@ -124,7 +124,7 @@ class Cycle:
         if job.gpus > 1:
             return self._place_gang(job)
         free = self.places.open_to(job)
-        hurried = overdue(job, self._policy)
+        hurried = self._is_hurried(job)
         if self._compared >= self._policy.considered and not hurried:
             return passed_over(job) if free else self._why_not(job)
         now, later = self.places.best_now(free), self.places.best_later(job)
@@ -132,10 +132,10 @@ class Cycle:
         if swap is not None:
             self._preemptions_left -= 1
             return self._put(job, swap)
-        if now is not None and (hurried or _cost(now) <= _cost(later)):
+        if now is not None and _cost(now) <= _cost(later):
             return self._put(job, now)
         self._compared += 1
-        if now is None and hurried:
+        if hurried:
             self.places.keep(job)
         if now is None or later is None:
             return replace(self._why_not(job), starts_in_seconds=None if later is None else later.starts_in)
@@ -170,9 +170,12 @@ class Cycle:
             for place in gang:
                 self.places.put(Option(place))
             return None
-        if overdue(job, self._policy):
+        if self._is_hurried(job):
             self.places.keep(job)
         return self._why_not(job)
+
+    def _is_hurried(self, job: QueuedJob) -> bool:
+        return job.waited_seconds >= self._policy.patience_seconds and self.places.kept is None
 
     def _why_not(self, job: QueuedJob) -> Wait:
         return why_not(job, self._devices, self.places)

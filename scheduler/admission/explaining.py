@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from scheduler.admission.cycle import HEADS, Cycle, heads_of
 from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob
 from scheduler.admission.future import Future
-from scheduler.admission.order import overdue
 from scheduler.admission.places import Place
 from scheduler.admission.policy import Policy
 from scheduler.units import format_bytes, format_duration
@@ -50,8 +49,8 @@ def _order(job: QueuedJob, position: int, jobs: int, policy: Policy) -> Iterator
     )
     if job.overuse != 1.0:
         yield f"its user had {job.overuse:.2g} times an equal share of memory lately, which counts in that order"
-    if overdue(job, policy):
-        yield f"it has waited {format_duration(job.waited_seconds)}, and so comes before the others"
+    if position == 1 and job.waited_seconds >= policy.patience_seconds:
+        yield f"it has waited longest, {format_duration(job.waited_seconds)}, and so comes before the others"
 
 
 def _devices(job: QueuedJob, cycle: Cycle) -> Iterator[str]:

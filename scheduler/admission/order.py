@@ -1,12 +1,13 @@
 """In which order jobs are considered. Pure.
 
-Overdue jobs first, the longest-waiting of them before the others, so that nobody waits for ever. Then by priority; then
-the shortest remaining time first, which is what keeps the mean completion low, with the time of people who had more
-than their share lately counted longer, and of those who had less shorter, by a factor of two at most.
+By priority; then the shortest remaining time first, which is what keeps the mean completion low. The time of a job that
+has waited counts less, by half after `ageing_seconds`; that of people who had more than their share lately counts more,
+and of those who had less, less, by a factor of two at most. Before all of them comes the one job that has waited
+longest, once its patience is over: so nobody waits for ever.
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from scheduler.admission.facts import QueuedJob
 from scheduler.admission.policy import Policy
@@ -14,20 +15,22 @@ from scheduler.admission.policy import Policy
 _MOST = 2.0
 
 
-def rank(job: QueuedJob, policy: Policy) -> tuple[float, float, float, int]:
+def rank(job: QueuedJob, policy: Policy) -> tuple[int, float, int]:
     """Return what jobs are sorted by."""
-    if overdue(job, policy):
-        return -1.0, -job.waited_seconds, 0.0, job.job_id
-    seconds = job.pace.fastest_seconds(job.wish.effective_batch)
+    seconds = job.pace.fastest_seconds(job.wish.effective_batch) / (1 + job.waited_seconds / policy.ageing_seconds)
     if job.overuse != 1.0:
         seconds *= min(_MOST, max(1 / _MOST, job.overuse))
-    return 0.0, -job.priority, seconds, job.job_id
+    return -job.priority, seconds, job.job_id
 
 
-def overdue(job: QueuedJob, policy: Policy) -> bool:
-    return job.waited_seconds >= policy.patience_seconds
+def overdue(jobs: Iterable[QueuedJob], policy: Policy) -> QueuedJob | None:
+    """Return the job that has waited longest, if its patience is over."""
+    longest = max(jobs, key=lambda job: (job.waited_seconds, -job.job_id), default=None)
+    return None if longest is None or longest.waited_seconds < policy.patience_seconds else longest
 
 
-def first(jobs: Iterable[QueuedJob], number: int, policy: Policy) -> list[QueuedJob]:
+def first(jobs: Sequence[QueuedJob], number: int, policy: Policy) -> list[QueuedJob]:
     """Return the first so many, in order."""
-    return heapq.nsmallest(number, jobs, key=lambda job: rank(job, policy))
+    heads = heapq.nsmallest(number, jobs, key=lambda job: rank(job, policy))
+    hurried = overdue(jobs, policy)
+    return heads if hurried is None else [hurried, *(job for job in heads if job is not hurried)][:number]

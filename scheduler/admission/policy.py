@@ -6,7 +6,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     elastic: bool = True  # running jobs may be asked for another micro-batch
-    patience_seconds: float = 7 * 86400.0  # what a job waits before a device is kept for it, whatever its length
-    preemption_gain_seconds: float = 50.0  # summed over all jobs concerned, what stopping one must gain
+    patience_seconds: float = 2 * 86400.0  # what a job waits before a device is kept for it, whatever its length
+    ageing_seconds: float = 86400.0  # having waited so long, a job counts as half as long as it is
+    preemption_gain_seconds: float = 90.0  # summed over all jobs concerned, what stopping one must gain
     preemption_ratio: float = 2.0  # how much longer than the other's its own remaining time must be
     considered: int = 16  # jobs for which the future is worked out in a cycle, of those that have room
