@@ -5,8 +5,8 @@ STAMP := .venv/.complete
 PYTEST := $(BIN)/python -m pytest
 # Whole services on real trainers, killed in turn: too long for `make test`.
 SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptance/test_rivals_failures.py
-BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-memory bench-weights bench-footprint bench-virtual \
-    bench-cycle bench-simulate
+BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-hostmem bench-memory bench-weights \
+    bench-footprint bench-virtual bench-cycle bench-simulate
 
 .PHONY: help setup demo test test-service test-gpu check format ci bench pins clean $(BENCHES)
 BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
@@ -66,6 +66,9 @@ bench-idle: setup ## memory and CPU time of a service without work
 
 bench-train: setup ## the trainer against a loop like MiniMind's: speed, memory, loss
 	$(BENCH).train
+
+bench-hostmem: setup ## host memory of a run on 2 GB of rows, and how soon a second one begins; slow, 5 GB of disk
+	$(BENCH).hostmem
 
 bench-memory: setup ## what each means against memory saves and costs
 	$(BENCH).memory

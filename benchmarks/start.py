@@ -68,7 +68,7 @@ def main() -> int:
     return judged(
         [
             Bar("submit_to_start_over_floor", medians["submitted to trainer started"] / medians[FLOOR], 6.0),
-            Bar("first_step_over_torch", medians["started to first step"] / medians[TORCH], 1.5),
+            Bar("first_step_over_torch", medians["started to first step"] / medians[TORCH], 1.3),
         ]
     )
 
