@@ -1,11 +1,11 @@
 """What each means against memory saves, and what it costs: the table of `docs/memory.md`.
 
 Memory is the footprint of minimind-3, pretraining in bfloat16 on 340 tokens, on a GPU of compute capability 8.9 without
-its context: MiB allocated at the peak, with all 32 rows of MiniMind's batch at once and with 8, and what weights,
+its context: MiB allocated at the peak, with 32 of MiniMind's 256 rows at once and with 8, and what weights,
 gradients and optimizer are of the latter. Time is CPU time of a step of the model halved, 3 rows of 340, one thread:
-the fastest of some interleaved turns, against the same step with no means at all. So it tells of arithmetic, not of
-copies; what an update costs weighs the more the fewer tokens a step has. That the footprint is right is checked on the
-way: the halved model's steps, on a virtual device, must peak where it says. `make bench-memory` runs it.
+of forward and backward, and of the update, each the fastest of some interleaved turns, against the same with no means
+at all. So it tells of arithmetic, not of copies. That the footprint is right is checked on the way: the halved model's
+steps, on a virtual device, must peak where it says. `make bench-memory` runs it.
 """
 
 import gc
@@ -35,7 +35,7 @@ from trainer.steps.transfer import stream
 from trainer.trace.footprint import Mode
 from trainer.trace.rehearsal import Target
 
-TURNS = 5
+TURNS = 6
 LENGTH, ROWS = 340, 3
 GPU = Target(kind="cuda", capability="8.9")
 VIRTUAL = Target(kind="virtual")
@@ -46,15 +46,21 @@ class Means(NamedTuple):
     name: str
     plan: Mapping[str, Any] = {}
     train: Mapping[str, Any] = {}
+    timed: bool = True
 
-    def config(self, model: Mapping[str, int], micro_batch: int) -> Config:
+    def config(self, model: Mapping[str, int], micro_batch: int, accumulation_steps: int = 1) -> Config:
         adapts = self.train.get("method") == "lora"
         return parse_config(
             {
                 "kind": "sft" if adapts else "pretrain",
                 "model": dict(model),
                 "data": {"path": "", "max_seq_len": LENGTH},
-                "train": {"batch_size": micro_batch, "accumulation_steps": 1, "max_steps": 1000, **self.train},
+                "train": {
+                    "batch_size": micro_batch,
+                    "accumulation_steps": accumulation_steps,
+                    "max_steps": 1000,
+                    **self.train,
+                },
                 "plan": {"micro_batch": micro_batch, **self.plan},
             }
         )
@@ -69,15 +75,15 @@ ALL_MEANS = (
     Means("activation_checkpointing: selective", {"activation_checkpointing": "selective"}),
     Means("activation_checkpointing: full", FULL),
     Means("optimizer_offload", OFFLOAD),
-    Means("full, optimizer_offload", FULL | OFFLOAD),
+    Means("full, optimizer_offload", FULL | OFFLOAD, timed=False),
     Means("optimizer: adamw8bit", {}, EIGHT),
     Means("weights: bfloat16", {}, HALF),
     Means("weights: bfloat16, adamw8bit", {}, HALF | EIGHT),
-    Means("weights: bfloat16, adamw8bit, full", FULL, HALF | EIGHT),
-    Means("weights: bfloat16, offload, full", FULL | OFFLOAD, HALF),
+    Means("weights: bfloat16, adamw8bit, full", FULL, HALF | EIGHT, timed=False),
+    Means("weights: bfloat16, offload, full", FULL | OFFLOAD, HALF, timed=False),
     Means("method: lora", {}, LORA),
     Means("method: lora, weights: bfloat16", {}, LORA | HALF),
-    Means("method: lora, weights: bfloat16, full", FULL, LORA | HALF),
+    Means("method: lora, weights: bfloat16, full", FULL, LORA | HALF, timed=False),
 )
 
 
@@ -96,8 +102,11 @@ class Side:
                 initialise_adapters(self.model, 1)
         self.optimizer = build_optimizer(self.model, config, device.host)
         self.results = Results(device.torch_device, scaled=False)
+        self.began: dict[str, float] = {}
 
     def step(self, number: int, rows: list[Row]) -> None:
+        """Take a step, noting when each phase of it began."""
+        self.began.clear()
         result = train_step(
             self.model,
             self.optimizer,
@@ -105,6 +114,7 @@ class Side:
             target_tokens=sum(row.targets for row in rows),
             grad_clip=1.0,
             chunked_loss=self.config.plan.chunked_loss,
+            enter=lambda phase: self.began.update({phase: time.process_time()}),
         )
         self.results.add(number, result)
 
@@ -117,29 +127,33 @@ def main() -> int:
     rows = rows_of(Work("", LENGTH, full=True), np.random.default_rng(1))[:ROWS]
     times = _times(rows)
     usual = times[ALL_MEANS[0].name]
-    print(f"{'means':<40}{'32 rows':>9}{'8 rows':>9}{'states':>9}{'time':>7}")
+    print(f"{'means':<40}{'32 rows':>9}{'8 rows':>9}{'states':>9}{'pass':>7}{'update':>8}")
     wrong = 0
     for means in ALL_MEANS:
-        mode = Mode(means.config({}, 32), GPU)
+        mode = Mode(means.config({}, 32, 8), GPU)
         large, small = mode.outcome(32), mode.outcome(8)
         states = sum(small.parts[name] for name in STATES)
         shown = (large.allocated_bytes, small.allocated_bytes, states)
         cells = "".join(f"{size / MIB:>9,.0f}" for size in shown)
-        print(f"{means.name:<40}{cells}{times[means.name] / usual:>7.2f}", flush=True)
+        if means.timed:
+            passes, update = (one / none for one, none in zip(times[means.name], usual, strict=True))
+            cells += f"{passes:>7.2f}{update:>8.2f}"
+        print(f"{means.name:<40}{cells}", flush=True)
         wrong += _is_wrong(means, rows)
     return judged([Bar("footprints_not_met", wrong, 0)])
 
 
-def _times(rows: list[Row]) -> dict[str, float]:
-    sides = {means.name: Side(means.config(HALVED, ROWS), CpuDevice()) for means in ALL_MEANS}
-    found: dict[str, list[float]] = {name: [] for name in sides}
+def _times(rows: list[Row]) -> dict[str, tuple[float, float]]:
+    """Time the passes and the update of a step with each means."""
+    sides = {means.name: Side(means.config(HALVED, ROWS), CpuDevice()) for means in ALL_MEANS if means.timed}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for turn in range(TURNS + 1):  # the first one warms up
         for name, side in sides.items():
-            began = time.process_time()
             side.step(turn, rows)
+            began = side.began
             if turn:
-                found[name].append(time.process_time() - began)
-    return {name: min(seconds) for name, seconds in found.items()}
+                found[name].append((began["clip"] - began["forward"], began["idle"] - began["clip"]))
+    return {name: (min(one for one, _ in both), min(other for _, other in both)) for name, both in found.items()}
 
 
 def _is_wrong(means: Means, rows: list[Row]) -> bool:
