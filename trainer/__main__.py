@@ -55,6 +55,7 @@ def main(arguments: list[str]) -> int:
     events, code, reason, message, rank = EventLog(None), ExitCode.DONE, ending.DONE, "", 0
     try:
         rank = launched.rank()
+        launched.end_with_launcher()
         events = _events_of(run_dir, rank)
         config = read_config(config_path)
         events.attempt = config.attempt

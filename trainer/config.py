@@ -114,6 +114,15 @@ class PlanConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return ("full" if asked else "off") if isinstance(asked, bool) else asked
 
 
+class RankDevice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is otherwise for one process of several: the keys of `device` of the same name."""
+
+    limit_bytes: Count | None = None
+    context_bytes: Amount | None = None
+    ledger: str | None = None
+    total_bytes: Count | None = None
+
+
 class DeviceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: Literal["auto", "cuda", "cpu", "virtual"] = "auto"
     number: Amount = 0
@@ -121,6 +130,7 @@ class DeviceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     context_bytes: Amount = 0  # what the process shows there beside its allocator, and is part of the limit
     ledger: str | None = None  # virtual only, as is the one below
     total_bytes: Count | None = None
+    ranks: tuple[RankDevice, ...] = ()  # by local rank, where the devices of several processes differ
 
 
 class SampleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -45,4 +45,7 @@ def _open(config: Config) -> Device:
     elif config.device.kind == "cuda" and not has_cuda:
         raise BadConfiguration("device.kind: cuda, but torch finds no CUDA device\nhint: nvidia-smi")
     wanted["number"] += local_rank()
-    return open_device(wanted)
+    ranks = wanted.pop("ranks")
+    if ranks and local_rank() >= len(ranks):
+        raise BadConfiguration(f"device.ranks: {len(ranks)} are named, and this is process {local_rank()} of its host")
+    return open_device(wanted | (ranks[local_rank()] if ranks else {}))

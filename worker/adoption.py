@@ -77,7 +77,8 @@ def last_words(attempt: Attempt, run: RunDir, hearing: Hearing) -> Ending:
     hearing.listen()
     rebooted = attempt.boot_id not in (None, boot_id())
     log(f"nobody is alive{', the host was rebooted' if rebooted else ''}; last word: {hearing.told.last}")
-    return Ending(exit=Exit(), last=hearing.told.last, result_exists=run.result_exists())
+    told, result = hearing.told, run.read_result()
+    return Ending(exit=Exit(), last=told.last, result=result, result_exists=run.result_exists())
 
 
 def _just_claimed(attempt: Attempt) -> bool:

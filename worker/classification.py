@@ -5,12 +5,16 @@ trainer's own word; then the bare exit.
 """
 
 import signal as signals
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, TypeVar
 
 from scheduler.jobs.states import EndReason, TrainerExit
 from scheduler.units import format_duration
 from worker.tail import TrainerEvent
+
+Told = TypeVar("Told", str, int)
 
 
 class Intent(StrEnum):
@@ -38,6 +42,7 @@ class Ending:
     last: TrainerEvent | None = None
     intent: Intent | None = None
     killed: bool = False  # it would not go on TERM, so we killed it
+    result: Mapping[str, Any] | None = None  # the trainer's own word, which a launcher's exit code does not tell
     result_exists: bool = False
     host_ran_out_of_memory: bool = False  # the kernel killed something for memory just then
     time_limit_seconds: float | None = None
@@ -51,13 +56,16 @@ _MEANINGS = {
     TrainerExit.NON_FINITE_LOSS: (EndReason.NON_FINITE_LOSS, "the loss is not finite any more"),
     TrainerExit.TIME_LIMIT: (EndReason.TIME_LIMIT, "ran into its time limit, and saved"),
 }
+_FAILED = 1  # of a launcher: one of its processes did, or was told to stop
+_LOST_PROCESS = "lost_process"  # the trainer's reason where it does not know what became of another of its processes
+_BY_KERNEL = (EndReason.HOST_OUT_OF_MEMORY, "killed by the kernel: the host ran out of memory")
 _NOT_ITS_TO_SAY = (EndReason.DONE, EndReason.CANCELLED, EndReason.LOST)
 _TOLD_REASONS = tuple(reason for reason in EndReason if reason not in _NOT_ITS_TO_SAY)
 
 
 def classify(ending: Ending) -> tuple[EndReason, str]:
     """The reason, and a sentence for people."""
-    code = _code(ending)
+    code = code_of(ending)
     if code == TrainerExit.DONE and ending.result_exists:
         return EndReason.DONE, _done(ending.last)
     if ending.intent is not None:
@@ -68,7 +76,32 @@ def classify(ending: Ending) -> tuple[EndReason, str]:
         return _by_signal(ending, ending.exit.signal)
     if code is None:
         return EndReason.LOST, "the trainer is gone, and nobody was there to see how it ended"
-    return _by_code(code, ending.last)
+    if ending.host_ran_out_of_memory and _told(ending.result, "reason", str) == _LOST_PROCESS:
+        return _BY_KERNEL
+    return _by_code(code, _failure(ending))
+
+
+def code_of(ending: Ending) -> int | None:
+    """The exit code: the trainer's, where its launcher's says no more than that it failed; None if none is known."""
+    code, told = ending.exit.code, _told(ending.result, "exit_code", int)
+    if ending.exit.signal is not None:
+        return None
+    if code is None:
+        known = known_code(ending.last)
+        return told if known is None else known
+    return told if code == _FAILED and told else code
+
+
+def _failure(ending: Ending) -> Mapping[str, Any] | None:
+    """What the trainer says of its failure: in its last event, else in its result, where the first process is gone."""
+    if ending.last is not None and ending.last["event"] == "failed":
+        return ending.last
+    return ending.result if _told(ending.result, "exit_code", int) else None
+
+
+def _told(result: Mapping[str, Any] | None, name: str, kind: type[Told]) -> Told | None:
+    value = None if result is None else result.get(name)
+    return value if isinstance(value, kind) else None
 
 
 def known_code(last: TrainerEvent | None) -> int | None:
@@ -87,12 +120,6 @@ def _done(last: TrainerEvent | None) -> str:
     return f"done: stopped early at step {last.get('step')}, with the weights of step {last.get('best_step')}"
 
 
-def _code(ending: Ending) -> int | None:
-    if ending.exit.code is None and ending.exit.signal is None:
-        return known_code(ending.last)
-    return ending.exit.code
-
-
 def _wanted(ending: Ending, intent: Intent) -> tuple[EndReason, str]:
     how = ", killed because it did not stop in time" if ending.killed else ""
     match intent:
@@ -109,7 +136,7 @@ def _wanted(ending: Ending, intent: Intent) -> tuple[EndReason, str]:
 
 def _by_signal(ending: Ending, number: int) -> tuple[EndReason, str]:
     if number == signals.SIGKILL and ending.host_ran_out_of_memory:
-        return EndReason.HOST_OUT_OF_MEMORY, "killed by the kernel: the host ran out of memory"
+        return _BY_KERNEL
     try:
         name = signals.Signals(number).name
     except ValueError:
@@ -117,11 +144,11 @@ def _by_signal(ending: Ending, number: int) -> tuple[EndReason, str]:
     return EndReason.KILLED, f"killed by {name}, which mmq did not send"
 
 
-def _by_code(code: int, last: TrainerEvent | None) -> tuple[EndReason, str]:
+def _by_code(code: int, failure: Mapping[str, Any] | None) -> tuple[EndReason, str]:
     reason, sentence = _MEANINGS.get(code, (EndReason.EXIT_CODE, f"the trainer exited with code {code}"))
-    if last is None or last["event"] != "failed":
+    if failure is None:
         return reason, sentence
-    if reason is EndReason.EXIT_CODE and last.get("reason") in _TOLD_REASONS:
-        reason = EndReason(str(last["reason"]))
-    told = str(last.get("message") or "").replace("\nhint: ", "; ")
+    if reason is EndReason.EXIT_CODE and failure.get("reason") in _TOLD_REASONS:
+        reason = EndReason(str(failure["reason"]))
+    told = str(failure.get("message") or "").replace("\nhint: ", "; ")
     return reason, told[:2000] or sentence

@@ -14,7 +14,7 @@ from scheduler.broker.doorbell import ring
 from scheduler.config import Settings
 from scheduler.jobs.states import EndReason
 from scheduler.store.records import Outcome
-from worker.classification import Ending, Exit, classify, known_code
+from worker.classification import Ending, classify, code_of
 from worker.progress import Told
 from worker.reporting import Reporter
 from worker.rundir import RunDir, write_durably
@@ -26,11 +26,10 @@ _PEAKS = ("measured_allocated_bytes", "measured_reserved_bytes", "measured_proce
 
 def outcome_of(ending: Ending, told: Told) -> Outcome:
     reason, message = classify(ending)
-    unseen = ending.exit == Exit()  # not our child: then its last event may tell
     return Outcome(
         reason=reason,
         message=message,
-        exit_code=known_code(ending.last) if unseen else ending.exit.code,
+        exit_code=code_of(ending),
         exit_signal=ending.exit.signal,
         **{name: told.numbers[name] for name in (*_KEPT, *_PEAKS) if name in told.numbers},
     )

@@ -41,6 +41,11 @@ class RunDir:
         return self.root / "control.json"
 
     @property
+    def result(self) -> Path:
+        """The trainer's own word of how it ended."""
+        return self.root / "result.json"
+
+    @property
     def final(self) -> Path:
         return self.root / "final"
 
@@ -83,7 +88,8 @@ class RunDir:
         """Write what this attempt starts from, and point the names at the top to it."""
         if not self.source.exists():
             write_durably(self.source, source)
-        self.control.unlink(missing_ok=True)  # it was of an earlier attempt
+        for path in (self.control, self.result):  # of an earlier attempt
+            path.unlink(missing_ok=True)
         write_durably(self.config, json.dumps(config, indent=2) + "\n")
         self.log.touch(mode=0o600)
         for name in LATEST:
@@ -94,10 +100,18 @@ class RunDir:
 
     def read_exit(self) -> dict[str, Any] | None:
         """The record of the end, if one was completed."""
-        with contextlib.suppress(OSError, ValueError):
-            record = json.loads(self.exit.read_text())
-            return record if isinstance(record, dict) else None
-        return None
+        return _read_object(self.exit)
+
+    def read_result(self) -> dict[str, Any] | None:
+        """What the trainer left of its end, if it came to that."""
+        return _read_object(self.result)
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else None
+    return None
 
 
 def write_durably(path: Path, text: str) -> None:

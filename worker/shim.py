@@ -21,13 +21,14 @@ from scheduler.errors import MmqError
 from scheduler.jobs import spec as specs
 from scheduler.jobs.states import AttemptState, EndReason
 from scheduler.jobs.trainer_config import trainer_config
-from scheduler.processes.interpreter import python_command, with_source
+from scheduler.processes.interpreter import with_source
 from scheduler.processes.kinship import inherit_orphans
 from scheduler.processes.locks import take_lock
 from scheduler.store import attempts, jobs
 from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt, Job, Orders, Outcome
 from worker.adoption import adopt
+from worker.command import LAUNCHER_ENVIRONMENT, trainer_command
 from worker.ending import conclude, conclude_seen, could_not_start
 from worker.environment import trainer_environment
 from worker.hearing import Hearing
@@ -178,6 +179,7 @@ def own_run(task: Task) -> int:
 
 def start_trainer(task: Task, lock: int) -> tuple[OwnProcess, Tail]:
     attempt, plan = task.attempt, json.loads(task.attempt.plan)
+    processes = plan.get("processes", 1)
     config = trainer_config(
         task.spec,
         init_from_path=first_weights(task.settings, task.spec),
@@ -189,7 +191,7 @@ def start_trainer(task: Task, lock: int) -> tuple[OwnProcess, Tail]:
     tail = Tail.from_end(task.run.events, attempt.number)
     environment = trainer_environment(
         with_source(os.environ),
-        planned=plan.get("environment", {}),
+        planned=(LAUNCHER_ENVIRONMENT if processes > 1 else {}) | plan.get("environment", {}),
         run_dir=task.run.root,
         job_id=task.job.id,
         attempt=attempt.number,
@@ -197,7 +199,7 @@ def start_trainer(task: Task, lock: int) -> tuple[OwnProcess, Tail]:
         accumulation_steps=attempt.accumulation_steps,
     )
     process = OwnProcess.start(
-        python_command("trainer", str(task.run.config), str(task.run.root)),
+        trainer_command(task.run, processes),
         environment=environment,
         directory=task.run.root,
         log=task.run.log,

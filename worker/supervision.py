@@ -74,6 +74,7 @@ class Supervision:
             last=self.hearing.told.last,
             intent=self.intent,
             killed=self.killed,
+            result=self.run.read_result(),
             result_exists=self.run.result_exists(),
             host_ran_out_of_memory=oom_kills() > self._oom_kills,
             time_limit_seconds=self.patience.time_limit_seconds,

@@ -22,7 +22,7 @@ from scheduler.admission.places import Option, Places
 from scheduler.admission.plan import accumulation_steps, may_do_better, plan_of
 from scheduler.admission.policy import Policy
 from scheduler.admission.reasons import better_later, passed_over, resize_sentence, still_tracing, why_not
-from scheduler.admission.refusal import refusal
+from scheduler.admission.refusal import deciding, refusal
 from scheduler.admission.room import Room, room_of
 from scheduler.admission.tenant import Tenant
 from scheduler.footprint.curve import Footprint
@@ -98,14 +98,14 @@ class Cycle:
         self._policy = policy
         usable = [device for device in devices if device.problem is None]
         self.places = Places([room_of(device, self._running, policy) for device in usable], policy)
-        self._kinds = list({(one.kind, one.target, one.total_bytes): one for one in devices}.values())
+        self._kinds: dict[int, list[DeviceView]] = {}  # by how many a job needs
         self._compared = 0  # jobs that had room and did better to wait
         self._waits: list[Wait | Refuse] = []
         self._placed: list[_Placement] = []
 
     def consider(self, job: QueuedJob, position: int) -> Wait | Refuse | None:
         """Place the job and return nothing, or why not."""
-        decision = devices_for(job, self._devices) or refusal(job, self._kinds) or self._place(job)
+        decision = devices_for(job, self._devices) or refusal(job, self._deciding(job.gpus)) or self._place(job)
         if isinstance(decision, Wait):
             decision = replace(decision, position=position)
         if decision is not None:
@@ -161,12 +161,15 @@ class Cycle:
         return None
 
     def _place_gang(self, job: QueuedJob) -> Wait | None:
-        """Place a job that needs several devices at once; all of them are to have room for one plan."""
-        free = self.places.open_to(job, job.gpus)
-        gang = self.places.gang(free) if len(free) == job.gpus else []
+        """Place a job that needs several devices at once: on all of them, as soon as they have room for one plan."""
+        gang = self.places.gang(job)
         if gang:
-            ids = tuple(room.device.device_id for room, _ in gang)
-            self._placed.append(_Placement(job=job, tenant=gang[0].tenant, device_ids=ids, preempts=()))
+            room, tenant = gang[0]
+            footprint = job.footprints[room.device.target]
+            if isinstance(footprint, Footprint) and may_do_better(job.wish, footprint, tenant.ladder[0]):
+                return still_tracing(job)
+            ids = tuple(place.room.device.device_id for place in gang)
+            self._placed.append(_Placement(job=job, tenant=tenant, device_ids=ids, preempts=()))
             for place in gang:
                 self.places.put(Option(place))
             return None
@@ -176,6 +179,11 @@ class Cycle:
 
     def _is_hurried(self, job: QueuedJob) -> bool:
         return job.waited_seconds >= self._policy.patience_seconds and self.places.kept is None
+
+    def _deciding(self, gpus: int) -> list[DeviceView]:
+        if gpus not in self._kinds:
+            self._kinds[gpus] = deciding(self._devices, gpus)
+        return self._kinds[gpus]
 
     def _why_not(self, job: QueuedJob) -> Wait:
         return why_not(job, self._devices, self.places)

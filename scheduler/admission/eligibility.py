@@ -1,5 +1,6 @@
 """What settles a job before memory is looked at: cancelled, damaged, dependencies, too few devices. Pure."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from scheduler.admission.decisions import Refuse, Wait
@@ -47,10 +48,11 @@ def devices_for(job: QueuedJob, devices: Sequence[DeviceView]) -> Wait | Refuse 
             reason=EndReason.DOES_NOT_FIT,
             sentence=f"asks for {job.gpus} GPUs; there is no more than {have} here",
         )
-    if job.gpus > 1:
+    most = max(Counter(device.target for device in devices).values())
+    if job.gpus > most:
         return Refuse(
             job_id=job.job_id,
             reason=EndReason.DOES_NOT_FIT,
-            sentence=f"asks for {job.gpus} GPUs; one job over several is not supported, set resources.gpus to 1",
+            sentence=f"asks for {job.gpus} GPUs, which must be of one kind; there are no more than {most} of any here",
         )
     return None

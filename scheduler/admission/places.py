@@ -6,6 +6,7 @@ devices only a few are compared, those where the least is going on.
 
 import math
 from bisect import insort
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -57,9 +58,9 @@ class Places:
     def least_loaded(self) -> list[Room]:
         return self._by_load
 
-    def open_to(self, job: QueuedJob, number: int = _COMPARED) -> list[Place]:
+    def open_to(self, job: QueuedJob) -> list[Place]:
         """Return devices with room for the job now, once those there have made as much as they can."""
-        return list(islice((place for place in self._allowed(job) if self._is_open(job, place)), number))
+        return list(islice((place for place in self._allowed(job) if self._is_open(job, place)), _COMPARED))
 
     def best_now(self, places: list[Place]) -> Option | None:
         """Return the cheapest way to start at once."""
@@ -87,14 +88,29 @@ class Places:
         """Return when the jobs on a device end, with nobody new."""
         return self._future(room)
 
-    def gang(self, places: list[Place]) -> list[Place]:
-        """Pin the job to one plan that fits all of these devices; nothing if there is none."""
-        common = [self._open_candidates(place) for place in places]
-        plans = set(common[0]).intersection(*common[1:])
-        if not plans:
+    def gang(self, job: QueuedJob) -> list[Place]:
+        """Return as many devices of one kind as the job needs, pinned to one plan that all have room for now; or none.
+
+        Of one kind, for its processes wait for each other in every step.
+        """
+        alike: dict[str, list[Place]] = defaultdict(list)
+        for place in self._allowed(job):
+            if self._is_open(job, place):
+                same = alike[place.room.device.target]
+                same.append(place)
+                if len(same) == job.gpus:
+                    return self._pinned(same)
+        return []
+
+    def _pinned(self, places: list[Place]) -> list[Place]:
+        """Fix the fastest plan that fits all of these devices, and what the smallest of them has for it."""
+        first, *others = [self._open_candidates(place) for place in places]
+        fastest = next((one for one in first if all(one in candidates for candidates in others)), None)
+        if fastest is None:
             return []
-        fastest = min(plans, key=common[0].index)
-        return [Place(room, at(tenant, tenant.ladder.index(fastest))) for room, tenant in places]
+        pins = [at(tenant, tenant.ladder.index(fastest)) for _, tenant in places]
+        pin = min(pins, key=lambda tenant: tenant.needs)
+        return [Place(room, pin) for room, _ in places]
 
     def after(self, option: Option) -> Room:
         """Return the room as the option would leave it."""
@@ -124,7 +140,11 @@ class Places:
         if self.kept is not None:
             return
         self.kept = job.job_id
-        for room, tenant in sorted(self._allowed(job), key=self._start_of)[: job.gpus]:
+        alike: dict[str, list[Place]] = defaultdict(list)
+        for place in sorted(self._allowed(job), key=self._start_of):
+            alike[place.room.device.target].append(place)
+        gangs = [same[: job.gpus] for same in alike.values() if len(same) >= job.gpus]
+        for room, tenant in min(gangs, key=lambda gang: self._start_of(gang[-1]), default=[]):
             self._replace(replace(room, kept_for=tenant))
 
     def _replace(self, room: Room) -> None:

@@ -55,10 +55,10 @@ def need_bytes(kind: str, candidate: Candidate) -> int:
     return candidate.process_bytes + margin_bytes(kind, candidate.process_bytes)
 
 
-def speed(modes: Modes, micro_batch: int, effective_batch: int, max_seq_len: int) -> float:
+def speed(modes: Modes, micro_batch: int, rows: int, max_seq_len: int) -> float:
     """Return relative training speed, 0 to 1. Only ratios between candidates of one job mean anything."""
-    tokens = effective_batch * max_seq_len
-    fixed = accumulation_steps(effective_batch, micro_batch) * FIXED_COST_TOKENS
+    tokens = rows * max_seq_len
+    fixed = accumulation_steps(rows, micro_batch) * FIXED_COST_TOKENS
     return tokens / (tokens + fixed) / cost(modes)
 
 
@@ -116,8 +116,8 @@ def may_do_better(wish: Wish, footprint: Footprint, candidate: Candidate) -> boo
 
 def _fastest_missing(wish: Wish, footprint: Footprint) -> float:
     """Return the speed that a means not traced yet would have at best: with the whole effective batch at once."""
-    batch = min(wish.effective_batch, wish.micro_batch_limit or wish.effective_batch)
-    speeds = (speed(modes, batch, wish.effective_batch, wish.max_seq_len) for modes in footprint.missing)
+    batch = min(wish.rows, wish.micro_batch_limit or wish.rows)
+    speeds = (speed(modes, batch, wish.rows, wish.max_seq_len) for modes in footprint.missing)
     return max(speeds, default=0.0)
 
 
@@ -137,7 +137,7 @@ def insisted(wish: Wish, footprint: Footprint, kind: str, available_bytes: int, 
     least = smallest(wish, footprint, kind)
     if least is None or wish.micro_batch is None:
         return None
-    number = min(wish.micro_batch, wish.effective_batch)
+    number = min(wish.micro_batch, wish.rows)
     named = [c for c in footprint.candidates if c.micro_batch == number and c.modes in wish.modes]
     if not named:
         return None
@@ -151,16 +151,16 @@ def insisted(wish: Wish, footprint: Footprint, kind: str, available_bytes: int, 
 def plan_of(wish: Wish, candidate: Candidate, reserve_bytes: int) -> Plan:
     return Plan(
         candidate=candidate,
-        accumulation_steps=accumulation_steps(wish.effective_batch, candidate.micro_batch),
+        accumulation_steps=accumulation_steps(wish.rows, candidate.micro_batch),
         reserve_bytes=reserve_bytes,
         speed=_speed(wish, candidate),
     )
 
 
 def _speed(wish: Wish, candidate: Candidate) -> float:
-    return speed(candidate.modes, candidate.micro_batch, wish.effective_batch, wish.max_seq_len)
+    return speed(candidate.modes, candidate.micro_batch, wish.rows, wish.max_seq_len)
 
 
-def accumulation_steps(effective_batch: int, micro_batch: int) -> int:
-    """Return how many micro-batches make up the effective batch, the last one perhaps smaller."""
-    return -(-effective_batch // micro_batch)
+def accumulation_steps(rows: int, micro_batch: int) -> int:
+    """Return how many micro-batches make up the rows of a process in a step, the last one perhaps smaller."""
+    return -(-rows // micro_batch)

@@ -98,7 +98,7 @@ def _short(job: QueuedJob, usable: Sequence[tuple[Room, int]]) -> Wait | None:
         room, claim = apart
         sentence = f"job {claim.job_id} is on {room.device.label}: together both were slower than one after the other"
         return Wait(job_id=job.job_id, code=WaitCode.SHARING, sentence=sentence)
-    if free or not usable:
+    if len(free) >= job.gpus or not usable:
         return None
     places = "; ".join(room.describe() for room, _ in usable[:_NAMED_DEVICES])
     more = f"; and {len(usable) - _NAMED_DEVICES} more" if len(usable) > _NAMED_DEVICES else ""
@@ -106,4 +106,5 @@ def _short(job: QueuedJob, usable: Sequence[tuple[Room, int]]) -> Wait | None:
         needs = "needs a device to itself"
     else:
         needs = f"needs {format_bytes(min(wanted for _, wanted in usable))}"
+        needs += f" on each of {job.gpus} devices at once" if job.gpus > 1 else ""
     return Wait(job_id=job.job_id, code=WaitCode.MEMORY, sentence=f"{needs}; {places}{more}")

@@ -1,5 +1,6 @@
 """Tell a job that waits from one that could never start here, and say what would do. Pure."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from scheduler.admission.decisions import Refuse
@@ -12,8 +13,21 @@ from scheduler.jobs.states import EndReason
 from scheduler.units import format_bytes
 
 
+def deciding(devices: Sequence[DeviceView], gpus: int) -> list[DeviceView]:
+    """Return the devices that decide whether a job fits at all: one of each kind and size.
+
+    For a job over several: the smallest of the largest so many of each kind, where there are as many.
+    """
+    if gpus == 1:
+        return list({(one.kind, one.target, one.total_bytes): one for one in devices}.values())
+    alike: dict[str, list[DeviceView]] = defaultdict(list)
+    for device in sorted(devices, key=lambda device: -device.total_bytes):
+        alike[device.target].append(device)
+    return [same[gpus - 1] for same in alike.values() if len(same) >= gpus]
+
+
 def refusal(job: QueuedJob, devices: Sequence[DeviceView]) -> Refuse | None:
-    """Return the end of a job that no device here could run even when empty; None while there is hope.
+    """Return the end of a job that none of the deciding devices could run even when empty; None while there is hope.
 
     Foreign memory gives hope, it may go; so does a footprint not known yet, and a device that can't be read.
     """
@@ -33,9 +47,13 @@ def refusal(job: QueuedJob, devices: Sequence[DeviceView]) -> Refuse | None:
         return _no_plan(job, traced)
     need, candidate = min(least, key=lambda pair: pair[0])
     largest = max(devices, key=lambda device: device.total_bytes)
+    where, would_do = "the largest device", f"a device of {format_bytes(need)}"
+    if job.gpus > 1:
+        where = f"on each of {job.gpus} devices; number {job.gpus} by size"
+        would_do = f"{job.gpus} devices of {format_bytes(need)}"
     sentence = (
-        f"needs at least {format_bytes(need)}, with {describe(candidate)}; the largest device, {largest.label}, "
-        f"has {format_bytes(largest.total_bytes)}: a device of {format_bytes(need)} would do"
+        f"needs at least {format_bytes(need)}, with {describe(candidate)}; {where}, {largest.label}, "
+        f"has {format_bytes(largest.total_bytes)}: {would_do} would do"
     )
     return Refuse(job_id=job.job_id, reason=EndReason.DOES_NOT_FIT, sentence=sentence)
 

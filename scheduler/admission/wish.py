@@ -22,12 +22,18 @@ class Wish:
 
     effective_batch: int
     max_seq_len: int
+    processes: int = 1  # that share the rows of each optimizer step, one a device
     micro_batch: int | None = None  # a number from the job file: tried first as it is
     modes: tuple[Modes, ...] = (Modes(),)  # from the fastest means to the most frugal
     max_memory_bytes: int | None = None  # never take more of a device
     exclusive: bool = False
     micro_batch_limit: int | None = None  # lowered by an out-of-memory that ended an attempt
     ran_out_at_one: Modes | None = None  # an attempt with these means ran out at micro-batch 1: only less will do
+
+    @property
+    def rows(self) -> int:
+        """The most rows of an optimizer step that fall to one process."""
+        return -(-self.effective_batch // self.processes)
 
     @property
     def insists(self) -> bool:
@@ -46,6 +52,7 @@ def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, ran_out_at_o
     return Wish(
         effective_batch=spec.effective_batch,
         max_seq_len=spec.data.max_seq_len,
+        processes=spec.resources.gpus,
         micro_batch=None if isinstance(number, str) else number,
         modes=modes_of(spec),
         max_memory_bytes=spec.resources.max_memory_bytes,
@@ -70,15 +77,15 @@ def modes_of(spec: JobSpec) -> tuple[Modes, ...]:
     )
 
 
-def micro_batches(effective_batch: int, number: int | None = None) -> list[int]:
-    """List the micro-batches worth knowing: divisors of the effective batch, and halvings of it and of `number`.
+def micro_batches(rows: int, number: int | None = None) -> list[int]:
+    """List the micro-batches worth knowing: divisors of a step's rows in a process, halvings of it and of `number`.
 
     A divisor wastes no micro-step; of those closer together than a quarter the smaller one will do. The halvings
     (rounded up) are what a trainer that runs out of memory comes to.
     """
-    found = set(_spread(_divisors(effective_batch))) | set(_halvings(effective_batch))
+    found = set(_spread(_divisors(rows))) | set(_halvings(rows))
     if number is not None:
-        found |= set(_halvings(min(number, effective_batch)))
+        found |= set(_halvings(min(number, rows)))
     return sorted(found)
 
 

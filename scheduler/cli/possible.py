@@ -68,8 +68,9 @@ def _gpus(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None:
     if devices and asked > len(devices):
         have = "there is 1 device" if len(devices) == 1 else f"there are {len(devices)} devices"
         problems.add(("resources", "gpus"), f"asks for {asked} GPUs, and {have} here", f"gpus: {len(devices)} or fewer")
-    elif asked > 1:
-        problems.add(("resources", "gpus"), "one job on several GPUs is not yet supported", "gpus: 1")
+    elif asked > spec.effective_batch:
+        reason = f"asks for {asked} GPUs, and an optimizer step has {spec.effective_batch} rows to share out"
+        problems.add(("resources", "gpus"), reason, f"gpus: {spec.effective_batch} or fewer")
 
 
 def _memory(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None:

@@ -12,6 +12,7 @@ from scheduler.controller.dispatch import Dispatch
 from scheduler.controller.residents import Resident
 from scheduler.controller.sight import Sight
 from scheduler.devices.device import Devices, Launch
+from scheduler.devices.gang import label, together
 from scheduler.errors import MmqError
 from scheduler.jobs.states import JobState, WaitCode
 from scheduler.store import attempts, jobs
@@ -110,15 +111,16 @@ def _resize(db: Database, resize: Resize, live: Mapping[int, Resident], now: flo
 
 
 def _new_attempt(decision: Admit, settings: Settings, devices: Devices, sight: Sight) -> NewAttempt:
-    plan, info = decision.plan, sight.info(decision.device_ids[0])
-    launch = devices.launch(info, plan.reserve_bytes)
+    plan = decision.plan
+    infos = sorted((sight.info(device_id) for device_id in decision.device_ids), key=lambda info: info.number)
+    launch = together([devices.launch(info, plan.reserve_bytes) for info in infos])
     return NewAttempt(
         host=settings.host,
-        device=info.label,
-        plan=json.dumps(plan_json(plan, launch, exclusive=decision.exclusive)),
+        device=label(infos),
+        plan=json.dumps(plan_json(plan, launch, exclusive=decision.exclusive, processes=len(infos))),
         micro_batch=plan.micro_batch,
         accumulation_steps=plan.accumulation_steps,
-        reservations={info.id: plan.reserve_bytes},
+        reservations={info.id: plan.reserve_bytes for info in infos},
         device_limits=dict(decision.limits),
         predicted_allocated_bytes=plan.candidate.allocated_bytes,
         predicted_reserved_bytes=plan.candidate.reserved_bytes,
@@ -126,13 +128,14 @@ def _new_attempt(decision: Admit, settings: Settings, devices: Devices, sight: S
     )
 
 
-def plan_json(plan: Plan, launch: Launch, *, exclusive: bool) -> dict[str, Any]:
+def plan_json(plan: Plan, launch: Launch, *, exclusive: bool, processes: int = 1) -> dict[str, Any]:
     """Write what `attempts.plan` holds: all that the worker needs to start the trainer."""
     return {
         "micro_batch": plan.micro_batch,
         "accumulation_steps": plan.accumulation_steps,
         **plan.modes.as_json(),
         "exclusive": exclusive,
+        "processes": processes,
         "device_config": launch.device,
         "environment": launch.environment,
     }

@@ -89,7 +89,7 @@ class Estimate:
     def _row(self, candidate: Candidate) -> dict[str, Any]:
         return {
             "micro_batch": candidate.micro_batch,
-            "accumulation_steps": accumulation_steps(self.wish.effective_batch, candidate.micro_batch),
+            "accumulation_steps": accumulation_steps(self.wish.rows, candidate.micro_batch),
             **candidate.modes.as_json(),
             "allocated_bytes": candidate.allocated_bytes,
             "reserved_bytes": candidate.reserved_bytes,

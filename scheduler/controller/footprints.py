@@ -166,7 +166,7 @@ def _untraced(answer: Answer) -> Untraced:
 @lru_cache(maxsize=4096)  # a cycle asks again for every job that waits
 def requests_for(spec: JobSpec, wish: Wish, target: Target) -> tuple[Request, ...]:
     """Build what the tracer is asked about a job on a kind of device: a request for each stage."""
-    sizes = micro_batches(wish.effective_batch, wish.micro_batch)
+    sizes = micro_batches(wish.rows, wish.micro_batch)
     bodies = [trace_request(spec, target, modes=modes, micro_batches=sizes) for modes in wish.stages]
     return tuple(
         Request(key=cache_key(body, torch=torch_version(), trainer=trainer_digest()), body=body) for body in bodies

@@ -198,7 +198,7 @@ def test_a_dry_run_makes_nothing(mmq: Mmq, settings: Settings, job_file: Path) -
     ("override", "told"),
     [
         ("resources.gpus=5", "asks for 5 GPUs, and there are 2 devices here\n  hint: gpus: 2 or fewer"),
-        ("resources.gpus=2", "one job on several GPUs is not yet supported\n  hint: gpus: 1"),
+        ("resources.gpus=17", "asks for 17 GPUs, and there are 2 devices here\n  hint: gpus: 2 or fewer"),
         ("model.hidden_size=8192", "the largest device here, virtual:0, has 1.0 GiB\n  hint: a device of more than"),
         ("resources.max_memory=1MiB", "more than the 1.0 MiB allowed\n  hint: max_memory: 1GiB"),
         ("model.num_experts_per_tok=5", "num_experts_per_tok (5) is more than num_experts (4)"),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.admission.cycle import decide
-from scheduler.admission.decisions import Admit, Decision, Resize
+from scheduler.admission.decisions import Admit, Decision, Refuse, Resize
 from scheduler.admission.facts import Claim, DeviceView, QueuedJob, RunningJob
 from scheduler.admission.pace import Pace
 from scheduler.admission.policy import Policy
@@ -78,6 +78,7 @@ def _queued(draw, job_id: int) -> QueuedJob:
         priority=draw(st.integers(-1, 1)),
         waited_seconds=draw(st.sampled_from([0.0, 1e4, 1e6])),
         apart_from=frozenset(draw(st.sets(st.integers(1000, 1012), max_size=2))),
+        gpus=draw(st.sampled_from([1, 1, 1, 2, 3])),
     )
 
 
@@ -107,6 +108,9 @@ def test_what_is_promised_is_there_once_room_was_made(world, left: float, elasti
     admitted = [one for one in decisions if isinstance(one, Admit)]
     resized = _resized(decisions)
     stopped = {victim: one.job_id for one in admitted for victim in one.preempts}
+    gpus = {job.job_id: job.gpus for job in queue}
+    assert all(len(set(one.device_ids)) == len(one.device_ids) == gpus[one.job_id] for one in admitted)
+    assert all(set(one.limits) == set(one.device_ids) for one in admitted)
     assert len(stopped) <= left
     assert elastic or not resized
     assert all(priority[victim] <= priority[winner] for victim, winner in stopped.items())
@@ -207,3 +211,60 @@ def _job(job_id: int, *, size: int, seconds: float, priority: int = 0) -> Queued
         pace=Pace(seconds=seconds, utilisation=0.3),
         priority=priority,
     )
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), sizes=st.lists(st.integers(4, 24), min_size=1, max_size=4))
+def test_jobs_over_several_devices_never_wait_for_each_other(data: st.DataObject, sizes: list[int]) -> None:
+    """As long as any of them waits that fits at all, one runs: none ever holds a part of what another lacks."""
+    gangs = [
+        replace(
+            _job(number, size=data.draw(st.integers(1, 24)), seconds=60), gpus=data.draw(st.integers(1, len(sizes)))
+        )
+        for number in range(data.draw(st.integers(2, 5)))
+    ]
+    devices = [
+        DeviceView(device_id=f"gpu-{n}", label=f"GPU {n}", kind="virtual", target="virtual", total_bytes=size * GIB)
+        for n, size in enumerate(sizes)
+    ]
+    waiting = {job.job_id: job for job in gangs}
+    while waiting:
+        decisions = decide(waiting.values(), [], devices)
+        done = [one.job_id for one in decisions if isinstance(one, Admit)]
+        refused = [one.job_id for one in decisions if isinstance(one, Refuse)]
+        assert done or len(refused) == len(waiting)
+        assert all(_fits(waiting[one], sizes) for one in done)
+        assert not any(_fits(waiting[one], sizes) for one in refused)
+        for one in (*done, *refused):
+            del waiting[one]
+
+
+def _fits(job: QueuedJob, sizes: list[int]) -> bool:
+    least = job.footprints["virtual"].candidates[0].process_bytes
+    return sum(size * GIB >= least for size in sizes) >= job.gpus
+
+
+def test_a_job_over_several_devices_starts_though_others_keep_coming_on_each() -> None:
+    """On two devices of 12 GiB jobs of 8 arrive for ever, so that both are never free by themselves."""
+    policy, gang = Policy(patience_seconds=3600.0), replace(_job(0, size=8, seconds=100), gpus=2)
+    waiting, ends, started = {}, {}, None
+    for number, now in enumerate(range(0, 8000, 150), start=1):
+        if now == 300:
+            waiting[0] = (gang, now)
+        waiting[number] = (_job(number, size=8, seconds=450), now)
+        ends = {one: (end, job, where) for one, (end, job, where) in ends.items() if end > now}
+        queue = [replace(job, waited_seconds=now - since) for job, since in waiting.values()]
+        running = [replace(_runs(job, end - now), device_ids=where) for end, job, where in ends.values()]
+        devices = [
+            replace(_device(job for _, job, where in ends.values() if place in where), device_id=place)
+            for place in ("gpu-0", "gpu-1")
+        ]
+        for decision in decide(queue, running, devices, policy=policy):
+            if isinstance(decision, Admit):
+                job, _ = waiting.pop(decision.job_id)
+                ends[job.job_id] = (now + job.pace.seconds, job, decision.device_ids)
+        if 0 in ends:
+            started = now
+            break
+    assert started is not None
+    assert policy.patience_seconds < started - 300 <= policy.patience_seconds + 450 + 150

@@ -15,6 +15,10 @@ def failed(code: object, **more: Any) -> dict[str, Any]:
     return {"event": "failed", "exit_code": code, **more}
 
 
+def result(code: object, reason: object) -> dict[str, Any]:
+    return {"exit_code": code, "reason": reason, "message": "as it was", "rank": 1}
+
+
 @pytest.mark.parametrize(
     ("ending", "reason"),
     [
@@ -51,6 +55,21 @@ def failed(code: object, **more: Any) -> dict[str, Any]:
         (Ending(exit=Exit(), last=failed("80")), EndReason.LOST),
         (Ending(exit=Exit(), intent=Intent.STOP), EndReason.STOPPED),
         (Ending(exit=Exit(signal=signal.SIGKILL), last=FINISHED, result_exists=True), EndReason.KILLED),
+        # A launcher gives back 1 whatever its processes ended with; their result says more.
+        (Ending(exit=Exit(code=1), result=result(75, "stopped")), EndReason.STOPPED),
+        (Ending(exit=Exit(code=1), result=result(80, "out_of_memory")), EndReason.OUT_OF_MEMORY),
+        (Ending(exit=Exit(code=1), result=result(81, "non_finite_loss")), EndReason.NON_FINITE_LOSS),
+        (Ending(exit=Exit(code=1), result=result(1, "disk_full")), EndReason.DISK_FULL),
+        (Ending(exit=Exit(code=1), result=result(1, "lost_process")), EndReason.EXIT_CODE),
+        (
+            Ending(exit=Exit(code=1), result=result(1, "lost_process"), host_ran_out_of_memory=True),
+            EndReason.HOST_OUT_OF_MEMORY,
+        ),
+        (Ending(exit=Exit(code=1), result=result(0, "done"), result_exists=True), EndReason.EXIT_CODE),
+        (Ending(exit=Exit(code=1), result=result("80", ["odd"])), EndReason.EXIT_CODE),
+        (Ending(exit=Exit(), result=result(80, "out_of_memory")), EndReason.OUT_OF_MEMORY),
+        (Ending(exit=Exit(signal=signal.SIGKILL), result=result(75, "stopped")), EndReason.KILLED),
+        (Ending(exit=Exit(code=1), result=result(75, "stopped"), intent=Intent.CANCEL), EndReason.CANCELLED),
     ],
 )
 def test_reason(ending: Ending, reason: EndReason) -> None:

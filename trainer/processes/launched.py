@@ -1,8 +1,15 @@
-"""What torchrun says of the processes it has started, in their environment. Imports nothing heavy."""
+"""What torchrun says of the processes it has started, in their environment, and their end with it.
 
+Imports nothing heavy.
+"""
+
+import ctypes
 import os
+import signal
 
 from trainer.errors import BadConfiguration
+
+_PR_SET_PDEATHSIG = 1
 
 
 def rank() -> int:
@@ -17,6 +24,17 @@ def local_rank() -> int:
 
 def world_size() -> int:
     return _number("WORLD_SIZE", 1)
+
+
+def end_with_launcher() -> None:
+    """Be killed when torchrun is: it ends its processes whenever it can, but kill -9 leaves it no time to."""
+    if world_size() > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when the thread that started it ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _number(name: str, default: int) -> int:

@@ -3,12 +3,11 @@
 Linux's parent-death signal; it fires when the thread that started us ends, so the asker keeps that thread.
 """
 
-import ctypes
 import os
-import signal
+
+from trainer.processes.launched import die_with_parent
 
 ASKER = "MMQ_TRACER_PARENT"  # the asker's pid; without it a tracer is on its own
-_PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
@@ -16,6 +15,6 @@ def end_with_parent() -> None:
     asker = os.environ.get(ASKER)
     if asker is None:
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    die_with_parent()
     if str(os.getppid()) != asker:
         os._exit(1)

@@ -1,0 +1,92 @@
+"""One job over two devices in a real service: beside another, with the curve of one device, and nothing left of it."""
+
+from pathlib import Path
+
+import pytest
+
+from scheduler.processes.kinship import descendants
+from tests.acceptance.workplace import Workplace, gone, kill, until
+
+pytestmark = pytest.mark.timeout(300)
+
+SHORT = ("tiny.yaml", "-o", "train.max_steps=24", "-o", "train.save_interval=6")
+SEVERAL = (*SHORT, "-o", "resources.gpus=2")
+ENDLESS = ("-o", "train.max_steps=100000")
+
+
+def launcher(place: Workplace, job: int) -> int:
+    """The process that the shim has started: torch's launcher."""
+    found = place.query("SELECT pid FROM attempts WHERE job_id = :job ORDER BY number DESC LIMIT 1", job=job)
+    return int(found[0]["pid"])
+
+
+def ranks(place: Workplace, job: int) -> dict[int, int]:
+    """The pids of the processes that train, by their number."""
+    found = {}
+    for pid in descendants(launcher(place, job)):
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        found |= {int(one[5:]): pid for one in environment if one.startswith(b"RANK=")}
+    return found
+
+
+def reserved(place: Workplace, job: int) -> dict[str, int]:
+    rows = place.query(
+        "SELECT device_id, reservations.reserved_bytes FROM reservations"
+        " JOIN attempts ON attempts.id = reservations.attempt_id WHERE job_id = :job",
+        job=job,
+    )
+    return {row["device_id"]: row["reserved_bytes"] for row in rows}
+
+
+def test_beside_a_job_of_one_device_killed_and_retried_it_has_the_curve_of_one(place: Workplace) -> None:
+    alone = place.submit(*SHORT)
+    neighbour = place.submit("tiny.yaml", *ENDLESS)
+    job = place.submit(*SEVERAL)
+    until(lambda: place.events(job, "checkpoint"), "a checkpoint")
+    assert place.state(neighbour) == "running"
+    promised, pids, parent = reserved(place, job), ranks(place, job), launcher(place, job)
+    assert set(promised) == {"virtual-0@here", "virtual-1@here"}
+    ledgers = [place.settings.ledger_dir / f"virtual-{number}" for number in (0, 1)]
+    held = [{int(entry.name.split("-")[0]) for entry in ledger.glob("*-*")} for ledger in ledgers]
+    assert pids[0] in held[0] - held[1]
+    assert pids[1] in held[1] - held[0]
+
+    kill(pids[1])
+    assert place.until_ended(job, alone) == ["succeeded", "succeeded"]
+    assert all(map(gone, (parent, *pids.values())))
+    first, second = place.story(job)["attempts"]
+    assert (first["device"], first["reason"], first["exit_code"]) == ("virtual:0,1", "exit_code", 1)
+    assert "another process of this run has gone" in first["message"]
+    assert (second["device"], second["reason"], second["exit_code"]) == ("virtual:0,1", "done", 0)
+    assert second["micro_batch"] * second["accumulation_steps"] == 4  # of the 8 rows of a step
+    assert place.events(job, "started")[-1]["step"] >= 6
+    assert max(event["process_peak_bytes"] for event in place.events(job, "step")) <= min(promised.values())
+    assert place.losses(job) == pytest.approx(place.losses(alone), rel=1e-6)
+    assert reserved(place, job) == {}
+
+
+def test_adopted_and_killed_and_cancelled_nothing_of_it_is_left(place: Workplace) -> None:
+    """An adopting shim is no ancestor of what the killed ones left: its processes must end by themselves."""
+    job = place.submit(*SEVERAL, *ENDLESS)
+    place.until_steps(job, more=2)
+    pids, shim = ranks(place, job), place.shim(job)
+    kill(shim)
+    until(lambda: known_shim(place, job) != shim, "another shim")
+    place.until_steps(job, more=2)
+    assert not any(map(gone, pids.values()))
+    kill(launcher(place, job))
+    until(lambda: all(map(gone, pids.values())), "the end of its processes", within_seconds=10)
+
+    until(lambda: len(place.events(job, "started")) == 2, "another attempt")
+    place.until_steps(job, more=2)
+    pids = ranks(place, job)
+    assert len(pids) == 2
+    place.ok("cancel", str(job))
+    assert place.until_ended(job) == ["cancelled"]
+    assert all(map(gone, (launcher(place, job), *pids.values())))
+    assert place.events(job)[-1]["exit_code"] == 75  # it was not killed
+    assert [attempt["reason"] for attempt in place.story(job)["attempts"]] == ["lost", "cancelled"]
+
+
+def known_shim(place: Workplace, job: int) -> int:
+    return int(place.query("SELECT shim_pid FROM attempts WHERE job_id = :job", job=job)[0]["shim_pid"])
