@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+PREEMPTIONS_A_JOB = 0.1  # at most, of all jobs that have started
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:

@@ -19,6 +19,7 @@ from scheduler.admission.facts import (
     RunningJob,
     Untraced,
 )
+from scheduler.admission.policy import PREEMPTIONS_A_JOB
 from scheduler.admission.wish import Wish, wish_of
 from scheduler.config import Settings
 from scheduler.controller import fairness, paces
@@ -38,7 +39,6 @@ from scheduler.store.database import Database, Reader
 from scheduler.store.queueing import Damaged
 from scheduler.store.records import Attempt, Job, Reservation
 
-PREEMPTIONS_A_JOB = 0.1  # at most, of all jobs that have started
 EXPLAINED = 500  # jobs beyond the heads that are given a reason in one cycle
 
 _ONE_ROW = Wish(effective_batch=1, max_seq_len=1)  # of a job that is settled before its wish counts

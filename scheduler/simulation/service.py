@@ -8,12 +8,9 @@ from scheduler.admission.decisions import Admit
 from scheduler.admission.decisions import Refuse as Refused
 from scheduler.admission.decisions import Resize as Resized
 from scheduler.admission.facts import DeviceView
-from scheduler.admission.policy import Policy
+from scheduler.admission.policy import PREEMPTIONS_A_JOB, Policy
 from scheduler.simulation.knowledge import KIND, TARGET, Known
 from scheduler.simulation.moves import Move, Preempt, Refuse, Resize, Seat, Start, View
-
-PREEMPTIONS_A_JOB = 0.1  # at most, of the jobs started so far
-_AT_FIRST = 20  # jobs, as which fewer count
 
 
 class Service:
@@ -34,7 +31,7 @@ class Service:
                 for known in seat.residents
             ],
             [_device(number, seat, view.now) for number, seat in enumerate(view.seats)],
-            preemptions_left=PREEMPTIONS_A_JOB * max(_AT_FIRST, view.started) - view.preemptions,
+            preemptions_left=PREEMPTIONS_A_JOB * view.started - view.preemptions,
             policy=self._policy,
         )
         for decision in decisions:
