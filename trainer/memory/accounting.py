@@ -7,7 +7,7 @@ real tensors on the CPU (a virtual device) and meta tensors (a trace): both see 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainer.memory.allocation import Allocator
 
 Temporaries = Callable[[Any, tuple[Any, ...]], Iterable[int]]
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 _READ_SCALAR = torch.ops.aten._local_scalar_dense.default
 _MATMULS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
 
@@ -61,9 +62,19 @@ class Accounting(TorchDispatchMode):
         finally:
             self._on_host -= 1
 
+    def __enter__(self) -> Self:
+        self._unresized = _listen_at_resizing(self._resized)
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        torch.UntypedStorage.resize_ = self._unresized
+        super().__exit__(*error)
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if types and any(kind not in _PLAIN for kind in types):
+            return self._of_others(func, types, args, kwargs)
         if func is _READ_SCALAR and args[0].is_meta:
             return 1.0  # the stand-in answer of a tensor that has no value
         out = self.call(func, args, kwargs)
@@ -79,6 +90,15 @@ class Accounting(TorchDispatchMode):
         if traits.multiplies and self.workspace_bytes:
             self._multiply()
         return out
+
+    def _of_others(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+        """Let tensors that are made of others (DTensor's) have their way: the operators on those come here next.
+
+        Fake ones, by which torch works out shapes, have no memory and nothing beneath them.
+        """
+        if any(kind.__name__ == "FakeTensor" for kind in types):
+            return func(*args, **(kwargs or {}))
+        return NotImplemented
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
         """Run the operator."""
@@ -120,7 +140,17 @@ class Accounting(TorchDispatchMode):
 
     def _release(self, watch: _Watch) -> None:
         del self._watches[watch.key]
-        self.allocator.free(watch.block)
+        if watch.block is not None:
+            self.allocator.free(watch.block)
+
+    def _resized(self, storage: torch.UntypedStorage) -> None:
+        """Follow a storage that is emptied, and filled again later: FSDP's gathered weights."""
+        watch, size_bytes = self._watches.get(storage._cdata), storage.nbytes()
+        if watch is None:
+            return
+        if watch.block is not None:
+            self.allocator.free(watch.block)
+        watch.block = self.take(size_bytes, RESIZE, None) if size_bytes else None
 
     def _multiply(self) -> None:
         in_backward = torch._C._current_graph_task_id() != -1
@@ -134,6 +164,29 @@ class Accounting(TorchDispatchMode):
         finally:
             for block in blocks:
                 self.allocator.free(block)
+
+
+class _Resize:
+    """Stands for an operator where a storage changes its size: torch has none."""
+
+    def name(self) -> str:
+        return "storage::resize_"
+
+
+RESIZE = _Resize()
+
+
+def _listen_at_resizing(heard: Callable[[torch.UntypedStorage], None]) -> Callable[..., Any]:
+    """Tell of every storage that is resized, which no dispatch mode sees; give what did it before."""
+    before = torch.UntypedStorage.resize_
+
+    def resize_(storage: torch.UntypedStorage, size: int) -> Any:
+        result = before(storage, size)
+        heard(storage)
+        return result
+
+    torch.UntypedStorage.resize_ = resize_
+    return before
 
 
 class _Traits:

@@ -20,7 +20,8 @@ class Ranks:
     spreads = False
 
     def __init__(self) -> None:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        if not dist.is_initialized():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         self.rank, self.size = self.share, self.shares = dist.get_rank(), dist.get_world_size()
 
     def spread(self, model: MiniMind) -> None:

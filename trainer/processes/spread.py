@@ -8,7 +8,7 @@ only for who asks for it.
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from torch.distributed.tensor.parallel import ColwiseParallel, PrepareModuleInpu
 from torch.distributed.tensor.parallel.style import ParallelStyle
 
 from trainer.config import PlanConfig
-from trainer.memory.device import Device
 from trainer.model.minimind import MiniMind
 from trainer.processes.parts import held, is_spread
 from trainer.processes.ranks import Ranks, add_up
@@ -28,19 +27,28 @@ from trainer.steps.step import Exchange
 _OF_OWN_HEADS = ("q_norm.weight", "k_norm.weight")  # held whole, but each process has seen its own heads alone
 
 
+class Place(Protocol):
+    """As much of a device as laying out a model needs."""
+
+    torch_device: torch.device
+
+    def to_device(self, tensor: Tensor) -> Tensor: ...
+
+
 class SpreadRanks:
     """`ranks` with a model spread over them."""
 
     spreads = True
 
-    def __init__(self, ranks: Ranks, plan: PlanConfig, device: Device) -> None:
+    def __init__(self, ranks: Ranks, plan: PlanConfig, device: Place) -> None:
         self._ranks = ranks
         self._plan = plan
         self._device = device
         self.rank, self.size = ranks.rank, ranks.size
         self.share, self.shares = ranks.rank // plan.tensor_parallel, ranks.size // plan.tensor_parallel
         grid = self.shares, plan.tensor_parallel
-        self._mesh = init_device_mesh(device.torch_device.type, grid, mesh_dim_names=("data", "tensor"))
+        kind = "cuda" if device.torch_device.type == "cuda" else "cpu"
+        self._mesh = init_device_mesh(kind, grid, mesh_dim_names=("data", "tensor"))
 
     def spread(self, model: MiniMind) -> None:
         if self._plan.tensor_parallel > 1:

@@ -72,7 +72,8 @@ class Mode:
     ) -> Outcome:
         """Replay, through an allocator of the target unless another is given."""
         allocator = allocator or self._allocator()
-        step = rows_of_step(self._config.effective_batch, micro_batch)
+        share = -(-self._config.effective_batch // self._shares)
+        step = rows_of_step(share, micro_batch)
         evaluation = min(micro_batch, self._config.effective_batch) if self._config.data.validation else None
         if self._template is not None:
             player = self._player(allocator, self._template.workspaces, notice)
@@ -83,6 +84,11 @@ class Mode:
             player = self._player(allocator, log.workspaces, notice)
             replay_log(log, player)
         return player.outcome()
+
+    @property
+    def _shares(self) -> int:
+        """Say among how many the rows of a step are dealt out."""
+        return self._target.processes // self._config.plan.tensor_parallel
 
     def _player(
         self, allocator: Allocator, workspaces: Iterable[Workspace], notice: Callable[[Moment], None] | None

@@ -5,7 +5,7 @@ Owns the order of a run's phases, which is the training loop's. No tensor here h
 
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +17,13 @@ from trainer.memory.kernels import cuda_kernels, temporaries_bytes, workspace_by
 from trainer.memory.loops import listening
 from trainer.model.lora import adapt
 from trainer.model.minimind import MiniMind
+from trainer.processes.group import Group
 from trainer.reporting.results import Results
 from trainer.steps.optimizer import Optimizer, build_optimizer
 from trainer.steps.scaling import LossScaler
-from trainer.steps.step import MicroBatch, StepResult, evaluation_loss, train_step
+from trainer.steps.step import Exchange, MicroBatch, StepResult, evaluation_loss, train_step
 from trainer.trace.log import Log, Place
+from trainer.trace.ranks import pretended
 from trainer.trace.recording import Recorder, Recording
 from trainer.trace.shapes import ShapeMemory
 
@@ -35,6 +37,7 @@ class Target:
     kind: str  # cuda | virtual | cpu
     capability: str | None = None  # of a CUDA device, as `8.9`
     context_bytes: int = 0
+    processes: int = 1  # that train one model together, as its plan says; the footprint is of one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,32 +62,34 @@ def rehearse(
     )
     MiniMind(config, META)  # torch's first use of a function on meta leaves garbage that would be counted
     with ExitStack() as scope:
+        group = scope.enter_context(pretended(target.processes, config.plan))
         scope.callback(gc.enable if gc.isenabled() else gc.disable)
         gc.disable()  # a collection in the middle would free at a moment of its own choice
         if target.kind == "cuda":
             scope.enter_context(cuda_kernels())
         scope.enter_context(listening(recorder))
         scope.enter_context(recording)
-        _Rehearsal(config, recorder, recording).run(programme)
+        _Rehearsal(config, recorder, recording, group).run(programme)
     return recorder.log
 
 
 class _Rehearsal:
-    def __init__(self, config: Config, recorder: Recorder, recording: Recording) -> None:
+    def __init__(self, config: Config, recorder: Recorder, recording: Recording, group: Group) -> None:
         self.config = config
         self.recorder = recorder
         self.recording = recording
+        self.group = group
+        self.exchange: Exchange | None = None
 
     def run(self, programme: Programme) -> None:
-        model = MiniMind(self.config, META)
-        if self.config.adapts:
-            adapt(model, self.config.train)
+        model = self._model()
         self.recorder.log.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.recorder.begin(Place("optimizer"), 0)
         optimizer = build_optimizer(model, self.config, self.recording.host)
         scaler = LossScaler(META) if self.config.train.dtype == "float16" else None
         model.balance.scale = None if scaler is None else scaler.scale
         self.recorder.begin(Place("results"), 0)
+        self.exchange = self.group.exchange(model)
         results = Results(META, scaled=scaler is not None)
         for number, rows in enumerate(programme.steps):
             results.add(number, self._step(model, optimizer, scaler, rows))
@@ -92,6 +97,15 @@ class _Rehearsal:
             self.recorder.begin(Place("evaluation", min(turn, 1)), count)
             evaluation_loss(model, self._batch(count), chunked_loss=self.config.plan.chunked_loss)
         self.recorder.begin(Place("end"), 0)  # what is torn down from here on is no part of the evaluation
+
+    def _model(self) -> MiniMind:
+        """Lay it out as a run does: one that is spread is whole on the host first."""
+        with self.recording.host() if self.group.spreads else nullcontext():
+            model = MiniMind(self.config, META)
+            if self.config.adapts:
+                adapt(model, self.config.train)
+        self.group.spread(model)
+        return model
 
     def _step(
         self, model: MiniMind, optimizer: Optimizer, scaler: LossScaler | None, rows: Sequence[int]
@@ -104,6 +118,7 @@ class _Rehearsal:
             grad_clip=self.config.train.grad_clip,
             chunked_loss=self.config.plan.chunked_loss,
             scaler=scaler,
+            exchange=self.exchange,
         )
 
     def _batches(self, rows: Sequence[int]) -> Iterator[MicroBatch]:
