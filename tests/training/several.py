@@ -1,4 +1,4 @@
-"""One of several processes that run the trainer a number of times, one run after another: torch is imported once.
+"""Two processes that run the trainer a number of times, one run after another: torch is imported once.
 
 `python -m tests.training.several JOBS.json`, with the environment that torchrun would give. A job may be set back to an
 earlier checkpoint before it begins. The first process finds a port for each run, and tells the others by a file.
@@ -8,12 +8,15 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from tests.training.conftest import PATIENCE_SECONDS, REPOSITORY
 from trainer.__main__ import main
 
 
@@ -54,6 +57,50 @@ def read(file: Path) -> str:
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
     return file.read_text()
+
+
+class Pair:
+    """Two processes, and the runs they are to make."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.jobs: list[dict[str, Any]] = []
+
+    def run(self, name: str, config: dict[str, Any], *, set_back: bool = False) -> None:
+        path = self.root / f"{name}.json"
+        path.write_text(json.dumps(config))
+        self.jobs.append({"config": str(path), "run_dir": str(self.root / name), "set_back": set_back})
+
+    def wait(self) -> list[int]:
+        """Make all the runs; give their exit codes."""
+        path = self.root / "jobs.json"
+        path.write_text(json.dumps(self.jobs))
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(REPOSITORY),
+            "GLOO_SOCKET_IFNAME": "lo",
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+        }
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.training.several", str(path)],
+                env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        try:
+            said = [process.communicate(timeout=5 * PATIENCE_SECONDS)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
+        codes = [json.loads(text.splitlines()[-1]) for text in said]
+        assert codes[0] == codes[1], said[1]
+        return codes[0]
 
 
 if __name__ == "__main__":

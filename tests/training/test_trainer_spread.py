@@ -3,11 +3,7 @@
 All runs of two processes are made by one pair of them, since what they import takes seconds.
 """
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.training.conftest import PATIENCE_SECONDS, REPOSITORY, Outcome, Workshop
-from tests.training.several import set_back
+from tests.training.conftest import Outcome, Workshop
+from tests.training.several import Pair, set_back
 from trainer.config import parse_config
 from trainer.errors import BadConfiguration, ExitCode
 from trainer.model.minimind import MiniMind, initialise
@@ -36,50 +32,6 @@ PLANS = {
     "tensor": {"micro_batch": 5, "tensor_parallel": 2, "activation_checkpointing": "full"},
 }
 RELATIVE = 1e-6
-
-
-class Pair:
-    """Two processes, and the runs they are to make."""
-
-    def __init__(self, workshop: Workshop) -> None:
-        self.workshop = workshop
-        self.jobs: list[dict[str, Any]] = []
-
-    def run(self, name: str, config: dict[str, Any], *, set_back: bool = False) -> None:
-        path = self.workshop.root / f"{name}.json"
-        path.write_text(json.dumps(config))
-        self.jobs.append({"config": str(path), "run_dir": str(self.workshop.root / name), "set_back": set_back})
-
-    def wait(self) -> list[int]:
-        """Make all the runs; give their exit codes."""
-        path = self.workshop.root / "jobs.json"
-        path.write_text(json.dumps(self.jobs))
-        environment = os.environ | {
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(REPOSITORY),
-            "GLOO_SOCKET_IFNAME": "lo",
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-        }
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.training.several", str(path)],
-                env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(2)
-        ]
-        try:
-            said = [process.communicate(timeout=5 * PATIENCE_SECONDS)[0] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-                process.communicate()
-        codes = [json.loads(text.splitlines()[-1]) for text in said]
-        assert codes[0] == codes[1], said[1]
-        return codes[0]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +71,7 @@ def alone(workshop: Workshop, configs: dict[str, dict[str, Any]]) -> dict[str, O
 @pytest.fixture(scope="module")
 def codes(workshop: Workshop, configs: dict[str, dict[str, Any]], alone: dict[str, Outcome]) -> dict[str, int]:
     """Run all there is to run, each under its name."""
-    pair = Pair(workshop)
+    pair = Pair(workshop.root)
     for name, plan in PLANS.items():
         pair.run(name, planned(configs["dense"], plan))
         pair.run(name, planned(configs["dense"], plan), set_back=True)

@@ -126,6 +126,8 @@ class Accounting(TorchDispatchMode):
                 self._watch_all(item, args, func)
 
     def _watch(self, tensor: torch.Tensor, args: tuple[Any, ...], func: Any) -> None:
+        if type(tensor) not in _PLAIN:
+            return  # a fake one: it is as large as its shape says, and takes nothing
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._watches:

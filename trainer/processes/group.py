@@ -88,7 +88,7 @@ def open_group(plan: PlanConfig, device: Device) -> Iterator[Group]:
         return
     from trainer.processes.ranks import Ranks
 
-    ranks = Ranks()
+    ranks = Ranks(device.host)
     with ranks.joined():
         if plan.spreads:
             from trainer.processes.spread import SpreadRanks  # FSDP and DTensor take two seconds to import

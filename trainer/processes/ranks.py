@@ -1,7 +1,8 @@
 """Several processes through torch.distributed: NCCL between GPUs, gloo between CPUs and for the words of hosts."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,8 @@ class Ranks:
 
     spreads = False
 
-    def __init__(self) -> None:
+    def __init__(self, host: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+        self._host = host
         if not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         self.rank, self.size = self.share, self.shares = dist.get_rank(), dist.get_world_size()
@@ -31,9 +33,10 @@ class Ranks:
         return Replicas(model)
 
     def sums(self, *numbers: float) -> list[float]:
-        told = torch.tensor(numbers, dtype=torch.float64)
-        _all_reduce(told)
-        return [float(number) for number in told]
+        with self._host():
+            told = torch.tensor(numbers, dtype=torch.float64)
+            _all_reduce(told)
+            return [float(number) for number in told]
 
     def wait(self) -> None:
         self.sums(0.0)  # a barrier of gloo's: NCCL's would hold the device

@@ -79,7 +79,8 @@ class Mode:
             player = self._player(allocator, self._template.workspaces, notice)
             Replay(self._template, player).run(step, evaluation=evaluation)
         else:
-            programme = Programme(steps=[step] * 3, evaluations=() if evaluation is None else (evaluation,) * 2)
+            evaluations = () if evaluation is None else (evaluation,) * 2
+            programme = Programme(steps=[step] * 3, evaluations=evaluations, again=bool(evaluations))
             log = rehearse(self._config, self._target, programme, self._shapes, whole_loops=True)
             player = self._player(allocator, log.workspaces, notice)
             replay_log(log, player)

@@ -42,10 +42,14 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Programme:
-    """What to rehearse: the rows of each micro-batch of each optimizer step, then those of each evaluation batch."""
+    """What to rehearse: the rows of each micro-batch of each optimizer step, then those of each evaluation batch.
+
+    Then as many steps again, where the steps after an evaluation may find memory otherwise than those before.
+    """
 
     steps: Sequence[Sequence[int]]
     evaluations: Sequence[int] = ()
+    again: bool = False
 
 
 def rehearse(
@@ -91,11 +95,12 @@ class _Rehearsal:
         self.recorder.begin(Place("results"), 0)
         self.exchange = self.group.exchange(model)
         results = Results(META, scaled=scaler is not None)
-        for number, rows in enumerate(programme.steps):
-            results.add(number, self._step(model, optimizer, scaler, rows))
+        self._steps(programme.steps, model, optimizer, scaler, results)
         for turn, count in enumerate(programme.evaluations):
             self.recorder.begin(Place("evaluation", min(turn, 1)), count)
             evaluation_loss(model, self._batch(count), chunked_loss=self.config.plan.chunked_loss)
+        if programme.again:
+            self._steps(programme.steps, model, optimizer, scaler, results)
         self.recorder.begin(Place("end"), 0)  # what is torn down from here on is no part of the evaluation
 
     def _model(self) -> MiniMind:
@@ -106,6 +111,17 @@ class _Rehearsal:
                 adapt(model, self.config.train)
         self.group.spread(model)
         return model
+
+    def _steps(
+        self,
+        steps: Sequence[Sequence[int]],
+        model: MiniMind,
+        optimizer: Optimizer,
+        scaler: LossScaler | None,
+        results: Results,
+    ) -> None:
+        for number, rows in enumerate(steps):
+            results.add(number, self._step(model, optimizer, scaler, rows))
 
     def _step(
         self, model: MiniMind, optimizer: Optimizer, scaler: LossScaler | None, rows: Sequence[int]

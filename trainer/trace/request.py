@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from trainer.config import Checkpointing, Config, PlanConfig, parse_config
+from trainer.config import Checkpointing, Config, Sharding, parse_config
 from trainer.errors import BadConfiguration
 from trainer.trace.footprint import Candidate
 from trainer.trace.rehearsal import Target
@@ -20,12 +20,15 @@ class TargetAsked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     kind: Literal["cuda", "cpu", "virtual"]
     capability: Annotated[str, Meta(pattern=r"^\d+\.\d+$")] | None = None
     context_bytes: Annotated[int, Meta(ge=0)] = 0
+    processes: Count = 1  # that train one model together; the footprint is of one
 
 
 class ModeAsked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     activation_checkpointing: bool | Checkpointing
     optimizer_offload: bool
     chunked_loss: bool
+    sharding: Sharding = "none"
+    tensor_parallel: Count = 1
 
 
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,12 +42,22 @@ class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def target_of(self) -> Target:
         asked = self.target
-        return Target(kind=asked.kind, capability=asked.capability, context_bytes=asked.context_bytes)
+        return Target(
+            kind=asked.kind,
+            capability=asked.capability,
+            context_bytes=asked.context_bytes,
+            processes=asked.processes,
+        )
 
     def configs(self) -> list[Config]:
         """Give the trainer's configuration of each mode."""
-        bare = parse_config({key: value for key, value in self.config.items() if key not in ("plan", "device")})
-        return [msgspec.structs.replace(bare, plan=PlanConfig(**msgspec.structs.asdict(mode))) for mode in self.modes]
+        bare = {key: value for key, value in self.config.items() if key not in ("plan", "device")}
+        for mode in self.modes:
+            if self.target.processes % mode.tensor_parallel:
+                raise BadConfiguration(
+                    f"modes.tensor_parallel: {mode.tensor_parallel} divides no {self.target.processes} processes"
+                )
+        return [parse_config(bare | {"plan": msgspec.to_builtins(mode)}) for mode in self.modes]
 
 
 def read_request(text: bytes) -> Request:
