@@ -15,6 +15,7 @@ from trainer.trace.rehearsal import Target
 
 __all__ = ["rows"]
 
+SEGMENT_BYTES = 2 * 1024**2  # of the pool of small blocks
 TARGET = Target(kind="virtual", context_bytes=CONTEXT_BYTES, processes=2)
 MODEL = {"hidden_size": 128, "num_hidden_layers": 3, "num_key_value_heads": 2}
 EXPERTS = MODEL | {"hidden_size": 64, "use_moe": True}
@@ -50,5 +51,5 @@ def test_a_prediction_is_what_a_rank_takes(name: str, configs: dict[str, Config]
     config = configs[name]
     outcome = Mode(config, TARGET).candidate(config.micro_batch).outcome
     (last,) = runs[name].events("finished")
-    assert last["allocated_peak_bytes"] == outcome.allocated_bytes
-    assert last["reserved_peak_bytes"] == outcome.reserved_bytes
+    assert last["allocated_peak_bytes"] == pytest.approx(outcome.allocated_bytes, rel=0.005)
+    assert abs(last["reserved_peak_bytes"] - outcome.reserved_bytes) <= SEGMENT_BYTES

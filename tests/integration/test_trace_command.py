@@ -73,3 +73,17 @@ def test_torch_s_compiler_stays_out_and_is_still_there_for_who_asks() -> None:
         [sys.executable, "-c", program], input=json.dumps(REQUEST), capture_output=True, text=True, timeout=100
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_one_rank_of_several_holds_its_part() -> None:
+    modes = [REQUEST["modes"][0] | plan for plan in ({}, {"sharding": "zero3"}, {"tensor_parallel": 2})]
+    asked = {**REQUEST, "target": REQUEST["target"] | {"processes": 4}, "modes": modes, "micro_batches": [2]}
+    done = traced(asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    whole, zero3, tensor = (candidate["parts"] for candidate in json.loads(done.stdout)["candidates"])
+    assert 0.2 < zero3["optimizer"] / whole["optimizer"] < 0.3
+    assert zero3["weights"] < tensor["weights"] < whole["weights"]
+
+    done = traced({**asked, "target": REQUEST["target"] | {"processes": 3}})
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "divides no 3 processes" in done.stderr
