@@ -32,6 +32,7 @@ PLANS = {
     "tensor": {"micro_batch": 5, "tensor_parallel": 2, "activation_checkpointing": "full"},
 }
 RELATIVE = 1e-6
+pytestmark = pytest.mark.timeout(6 * PATIENCE_SECONDS)  # the pair makes all its runs before the first test
 
 
 @pytest.fixture(scope="module")
