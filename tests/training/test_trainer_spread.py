@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.training.conftest import Outcome, Workshop
+from tests.training.conftest import PATIENCE_SECONDS, Outcome, Workshop
 from tests.training.several import Pair, set_back
 from trainer.config import parse_config
 from trainer.errors import BadConfiguration, ExitCode
