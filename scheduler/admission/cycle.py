@@ -99,7 +99,7 @@ class Cycle:
         usable = [device for device in devices if device.problem is None]
         self.places = Places([room_of(device, self._running, policy) for device in usable], policy)
         self._kinds: dict[int, list[DeviceView]] = {}  # by how many a job needs
-        self._compared = 0  # jobs that had room and did better to wait
+        self._compared = {True: 0, False: 0}  # jobs that had room and did better to wait; jobs that had none
         self._waits: list[Wait | Refuse] = []
         self._placed: list[_Placement] = []
 
@@ -125,7 +125,8 @@ class Cycle:
             return self._place_gang(job)
         free = self.places.open_to(job)
         hurried = self._is_hurried(job)
-        if self._compared >= self._policy.considered and not hurried:
+        has_room = bool(free)
+        if self._compared[has_room] >= self._policy.considered and not hurried:
             return passed_over(job) if free else self._why_not(job)
         now, later = self.places.best_now(free), self.places.best_later(job)
         swap = self._swap(job, now, later)
@@ -134,7 +135,7 @@ class Cycle:
             return self._put(job, swap)
         if now is not None and _cost(now) <= _cost(later):
             return self._put(job, now)
-        self._compared += 1
+        self._compared[has_room] += 1
         if hurried:
             self.places.keep(job)
         if now is None or later is None:
@@ -186,7 +187,8 @@ class Cycle:
         return self._kinds[gpus]
 
     def _why_not(self, job: QueuedJob) -> Wait:
-        return why_not(job, self._devices, self.places)
+        devices = [one for one in self._devices if job.devices is None or one.device_id in job.devices]
+        return why_not(job, devices, [room for room in self.places if room.device in devices])
 
     def _admit(self, placement: _Placement, changes: Mapping[str, list[Resize]]) -> Admit:
         job, rooms = placement.job, [self.places[device_id] for device_id in placement.device_ids]

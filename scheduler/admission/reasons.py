@@ -54,7 +54,7 @@ def resize_sentence(room: Room, tenant: Tenant, rung: int) -> str:
     elif room.newcomers:
         reason = f"makes room on {room.device.label} for {_named(room.newcomers)}"
     else:
-        reason = f"processes that are not mmq's hold {format_bytes(room.foreign_bytes)} of {room.device.label}"
+        reason = f"{room.foreign} on {room.device.label}"
     return f"micro-batch {before} becomes {after}: {reason}"
 
 

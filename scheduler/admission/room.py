@@ -77,6 +77,13 @@ class Room:
             tenants=self.tenants[:gone] + self.tenants[gone + 1 :],
         )
 
+    @property
+    def foreign(self) -> str:
+        """Say what others' processes hold, and what more is left to them."""
+        held = max(0, self.device.used_bytes - sum(claim.held_bytes for claim in self.device.claims))
+        kept = f", and have {format_bytes(self.foreign_bytes)} left to them" if self.foreign_bytes > held else ""
+        return f"processes that are not mmq's hold {format_bytes(held)}{kept}"
+
     def describe(self) -> str:
         """Say who has it: "GPU 0 has 7.1 GiB free, job 41 holds 12.0 GiB"."""
         if self.exclusive_to is not None:
@@ -84,7 +91,7 @@ class Room:
         facts = [f"{self.device.label} has {format_bytes(self.available_bytes)} free"]
         facts += [f"job {claim.job_id} holds {format_bytes(claim.taken_bytes)}" for claim in self.claims]
         if self.foreign_bytes >= _WORTH_SAYING_BYTES:
-            facts.append(f"processes that are not mmq's hold {format_bytes(self.foreign_bytes)}")
+            facts.append(self.foreign)
         return ", ".join(facts)
 
 
