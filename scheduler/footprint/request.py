@@ -43,10 +43,11 @@ class Target:
 def trace_request(
     spec: JobSpec, target: Target, *, modes: Sequence[Modes], micro_batches: Sequence[int]
 ) -> dict[str, Any]:
-    """Build the JSON that `python -m trainer.trace` reads."""
+    """Build the JSON that `python -m trainer.trace` reads; of a job over several devices, about one process."""
+    processes = {"processes": spec.resources.gpus} if spec.resources.gpus > 1 else {}
     return {
         "config": training_part(spec),
-        "target": target.as_json(),
+        "target": target.as_json() | processes,
         "modes": [one.as_json() for one in modes],
         "micro_batches": list(micro_batches),
     }

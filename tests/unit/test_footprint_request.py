@@ -56,6 +56,13 @@ def test_asks_for_each_means_and_each_micro_batch() -> None:
     assert set(request["config"]) == {"kind", "model", "init_from", "data", "train"}
 
 
+def test_a_job_over_several_devices_is_asked_about_as_one_of_its_processes() -> None:
+    assert request_of("resources.gpus=2")["target"] == VIRTUAL.as_json() | {"processes": 2}
+    assert key_of("resources.gpus=2") != key_of()
+    wish = wish_of(spec_of("resources.gpus=5"))
+    assert (wish.effective_batch, wish.rows) == (24, 5)
+
+
 def test_asks_for_nothing_that_the_job_rules_out() -> None:
     request = request_of(
         "memory.activation_checkpointing=on",
