@@ -21,7 +21,7 @@ COMMANDS = {
     "evaluate": "Tell a job's loss and perplexity on a data file.",
     "export": "Write a job's model as other programs load it.",
     "estimate": "Say how much memory a job needs, and the plan it would get.",
-    "simulate": "Try policies and devices on a simulated queue, much faster than life.",
+    "simulate": "Try policies and devices on a simulated queue.",
     "gpus": "Show the devices: total, free, reserved, foreign processes.",
     "init": "Write a commented job file to start from.",
     "doctor": "Find what is wrong, and name the command that mends it.",

@@ -21,7 +21,7 @@ def _hardware(_context: click.Context, _parameter: click.Parameter, names: tuple
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(name="simulate", short_help="Try policies and devices on a simulated queue, much faster than life.")
+@click.command(name="simulate", short_help="Try policies and devices on a simulated queue.")
 @click.option("--workload", metavar="FILE.jsonl|KIND:SEED", default="standard:1", help="By default standard:1.")
 @click.option(
     "--devices",
