@@ -56,11 +56,13 @@ class Checked(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        broken = f", {self.broken:,} are broken and will be skipped" if self.broken else ""
-        if self.read_bytes >= self.total_bytes:
-            return f"{'' if broken else 'all '}{self.rows:,} rows are good{broken}"
-        read, total = format_bytes(self.read_bytes), format_bytes(self.total_bytes)
-        return f"{self.rows:,} rows are good{broken} (a sample: {read} of {total}, from head to tail)"
+        good = f"{self.rows:,} {'row is' if self.rows == 1 else 'rows are'} good"
+        if self.broken:
+            good += f", {self.broken:,} {'is' if self.broken == 1 else 'are'} broken and will be skipped"
+        if self.read_bytes < self.total_bytes:
+            read, total = format_bytes(self.read_bytes), format_bytes(self.total_bytes)
+            return f"{good} (a sample: {read} of {total}, from head to tail)"
+        return good if self.broken or self.rows == 1 else f"all {good}"
 
 
 def check(path: Path, kind: str, *, skips: bool = False) -> Checked:

@@ -101,7 +101,7 @@ def test_it_is_handled_counted_and_told(workshop, monkeypatch, capsys, mode, out
         assert event["first_broken"][0] in log
         assert (
             submitted.check(path, trouble.kind, skips=True).sentence
-            == "2 rows are good, 1 are broken and will be skipped"
+            == "2 rows are good, 1 is broken and will be skipped"
         )
 
 
