@@ -145,10 +145,9 @@ class Cycle:
     def _swap(self, job: QueuedJob, now: Option | None, later: Option | None) -> Option | None:
         if self._preemptions_left < 1:
             return None
-        swap = self.places.best_swap(job)
-        otherwise = min(_cost(now), _cost(later))
-        worth = swap is not None and swap.added_seconds + self._policy.preemption_gain_seconds < otherwise
-        return swap if worth else None
+        worth_seconds = min(_cost(now), _cost(later)) - self._policy.preemption_gain_seconds
+        swap = self.places.best_swap(job, worth_seconds)
+        return swap if swap is not None and swap.added_seconds < worth_seconds else None
 
     def _put(self, job: QueuedJob, option: Option) -> Wait | None:
         """Place the job, unless it would do much better with memory means that are not traced yet."""

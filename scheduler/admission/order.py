@@ -25,8 +25,8 @@ def rank(job: QueuedJob, policy: Policy) -> tuple[int, float, int]:
 
 def overdue(jobs: Iterable[QueuedJob], policy: Policy) -> QueuedJob | None:
     """Return the job that has waited longest, if its patience is over."""
-    longest = max(jobs, key=lambda job: (job.waited_seconds, -job.job_id), default=None)
-    return None if longest is None or longest.waited_seconds < policy.patience_seconds else longest
+    impatient = [job for job in jobs if job.waited_seconds >= policy.patience_seconds]
+    return max(impatient, key=lambda job: (job.waited_seconds, -job.job_id), default=None)
 
 
 def first(jobs: Sequence[QueuedJob], number: int, policy: Policy) -> list[QueuedJob]:

@@ -72,9 +72,13 @@ class Places:
         options = (self._when_one_has_ended(place) for place in busy)
         return min((one for one in options if math.isfinite(one.added_seconds)), key=_cost, default=None)
 
-    def best_swap(self, job: QueuedJob) -> Option | None:
-        """Return the cheapest way to start by stopping a longer job, which then comes back."""
-        places = islice(self._allowed(job), _COMPARED)
+    def best_swap(self, job: QueuedJob, below_seconds: float) -> Option | None:
+        """Return the cheapest way to start by stopping a longer job, which then comes back.
+
+        Devices on which the job alone would take more than `below_seconds` are not looked at.
+        """
+        near = islice(self._allowed(job), _COMPARED)
+        places = [one for one in near if one.tenant.starts_in + one.tenant.seconds[-1] < below_seconds]
         swaps = (swap for place in places for swap in self._swaps(job, place))
         return min((one for one in swaps if math.isfinite(one.added_seconds)), key=_cost, default=None)
 

@@ -12,4 +12,4 @@ class Policy:
     ageing_seconds: float = 86400.0  # having waited so long, a job counts as half as long as it is
     preemption_gain_seconds: float = 90.0  # summed over all jobs concerned, what stopping one must gain
     preemption_ratio: float = 2.0  # how much longer than the other's its own remaining time must be
-    considered: int = 16  # jobs for which the future is worked out in a cycle: of those that have room, and of the rest
+    considered: int = 8  # jobs for which the future is worked out in a cycle: of those that have room, and of the rest
