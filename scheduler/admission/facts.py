@@ -9,7 +9,7 @@ from scheduler.footprint.curve import Candidate, Footprint
 from scheduler.jobs.states import JobState
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Untraced:
     """A footprint that is not known: not yet, or not at all."""
 
@@ -20,7 +20,7 @@ class Untraced:
 NOT_TRACED = Untraced(sentence="its memory has not been worked out yet")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Dependency:
     job_id: int
     state: JobState
@@ -29,7 +29,7 @@ class Dependency:
 UNKNOWN_PACE = Pace(seconds=900.0, utilisation=0.5, overhead=3.0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class QueuedJob:
     """A job that wants to start."""
 
@@ -49,7 +49,7 @@ class QueuedJob:
     problem: str | None = None  # why it can't even be considered: a mistake of ours, or damage
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunningJob:
     """A job with a live attempt: how it runs, and what could be asked of it."""
 
@@ -64,7 +64,7 @@ class RunningJob:
     preemptible: bool = False  # it has begun, and can be stopped and resumed
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """A live attempt's share of a device: what it was promised, and what it was seen to hold."""
 
@@ -79,7 +79,7 @@ class Claim:
         return max(self.reserved_bytes, self.held_bytes)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceView:
     """A device as the cycle sees it. With a `problem` it is not used, whatever the numbers say."""
 

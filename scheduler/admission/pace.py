@@ -21,7 +21,7 @@ CHECKPOINTING_COST = {"off": 1.0, "selective": 1 / 0.9, "full": 1 / 0.75}  # wha
 OFFLOAD_COST = 1 / 0.7  # every gradient and weight goes over PCIe once a step
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
     """What is left of a job, alone on a device: known from its trainer once it runs, estimated before."""
 

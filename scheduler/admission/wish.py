@@ -16,7 +16,7 @@ _OFFLOAD: dict[str, tuple[bool, ...]] = {"auto": (False, True), "on": (True,), "
 _CHECKPOINTING: tuple[Checkpointing, ...] = ("off", "selective", "full")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
     """One job's room for choice."""
 
