@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from trainer.config import parse_config
 from trainer.loop import train
@@ -176,3 +178,16 @@ def workshop(tmp_path: Path) -> Workshop:
 def shared_workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """For properties, which draw many runs over the same data."""
     return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+def assert_resumes_bit_for_bit(workshop: Workshop, config: dict[str, Any]) -> None:
+    """Run eight steps, set the run back to its last checkpoint but one, and end it again."""
+    undisturbed = workshop.train("run", config)
+    losses, result = undisturbed.losses(), load_file(undisturbed.run_dir / "final/model.safetensors")
+    shutil.rmtree(undisturbed.run_dir / "final")
+    shutil.rmtree(undisturbed.run_dir / "checkpoints/step-8")
+    resumed = workshop.train("run", config)
+    assert resumed.events("started")[-1]["step"] == 6
+    assert resumed.losses() == losses
+    for name, tensor in load_file(resumed.run_dir / "final/model.safetensors").items():
+        assert tensor.equal(result[name]), name

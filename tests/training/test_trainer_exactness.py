@@ -1,14 +1,13 @@
 """The promise that lets a scheduler choose freely: how an effective batch is split cannot be seen in the result."""
 
 import itertools
-import shutil
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
+from tests.training.conftest import assert_resumes_bit_for_bit
 from trainer.memory.cpu import CpuDevice
 
 runs = itertools.count()
@@ -114,12 +113,4 @@ def test_the_last_step_of_an_epoch_count_has_the_rows_that_are_left(workshop) ->
 
 def test_experts_resumed_are_the_undisturbed_run_bit_for_bit(workshop) -> None:
     config = workshop.config(model=TWO_AND_SHARED)
-    undisturbed = workshop.train("run", config)
-    losses, result = undisturbed.losses(), load_file(undisturbed.run_dir / "final/model.safetensors")
-    shutil.rmtree(undisturbed.run_dir / "final")
-    shutil.rmtree(undisturbed.run_dir / "checkpoints/step-8")
-    resumed = workshop.train("run", config)
-    assert resumed.events("started")[-1]["step"] == 6
-    assert resumed.losses() == losses
-    for name, tensor in load_file(resumed.run_dir / "final/model.safetensors").items():
-        assert tensor.equal(result[name]), name
+    assert_resumes_bit_for_bit(workshop, config)

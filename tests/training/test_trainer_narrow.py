@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.training.conftest import assert_resumes_bit_for_bit
 from trainer.errors import BadConfiguration
 from trainer.files.result import find, open_model
 from trainer.generate import main as generate
@@ -26,15 +27,7 @@ def train(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def test_resumed_it_is_the_undisturbed_run_bit_for_bit(workshop, train) -> None:
     config = workshop.config(train=train, model=WIDE)
-    undisturbed = workshop.train("run", config)
-    losses, result = undisturbed.losses(), load_file(undisturbed.run_dir / "final/model.safetensors")
-    shutil.rmtree(undisturbed.run_dir / "final")
-    shutil.rmtree(undisturbed.run_dir / "checkpoints/step-8")
-    resumed = workshop.train("run", config)
-    assert resumed.events("started")[-1]["step"] == 6
-    assert resumed.losses() == losses
-    for name, tensor in load_file(resumed.run_dir / "final/model.safetensors").items():
-        assert tensor.equal(result[name]), name
+    assert_resumes_bit_for_bit(workshop, config)
 
 
 def test_offloaded_it_is_the_same_bit_for_bit_and_a_checkpoint_fits_either(workshop, train) -> None:
