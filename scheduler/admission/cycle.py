@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from scheduler.admission.decisions import Admit, Decision, Refuse, Resize, Wait
-from scheduler.admission.eligibility import devices_for, gate
+from scheduler.admission.eligibility import devices_for, gate, named
 from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob
 from scheduler.admission.order import first
 from scheduler.admission.places import Option, Places
@@ -98,14 +98,14 @@ class Cycle:
         self._policy = policy
         usable = [device for device in devices if device.problem is None]
         self.places = Places([room_of(device, self._running, policy) for device in usable], policy)
-        self._kinds: dict[int, list[DeviceView]] = {}  # by how many a job needs
+        self._kinds: dict[tuple[int, frozenset[str] | None], list[DeviceView]] = {}  # by how many, and of which
         self._compared = {True: 0, False: 0}  # jobs that had room and did better to wait; jobs that had none
         self._waits: list[Wait | Refuse] = []
         self._placed: list[_Placement] = []
 
     def consider(self, job: QueuedJob, position: int) -> Wait | Refuse | None:
         """Place the job and return nothing, or why not."""
-        decision = devices_for(job, self._devices) or refusal(job, self._deciding(job.gpus)) or self._place(job)
+        decision = self._never(job) or self._place(job)
         if isinstance(decision, Wait):
             decision = replace(decision, position=position)
         if decision is not None:
@@ -131,7 +131,6 @@ class Cycle:
         now, later = self.places.best_now(free), self.places.best_later(job)
         swap = self._swap(job, now, later)
         if swap is not None:
-            self._preemptions_left -= 1
             return self._put(job, swap)
         if now is not None and _cost(now) <= _cost(later):
             return self._put(job, now)
@@ -156,6 +155,7 @@ class Cycle:
         if isinstance(footprint, Footprint) and may_do_better(job.wish, footprint, self.places.candidate(option)):
             return still_tracing(job)
         preempts = () if option.preempts is None else (option.preempts.job_id,)
+        self._preemptions_left -= len(preempts)
         self._placed.append(_Placement(job=job, tenant=tenant, device_ids=(room.device.device_id,), preempts=preempts))
         self.places.put(option)
         return None
@@ -180,13 +180,19 @@ class Cycle:
     def _is_hurried(self, job: QueuedJob) -> bool:
         return job.waited_seconds >= self._policy.patience_seconds and self.places.kept is None
 
-    def _deciding(self, gpus: int) -> list[DeviceView]:
-        if gpus not in self._kinds:
-            self._kinds[gpus] = deciding(self._devices, gpus)
-        return self._kinds[gpus]
+    def _never(self, job: QueuedJob) -> Wait | Refuse | None:
+        """Return why there are no devices for the job, or none that it could ever fit."""
+        key = job.gpus, job.devices
+        if key not in self._kinds:
+            self._kinds[key] = deciding(self._named(job), job.gpus)
+        return devices_for(job, self._named(job)) or refusal(job, self._kinds[key])
+
+    def _named(self, job: QueuedJob) -> Sequence[DeviceView]:
+        """Return the devices that the job may have, be they usable or not."""
+        return named(self._devices, job.devices)
 
     def _why_not(self, job: QueuedJob) -> Wait:
-        devices = [one for one in self._devices if job.devices is None or one.device_id in job.devices]
+        devices = self._named(job)
         return why_not(job, devices, [room for room in self.places if room.device in devices])
 
     def _admit(self, placement: _Placement, changes: Mapping[str, list[Resize]]) -> Admit:

@@ -37,8 +37,16 @@ def _ended(state: JobState) -> str:
     return "failed" if state is JobState.FAILED else "been cancelled"
 
 
+def named(devices: Sequence[DeviceView], ids: frozenset[str] | None) -> Sequence[DeviceView]:
+    """Return those that a job names; all, where it names none."""
+    return devices if ids is None else [device for device in devices if device.device_id in ids]
+
+
 def devices_for(job: QueuedJob, devices: Sequence[DeviceView]) -> Wait | Refuse | None:
     """Return why there are not enough devices for this job; None where there are."""
+    if job.devices is not None and len(devices) < job.gpus:
+        sentence = f"{len(devices) or 'none'} of the devices that it names {'is' if len(devices) < 2 else 'are'} here"
+        return Wait(job_id=job.job_id, code=WaitCode.NO_DEVICE, sentence=sentence)
     if not devices:
         return Wait(job_id=job.job_id, code=WaitCode.NO_DEVICE, sentence="there is no device; `mmq doctor` says why")
     if job.gpus > len(devices):

@@ -55,9 +55,6 @@ class Places:
     def __getitem__(self, device_id: str) -> Room:
         return self._rooms[device_id]
 
-    def least_loaded(self) -> list[Room]:
-        return self._by_load
-
     def open_to(self, job: QueuedJob) -> list[Place]:
         """Return devices with room for the job now, once those there have made as much as they can."""
         return list(islice((place for place in self._allowed(job) if self._is_open(job, place)), _COMPARED))

@@ -134,6 +134,18 @@ def test_max_memory_below_the_smallest_plan_is_refused() -> None:
     assert refused.sentence == "needs at least 5.0 GiB, with micro-batch 1; its resources.max_memory is 2.0 GiB"
 
 
+def test_only_the_devices_that_a_job_names_decide_whether_it_fits() -> None:
+    devices = [device(0, 10), device(1, 40)]
+    refused = only([job(1, 15, devices=frozenset({"virtual-0"}))], devices)
+    assert isinstance(refused, Refuse)
+    assert "the largest device, device 0, has 10.0 GiB" in refused.sentence
+    decision = only([job(1, 15, devices=frozenset({"virtual-1"}))], devices)
+    assert isinstance(decision, Admit)
+    gone = only([job(1, 15, devices=frozenset({"virtual-9"}))], devices)
+    assert isinstance(gone, Wait)
+    assert (gone.code, gone.sentence) == (WaitCode.NO_DEVICE, "none of the devices that it names is here")
+
+
 @pytest.mark.parametrize("problem", ["NVML: GPU is lost", "no reading for 40 s"])
 def test_a_device_with_a_problem_is_not_used(problem: str) -> None:
     waits = only([job(1, 1)], [device(problem=problem)])
