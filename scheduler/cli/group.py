@@ -12,6 +12,7 @@ COMMANDS = {
     "status": "Show jobs and devices, or all about one job.",
     "why": "Show the whole reasoning about jobs in the last cycle.",
     "logs": "Show what a job's training printed.",
+    "events": "Show what happened, a line each with its cause.",
     "wait": "Wait until jobs have ended.",
     "cancel": "Cancel jobs, waiting or running.",
     "hold": "Keep waiting jobs from starting.",

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from scheduler.cli import jobview, outlook
+from scheduler.cli import eventview, jobview, outlook
 from scheduler.cli.terminal import Column, Line, one_line, paint, table, wrap
 from scheduler.config import Settings
 from scheduler.jobs.means import in_words
@@ -59,7 +59,7 @@ def _told(story: views.Story, settings: Settings, seen: outlook.Outlook = outloo
         "starts_in_seconds": waits.starts_in_seconds,
     }
     attempts = [row | {"plan": json.loads(row["plan"])} for row in story.attempts]
-    events = [row | {"detail": json.loads(row["detail"])} for row in story.events]
+    events = [eventview.as_json(row) for row in story.events]
     return Told(job, attempts, events, story.depends_on, story.needed_by)
 
 
@@ -188,28 +188,6 @@ def _event(event: Row, attempts: Sequence[Row]) -> Iterator[str]:
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["at"]))
     number = next((row["number"] for row in attempts if row["id"] == event["attempt_id"]), None)
     attempt = f"attempt {number}: " if number else ""
-    if event["kind"] == "state":
-        moved = f"{event['from_state'] or 'submitted'} -> {event['to_state']}"
-    else:
-        moved = event["kind"].replace("_", " ")
-    told = event["detail"]
-    hidden = ("message",) if told.get("message") == told.get("reason") else ()  # `done` is said once
-    shown = [(key, value) for key, value in told.items() if value is not None and key not in hidden]
-    detail = ", ".join(f"{_words(key)} {_shown(key, value)}" for key, value in shown)
-    yield f"  {at}  {attempt}{moved}"
-    if detail:
-        yield from (f"{'':23}{paint(line, 'dim')}" for line in wrap(one_line(detail), 23))
-
-
-def _shown(key: str, value: object) -> str:
-    if key.endswith("bytes") and isinstance(value, int):
-        return format_bytes(value)
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)
-
-
-def _words(key: str) -> str:
-    return key.removesuffix("_bytes").replace("_", " ")
+    yield f"  {at}  {attempt}{eventview.happened(event)}"
+    if detail := eventview.told(event["detail"]):
+        yield from (f"{'':23}{paint(line, 'dim')}" for line in wrap(detail, 23))
