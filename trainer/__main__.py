@@ -9,9 +9,10 @@ import traceback
 from pathlib import Path
 
 from trainer.config import Config, read_config
-from trainer.errors import BadData, DiskFull, ExitCode, TrainerError
+from trainer.errors import BadData, DiskFull, ExitCode, OutOfHostMemory, TrainerError
 from trainer.files.storage import is_full
 from trainer.heavy import kept_to_the_end
+from trainer.memory.refusal import is_host_refusal
 from trainer.processes import launched
 from trainer.reporting import ending
 from trainer.reporting.ending import Ending
@@ -65,6 +66,8 @@ def main(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 (a defect of ours: tell all, and leave an event)
         if is_full(error):
             code, reason, message = DiskFull.exit_code, DiskFull.reason, f"no room to write any more: {error}"
+        elif is_host_refusal(error):
+            code, reason, message = OutOfHostMemory.exit_code, OutOfHostMemory.reason, OutOfHostMemory.told(error)
         else:
             with contextlib.suppress(OSError):
                 traceback.print_exc()

@@ -43,6 +43,17 @@ class OutOfDeviceMemory(TrainerError):
     reason = "out_of_memory"
 
 
+class OutOfHostMemory(TrainerError):
+    """The host refused memory to this process, and left it alive."""
+
+    reason = "host_out_of_memory"
+
+    @staticmethod
+    def told(error: BaseException) -> str:
+        said = str(error).rpartition("err == 0. ")[2].splitlines() or ["Python could get no more"]
+        return f"out of host memory: {said[0]}\nhint: free -h; fewer jobs at once, memory.optimizer_offload: off"
+
+
 class NonFiniteLoss(TrainerError):
     exit_code = ExitCode.NON_FINITE_LOSS
     reason = "non_finite_loss"

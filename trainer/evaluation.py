@@ -3,13 +3,12 @@
 import gc
 from collections.abc import Callable, Sequence
 
-import torch
-
 from trainer.config import Config
 from trainer.data.batches import Row, blank, collate
 from trainer.data.tokens import TokenFile
 from trainer.errors import OutOfDeviceMemory
-from trainer.memory.device import Device, out_of_memory_numbers
+from trainer.memory.device import Device
+from trainer.memory.refusal import is_refusal, refusal_numbers
 from trainer.model.minimind import MiniMind
 from trainer.processes.group import Alone, Group, any_of
 from trainer.reporting.events import EventLog
@@ -73,8 +72,10 @@ class Evaluation:
                 batch = collate(rows, self._config.max_seq_len) if rows else blank(self._config.max_seq_len)
             loss = evaluation_loss(model, on_device(batch, self._device), chunked_loss=self._config.plan.chunked_loss)
             return float(loss)
-        except torch.OutOfMemoryError as error:
-            refusal = out_of_memory_numbers(error, self._device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_refusal(error, self._device):
+                raise
+            refusal = refusal_numbers(error, self._device)
         self._shrink(step, refusal)
         return None
 

@@ -9,18 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from trainer.config import Config
 from trainer.control import ControlFile
 from trainer.data.run_data import OWN_CACHE, RunData, open_data
 from trainer.data.tokenizer import Tokenizer, open_tokenizer
-from trainer.errors import Stopped
+from trainer.errors import OutOfDeviceMemory, Stopped
 from trainer.evaluation import Evaluation
 from trainer.files import export
 from trainer.files.storage import remove_leftovers
 from trainer.inference.sampling import sample_text
-from trainer.memory.device import Device, out_of_memory_numbers
+from trainer.memory.device import Device
+from trainer.memory.refusal import is_refusal, refusal_numbers
 from trainer.model.minimind import MiniMind
 from trainer.processes.group import Alone, Group, any_of
 from trainer.reporting.events import EventLog
@@ -167,11 +166,10 @@ class Training:
             return ""
         try:
             prompt, text = sample_text(model, device, config, self._tokenizer, self._data.first_row())
-        except torch.OutOfMemoryError as error:
-            numbers = out_of_memory_numbers(error, device)
-            self._events.write(
-                "out_of_memory", step=self._run.state.step, phase="sample", new_micro_batch=None, **numbers
-            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_refusal(error, device):
+                raise
+            self._refused("sample", refusal_numbers(error, device))
             return ""  # the run is worth more than a look at it
         self._events.write("sample", step=self._run.state.step, prompt=prompt, text=text)
         return f"{prompt}\n---\n{text}\n"
@@ -234,9 +232,25 @@ class Training:
         """Do something between two steps, on a device that has done all of them."""
         self._results.read()
         self._limit.waited()
+        refusal = None
         with self.reports.aside(name) as spent:
-            yield spent
+            try:
+                yield spent
+            except (RuntimeError, MemoryError) as error:
+                if not is_refusal(error, self._device):
+                    raise
+                refusal = refusal_numbers(error, self._device)
+        if refusal is not None:
+            self._refused(name, refusal)
+            raise OutOfDeviceMemory(f"out of device memory after step {self._run.state.step}, in {name}")
         self._limit.stood_aside()
+
+    def _refused(self, phase: str, refusal: dict[str, int | None]) -> None:
+        """Tell of a refusal between the steps, where no smaller micro-batch would help."""
+        step, micro_batch = self._run.state.step, self._step.micro_batch
+        self._events.write(
+            "out_of_memory", step=step, phase=phase, micro_batch=micro_batch, new_micro_batch=None, **refusal
+        )
 
 
 def learning_rate(peak: float, step: int, total_steps: int) -> float:

@@ -10,7 +10,8 @@ from trainer.config import Config
 from trainer.errors import BadConfiguration, OutOfDeviceMemory
 from trainer.loop import train
 from trainer.memory.choice import open_device
-from trainer.memory.device import Device, out_of_memory_numbers
+from trainer.memory.device import Device
+from trainer.memory.refusal import is_refusal, refusal_numbers
 from trainer.processes.group import open_group
 from trainer.processes.launched import local_rank
 from trainer.reporting.events import EventLog
@@ -27,8 +28,10 @@ def run_session(config: Config, run_dir: Path, events: EventLog, stop: StopReque
         with open_group(config.plan, device) as group, device.accounting():
             train(config, run_dir, device, events, stop, group)
         return
-    except torch.OutOfMemoryError as error:
-        message, numbers = str(error), out_of_memory_numbers(error, device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_refusal(error, device):
+            raise
+        message, numbers = str(error), refusal_numbers(error, device)
     gc.collect()
     micro_batch = config.micro_batch
     events.write(

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from trainer.memory.choice import open_device
-from trainer.memory.device import Peaks, out_of_memory_numbers
+from trainer.memory.device import Peaks
+from trainer.memory.refusal import refusal_numbers
 
 MIB = 1024**2
 
@@ -28,11 +29,12 @@ def test_refuses_beyond_its_limit_and_says_the_numbers() -> None:
         kept = torch.ones(2 * MIB, dtype=torch.uint8)
         with pytest.raises(torch.OutOfMemoryError) as caught:
             torch.ones(2 * MIB, dtype=torch.uint8)
-        assert out_of_memory_numbers(caught.value, device) == {
+        assert refusal_numbers(caught.value, device) == {
             "requested_bytes": 2 * MIB,
             "allocated_bytes": kept.nbytes,
             "reserved_bytes": kept.nbytes,
             "limit_bytes": 3 * MIB,
+            "needed_bytes": 4 * MIB,
         }
 
 

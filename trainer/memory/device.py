@@ -53,14 +53,3 @@ class Device(Protocol):
 
     def set_limit(self, limit_bytes: int | None) -> None:
         """Put another limit in place: what is held beyond it stays, and no more is granted."""
-
-
-def out_of_memory_numbers(error: torch.OutOfMemoryError, device: Device) -> dict[str, int | None]:
-    """Write a refusal as the fields of an `out_of_memory` event; what CUDA does not tell is null."""
-    peaks = device.peaks()
-    return {
-        "requested_bytes": getattr(error, "requested_bytes", None),
-        "allocated_bytes": getattr(error, "allocated_bytes", peaks.allocated_bytes),
-        "reserved_bytes": getattr(error, "reserved_bytes", peaks.reserved_bytes),
-        "limit_bytes": device.limit_bytes,
-    }

@@ -8,13 +8,12 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-import torch
-
 from trainer.config import Config
 from trainer.data.batches import Row
 from trainer.data.packing import pack
 from trainer.errors import OutOfDeviceMemory
-from trainer.memory.device import Device, out_of_memory_numbers
+from trainer.memory.device import Device
+from trainer.memory.refusal import is_refusal, refusal_numbers
 from trainer.model.minimind import MiniMind
 from trainer.processes.group import Group, share
 from trainer.reporting.events import EventLog
@@ -74,9 +73,11 @@ class ShrinkingStep:
         while True:
             try:
                 return self._once(rows, ours, fetching)
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_refusal(error, self._device):
+                    raise
                 # Only numbers leave this block: the traceback holds the tensors of the failed micro-batch.
-                refusal = out_of_memory_numbers(error, self._device)
+                refusal = refusal_numbers(error, self._device)
             self._shrink(step, self._sequences(ours), refusal)
 
     def _once(self, rows: Sequence[Row], ours: Sequence[Row], fetching: Fetching) -> StepResult:
