@@ -26,7 +26,7 @@ from scheduler.controller.sight import Lookout, Sight
 from scheduler.controller.snapshot import take
 from scheduler.controller.userlimit import within_limit
 from scheduler.devices.device import Devices
-from scheduler.store import attempts, heartbeats, views
+from scheduler.store import attempts, heartbeats, queueing, views
 from scheduler.store import devices as device_rows
 from scheduler.store.database import Database
 from scheduler.store.observations import raise_process_peaks
@@ -78,6 +78,7 @@ class Controller:
         sight = self._look(now)
         snapshot = take(self.db, self.settings, sight, self._book, self._foreign, now=now)
         raise_process_peaks(self.db, snapshot.held)
+        queueing.write_remaining(self.db, snapshot.remaining_seconds)
         running = [resident.job.id for resident in snapshot.residents]
         queue, beyond = within_limit(snapshot.jobs, running, snapshot.users, self.settings.user_limit)
         decisions = decide(queue, snapshot.running, snapshot.devices, preemptions_left=snapshot.preemptions_left)

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -40,6 +40,7 @@ from scheduler.store.queueing import Damaged
 from scheduler.store.records import Attempt, Job, Reservation
 
 EXPLAINED = 500  # jobs beyond the heads that are given a reason in one cycle
+_ABOUT = 0.1  # a length that has changed by no more is not written again
 
 _ONE_ROW = Wish(effective_batch=1, max_seq_len=1)  # of a job that is settled before its wish counts
 
@@ -55,6 +56,7 @@ class Snapshot:
     residents: tuple[Resident, ...]  # the same jobs as `running`, as the store has them
     users: Mapping[int, str]  # of the jobs
     preemptions_left: float
+    remaining_seconds: Mapping[int, float]  # of queued jobs, where it is not what the store has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,15 @@ def take(
         residents=residents,
         users={job.id: job.user_name for job in (*rows.queued, *rows.live_jobs.values())},
         preemptions_left=rows.preemptions_left,
+        remaining_seconds=_news_of_lengths(rows.queued, queued),
     )
+
+
+def _news_of_lengths(rows: Iterable[Job], queued: Iterable[QueuedJob]) -> dict[int, float]:
+    """Return how long jobs are thought to take, where that is not about what is written."""
+    written = {row.id: row.remaining_seconds for row in rows}
+    news = {job.job_id: job.pace.fastest_seconds(job.wish.effective_batch) for job in queued if job.job_id in written}
+    return {one: seconds for one, seconds in news.items() if abs(seconds - written[one]) > _ABOUT * seconds}
 
 
 def _residents(rows: _Rows, sight: Sight, host: str, book: FootprintBook) -> Iterator[Resident]:

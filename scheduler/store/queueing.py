@@ -1,17 +1,27 @@
-"""The queue as an admission cycle reads it: bounded, whatever the number of jobs in it. Reads only."""
+"""The queue as an admission cycle reads it: bounded, whatever the number of jobs in it.
 
-from typing import NamedTuple
+Writes one thing, by which it reads: how long each job is thought to take.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
 from scheduler.jobs.states import WaitCode
-from scheduler.store.database import Reader, Row
+from scheduler.store.database import Database, Reader, Row
 from scheduler.store.records import Job
 
 _WAITS_FOR_ANOTHER = (
     "EXISTS (SELECT 1 FROM dependencies JOIN jobs parent ON parent.id = dependencies.depends_on"
     " WHERE dependencies.job_id = jobs.id AND parent.state <> 'succeeded')"
 )
+
+_FIRST = "priority DESC, id"
+_SHORTEST = "priority DESC, remaining_seconds, id"
+_LEAST_SHARE = 8  # of each user
+_OLDEST_PART = 4  # of the limit, of each priority
+_ABOVE_ALL = 1 << 30
 
 
 class Damaged(NamedTuple):
@@ -25,8 +35,25 @@ Queued = Job | Damaged
 
 
 def heads(db: Reader, *, limit: int) -> list[Queued]:
-    """The first queued jobs that wait for no other job, the next one first."""
-    return _jobs(db, f"AND NOT {_WAITS_FOR_ANOTHER}", limit)
+    """Queued jobs that wait for no other job, among them those that a cycle would look at first.
+
+    Its order is by priority and the time still to go, which counts less for one that has waited and for a user who had
+    little: so the shortest of each user, and the oldest of each priority. At least `limit` where there are as many.
+    """
+    users = list(_each(db, "SELECT MIN(user_name) AS next FROM jobs WHERE state = 'queued' AND user_name > :last", ""))
+    share = max(_LEAST_SHARE, 2 * limit // max(1, len(users)))
+    found = [
+        job
+        for user in users
+        for job in _jobs(db, f"AND user_name = :user AND NOT {_WAITS_FOR_ANOTHER}", share, by=_SHORTEST, user=user)
+    ]
+    priorities = _each(
+        db, "SELECT MAX(priority) AS next FROM jobs WHERE state = 'queued' AND priority < :last", _ABOVE_ALL
+    )
+    for priority in priorities:
+        oldest = f"AND priority = :priority AND NOT {_WAITS_FOR_ANOTHER}"
+        found += _jobs(db, oldest, limit // _OLDEST_PART, priority=priority)
+    return list({job.id: job for job in found}.values())
 
 
 def blocked(db: Reader, *, limit: int) -> list[Queued]:
@@ -39,14 +66,30 @@ def unexplained(db: Reader, *, limit: int) -> list[Queued]:
     return _jobs(db, f"AND waiting_code IN ('{WaitCode.NEW}', '{WaitCode.REQUEUED}')", limit)
 
 
-def _jobs(db: Reader, condition: str, limit: int) -> list[Queued]:
+def write_remaining(db: Database, remaining_seconds: Mapping[int, float]) -> None:
+    """Write how long these jobs are thought to take still."""
+    if not remaining_seconds:
+        return
+    with db.transaction() as tx:
+        for job_id, seconds in remaining_seconds.items():
+            tx.execute("UPDATE jobs SET remaining_seconds = :seconds WHERE id = :id", seconds=seconds, id=job_id)
+
+
+def _jobs(db: Reader, condition: str, limit: int, *, by: str = _FIRST, **parameters: Any) -> list[Queued]:
     # Sorted by id alone first: the rows are large, and most of a long queue is not wanted.
     rows = db.query(
         f"SELECT * FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'queued' {condition}"  # noqa: S608
-        " ORDER BY priority DESC, id ASC LIMIT :limit) ORDER BY priority DESC, id ASC",
+        f" ORDER BY {by} LIMIT :limit) ORDER BY {by}",
         limit=limit,
+        **parameters,
     )
     return [_read(row) for row in rows]
+
+
+def _each(db: Reader, next_after: str, last: Any) -> Iterator[Any]:
+    """Step through the values of a column by its index, whatever the number of rows that have them."""
+    while (last := db.query(next_after, last=last)[0]["next"]) is not None:
+        yield last
 
 
 def _read(row: Row) -> Queued:

@@ -50,6 +50,7 @@ class Job(Record, frozen=True, kw_only=True):
     ended_at: float | None
     array_id: int | None
     variant: str | None
+    remaining_seconds: float
 
 
 class Attempt(Record, frozen=True, kw_only=True):
@@ -147,6 +148,13 @@ class Footprint(Record, frozen=True, kw_only=True):
     key: str
     answer: str
     created_at: float
+
+
+class Pace(Record, frozen=True, kw_only=True):
+    configuration: str
+    beside: str
+    seconds_per_step: float
+    at: float
 
 
 class Heartbeat(Record, frozen=True, kw_only=True):

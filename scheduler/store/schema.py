@@ -30,6 +30,8 @@ class Job(Table):
     __table_args__ = (
         # The queue in the very order the admission cycle reads it; counts by state need no more than this index.
         Index("ix_jobs_queue", "state", desc("priority"), "id"),
+        # The shortest of each user, of the highest priority: among them are those that the cycle would take first.
+        Index("ix_jobs_shortest", "state", "user_name", desc("priority"), "remaining_seconds", "id"),
         Index("ix_jobs_ended_at", "ended_at"),
         Index("ix_jobs_name", "name"),
         Index("ix_jobs_user_name_id", "user_name", "id"),
@@ -65,6 +67,7 @@ class Job(Table):
     ended_at: Mapped[float | None]
     array_id: Mapped[int | None]  # of a member of an array: its first member's id
     variant: Mapped[str | None]  # what sets this member apart: "train.learning_rate=1e-4 ..."
+    remaining_seconds: Mapped[float] = mapped_column(server_default=text("0"))  # estimated, while queued; 0: not yet
 
 
 class Dependency(Table):
@@ -191,6 +194,16 @@ class Footprint(Table):
     key: Mapped[str] = mapped_column(primary_key=True)
     answer: Mapped[str]  # JSON
     created_at: Mapped[float]
+
+
+class Pace(Table):
+    """How fast a configuration went on a kind of device, by the last that was seen of it."""
+
+    __tablename__ = "paces"
+    configuration: Mapped[str] = mapped_column(primary_key=True)  # of model, batch and means, and the device's name
+    beside: Mapped[str] = mapped_column(primary_key=True)  # the one other configuration there; "": alone
+    seconds_per_step: Mapped[float]
+    at: Mapped[float]
 
 
 class Heartbeat(Table):
