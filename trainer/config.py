@@ -55,6 +55,7 @@ class DataConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_seq_len: Annotated[int, Meta(ge=4, le=1 << 20)] | None = None  # None: MiniMind's for the kind
     validation: Annotated[float, Meta(ge=0, lt=1)] | str = 0.0  # a share of the rows, or a file
     broken_rows: Literal["refuse", "skip"] = "refuse"
+    row_wait_seconds: NotNegative = 0.0  # before each row of a step is handed out: stands for slow storage
     cache: str | None = None  # where tokenised rows are kept; None: in the run directory
 
 

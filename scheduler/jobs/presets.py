@@ -64,7 +64,7 @@ TRAIN: dict[str, dict[str, Any]] = {
     "sft": _TRAIN | {"epochs": 2, "batch_size": 16, "accumulation_steps": 1, "learning_rate": 1e-5},
     "lora": _TRAIN | {"epochs": 10, "batch_size": 32, "accumulation_steps": 1, "learning_rate": 1e-4},
 }
-DATA = {"path": "", "tokenizer": None, "validation": 0.0, "broken_rows": "refuse"}
+DATA = {"path": "", "tokenizer": None, "validation": 0.0, "broken_rows": "refuse", "row_wait_seconds": 0.0}
 MAX_SEQ_LEN = {"pretrain": 340, "sft": 768, "lora": 340}
 
 SECTIONS: dict[str, dict[str, Any]] = {
@@ -92,6 +92,7 @@ _EXAMPLES: dict[str, Any] = {
     "max_seq_len": MAX_SEQ_LEN["pretrain"],
     "validation": 0.01,
     "broken_rows": "skip",
+    "row_wait_seconds": 0.02,
     "max_steps": 1000,
     "lora_targets": "[q_proj, o_proj]",
     "eval_interval": 100,

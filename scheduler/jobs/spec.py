@@ -125,6 +125,7 @@ class Data(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_seq_len: Annotated[int, Meta(title="a whole number from 4 to 1,048,576", ge=4, le=1 << 20)]
     validation: Validation
     broken_rows: BrokenRows = "refuse"
+    row_wait_seconds: NotNegative = 0.0
 
 
 class Train(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -188,3 +188,14 @@ def test_peaks_are_of_the_devices_own_name() -> None:
     assert peak_flops("NVIDIA GeForce RTX 4090 D", "float32") is None
     assert peak_flops("NVIDIA L40", "float32") is None
     assert peak_flops("some other card", "bfloat16") is None
+
+
+def test_a_loader_that_waits_keeps_the_device_idle_and_changes_nothing_else(workshop) -> None:
+    steps, rows = 4, 8
+    config = workshop.config(train={"max_steps": steps, "log_interval": 1})
+    quick = workshop.train("quick", config)
+    slow = workshop.train("slow", config | {"data": config["data"] | {"row_wait_seconds": 0.02}})
+    assert slow.losses() == quick.losses()
+    at = [event["at"] for event in slow.events("step")]
+    assert at[-1] - at[0] >= 0.02 * rows * (steps - 1) * 0.9
+    assert slow.events("step")[-1]["busy_share"] < quick.events("step")[-1]["busy_share"]

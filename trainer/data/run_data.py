@@ -1,5 +1,6 @@
 """The data of a run: training and validation rows, and the order in which they come. Joins tokens and order."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,14 @@ class RunData:
     validation_file: TokenFile
     validation_rows: list[int]  # longest first, so that evaluation's peak comes first
     training_file: TokenFile
+    row_wait_seconds: float = 0.0
 
     def rows_of_step(self, number: int) -> list[Row]:
         """Give the rows of an optimizer step, counted from 0."""
-        return [self.training_file[index] for index in self.order.step(number)]
+        rows = [self.training_file[index] for index in self.order.step(number)]
+        if self.row_wait_seconds:
+            time.sleep(self.row_wait_seconds * len(rows))
+        return rows
 
     def first_row(self) -> Row:
         """Give a row that shows what the data is like: of validation where there is one."""
@@ -61,4 +66,5 @@ def open_data(config: Config, run_dir: Path, tokenizer: Tokenizer, check_stop: C
         training_file=training_file,
         validation_file=validation_file,
         validation_rows=sorted(held, key=lambda row: -validation_file.length(row)),
+        row_wait_seconds=config.data.row_wait_seconds,
     )
