@@ -18,6 +18,7 @@ from scheduler.store.records import Attempt
 from worker.classification import Ending, Exit
 from worker.ending import conclude, conclude_seen, recorded_outcome
 from worker.hearing import Hearing
+from worker.oomkiller import OomKiller
 from worker.process import AdoptedProcess, evict
 from worker.progress import NOTED
 from worker.reporting import Reporter
@@ -77,8 +78,10 @@ def last_words(attempt: Attempt, run: RunDir, hearing: Hearing) -> Ending:
     hearing.listen()
     rebooted = attempt.boot_id not in (None, boot_id())
     log(f"nobody is alive{', the host was rebooted' if rebooted else ''}; last word: {hearing.told.last}")
-    told, result = hearing.told, run.read_result()
-    return Ending(exit=Exit(), last=told.last, result=result, result_exists=run.result_exists())
+    told, result, oom_killer = hearing.told, run.read_result(), None
+    if not rebooted and attempt.pid is not None and attempt.pid_started is not None:
+        oom_killer = OomKiller(attempt.pid, attempt.pid_started).evidence()
+    return Ending(exit=Exit(), last=told.last, result=result, result_exists=run.result_exists(), oom_killer=oom_killer)
 
 
 def _just_claimed(attempt: Attempt) -> bool:

@@ -44,7 +44,7 @@ class Ending:
     killed: bool = False  # it would not go on TERM, so we killed it
     result: Mapping[str, Any] | None = None  # the trainer's own word, which a launcher's exit code does not tell
     result_exists: bool = False
-    host_ran_out_of_memory: bool = False  # the kernel killed something for memory just then
+    oom_killer: str | None = None  # what speaks for the kernel having killed it for memory
     time_limit_seconds: float | None = None
 
 
@@ -58,7 +58,6 @@ _MEANINGS = {
 }
 _FAILED = 1  # of a launcher: one of its processes did, or was told to stop
 _LOST_PROCESS = "lost_process"  # the trainer's reason where it does not know what became of another of its processes
-_BY_KERNEL = (EndReason.HOST_OUT_OF_MEMORY, "killed by the kernel: the host ran out of memory")
 _NOT_ITS_TO_SAY = (EndReason.DONE, EndReason.CANCELLED, EndReason.LOST)
 _TOLD_REASONS = tuple(reason for reason in EndReason if reason not in _NOT_ITS_TO_SAY)
 
@@ -74,10 +73,11 @@ def classify(ending: Ending) -> tuple[EndReason, str]:
         return EndReason.NO_RESULT, "the trainer exited with code 0, but left no complete final/"
     if ending.exit.signal is not None:
         return _by_signal(ending, ending.exit.signal)
+    lost = code is None or _told(ending.result, "reason", str) == _LOST_PROCESS
+    if lost and ending.oom_killer is not None:
+        return _by_kernel(ending.oom_killer)
     if code is None:
         return EndReason.LOST, "the trainer is gone, and nobody was there to see how it ended"
-    if ending.host_ran_out_of_memory and _told(ending.result, "reason", str) == _LOST_PROCESS:
-        return _BY_KERNEL
     return _by_code(code, _failure(ending))
 
 
@@ -135,13 +135,19 @@ def _wanted(ending: Ending, intent: Intent) -> tuple[EndReason, str]:
 
 
 def _by_signal(ending: Ending, number: int) -> tuple[EndReason, str]:
-    if number == signals.SIGKILL and ending.host_ran_out_of_memory:
-        return _BY_KERNEL
+    if number == signals.SIGKILL and ending.oom_killer is not None:
+        return _by_kernel(ending.oom_killer)
     try:
         name = signals.Signals(number).name
     except ValueError:
         name = str(number)
+    if number == signals.SIGKILL:
+        return EndReason.KILLED, "killed by SIGKILL, and nobody known asked for it: not mmq, nor the kernel for memory"
     return EndReason.KILLED, f"killed by {name}, which mmq did not send"
+
+
+def _by_kernel(evidence: str) -> tuple[EndReason, str]:
+    return EndReason.HOST_OUT_OF_MEMORY, f"killed by the kernel, which ran out of host memory: {evidence}"
 
 
 def _by_code(code: int, failure: Mapping[str, Any] | None) -> tuple[EndReason, str]:

@@ -149,12 +149,3 @@ def _kill_until_none(left: Callable[[], set[int]], *, limit_seconds: float = 5) 
         killed |= send_each(left, signal.SIGKILL)
         time.sleep(0.02)
     return len(killed)
-
-
-def oom_kills() -> int:
-    """How many processes of this host the kernel has killed for memory since boot; 0 where it doesn't count."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0

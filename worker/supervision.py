@@ -13,7 +13,8 @@ from scheduler.store.records import Orders, Resizing
 from worker.caught import caught_signals
 from worker.classification import Ending, Intent
 from worker.hearing import Hearing
-from worker.process import Process, kill_group, oom_kills, sweep, terminate
+from worker.oomkiller import OomKiller
+from worker.process import Process, kill_group, sweep, terminate
 from worker.reporting import Reporter
 from worker.rundir import RunDir, write_durably
 from worker.shimlog import log
@@ -49,13 +50,12 @@ class Supervision:
     intent: Intent | None = None
     kill_at: float | None = None  # monotonic
     killed: bool = False
-    _oom_kills: int = 0
     _resize: Resizing | None = None  # as written
 
     def watch(self) -> Ending:
         """Stay until the trainer has ended and nothing of it is left."""
         began = time.monotonic()
-        self._oom_kills = oom_kills()
+        oom_killer = OomKiller(self.process.pid, self.process.started)
         with caught_signals() as caught:
             while (found := self.process.ended()) is None:
                 if caught.drain():
@@ -65,6 +65,7 @@ class Supervision:
                 if limit is not None and self.ran_seconds + time.monotonic() - began > limit:
                     self._want(Intent.TIME_LIMIT)
                 self._escalate()
+                oom_killer.look()
                 caught.wait(self.process, BEAT_SECONDS)
         left = sweep(self.process, self.run.trainer_lock)
         log(f"trainer {self.process.pid} ended: {found}" + (f"; killed {left} it left behind" if left else ""))
@@ -76,7 +77,7 @@ class Supervision:
             killed=self.killed,
             result=self.run.read_result(),
             result_exists=self.run.result_exists(),
-            host_ran_out_of_memory=oom_kills() > self._oom_kills,
+            oom_killer=oom_killer.evidence(),
             time_limit_seconds=self.patience.time_limit_seconds,
         )
 

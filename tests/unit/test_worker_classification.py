@@ -38,8 +38,8 @@ def result(code: object, reason: object) -> dict[str, Any]:
         (Ending(exit=Exit(signal=signal.SIGSEGV)), EndReason.KILLED),
         (Ending(exit=Exit(signal=signal.SIGKILL)), EndReason.KILLED),
         (Ending(exit=Exit(signal=64)), EndReason.KILLED),
-        (Ending(exit=Exit(signal=signal.SIGKILL), host_ran_out_of_memory=True), EndReason.HOST_OUT_OF_MEMORY),
-        (Ending(exit=Exit(signal=signal.SIGTERM), host_ran_out_of_memory=True), EndReason.KILLED),
+        (Ending(exit=Exit(signal=signal.SIGKILL), oom_killer="its log names it"), EndReason.HOST_OUT_OF_MEMORY),
+        (Ending(exit=Exit(signal=signal.SIGTERM), oom_killer="its log names it"), EndReason.KILLED),
         (Ending(exit=Exit(signal=signal.SIGKILL), intent=Intent.CANCEL, killed=True), EndReason.CANCELLED),
         (Ending(exit=Exit(code=75), intent=Intent.STOP), EndReason.STOPPED),
         (Ending(exit=Exit(code=75), intent=Intent.TIME_LIMIT, time_limit_seconds=60), EndReason.TIME_LIMIT),
@@ -48,6 +48,10 @@ def result(code: object, reason: object) -> dict[str, Any]:
         (Ending(exit=Exit(code=75), intent=Intent.CLOSED), EndReason.LOST),
         (Ending(exit=Exit()), EndReason.LOST),
         (Ending(exit=Exit(), result_exists=True), EndReason.LOST),
+        (Ending(exit=Exit(), oom_killer="its log names it"), EndReason.HOST_OUT_OF_MEMORY),
+        (Ending(exit=Exit(), last=FINISHED, result_exists=True, oom_killer="it did"), EndReason.DONE),
+        (Ending(exit=Exit(code=1), last=failed(1, reason="host_out_of_memory")), EndReason.HOST_OUT_OF_MEMORY),
+        (Ending(exit=Exit(code=1), oom_killer="it did"), EndReason.EXIT_CODE),
         (Ending(exit=Exit(), last={"event": "step"}), EndReason.LOST),
         (Ending(exit=Exit(), last=FINISHED, result_exists=True), EndReason.DONE),
         (Ending(exit=Exit(), last=FINISHED), EndReason.NO_RESULT),
@@ -62,7 +66,7 @@ def result(code: object, reason: object) -> dict[str, Any]:
         (Ending(exit=Exit(code=1), result=result(1, "disk_full")), EndReason.DISK_FULL),
         (Ending(exit=Exit(code=1), result=result(1, "lost_process")), EndReason.EXIT_CODE),
         (
-            Ending(exit=Exit(code=1), result=result(1, "lost_process"), host_ran_out_of_memory=True),
+            Ending(exit=Exit(code=1), result=result(1, "lost_process"), oom_killer="its log names it"),
             EndReason.HOST_OUT_OF_MEMORY,
         ),
         (Ending(exit=Exit(code=1), result=result(0, "done"), result_exists=True), EndReason.EXIT_CODE),
@@ -93,3 +97,10 @@ def test_an_early_stop_is_told() -> None:
     ending = Ending(exit=Exit(code=0), last=finished, result_exists=True)
     assert classify(ending) == (EndReason.DONE, "done: stopped early at step 30, with the weights of step 20")
     assert classify(Ending(exit=Exit(code=0), last=FINISHED, result_exists=True)) == (EndReason.DONE, "done")
+
+
+def test_a_kill_that_nobody_is_known_for_is_said_to_be_one() -> None:
+    reason, message = classify(Ending(exit=Exit(signal=signal.SIGKILL)))
+    assert (reason, "nobody known asked for it" in message) == (EndReason.KILLED, True)
+    killed = classify(Ending(exit=Exit(signal=signal.SIGKILL), oom_killer="its log names process 7"))
+    assert killed[1] == "killed by the kernel, which ran out of host memory: its log names process 7"
