@@ -8,7 +8,7 @@ SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptan
 BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-hostmem bench-memory bench-weights \
     bench-footprint bench-virtual bench-cycle bench-simulate
 
-.PHONY: help setup demo test test-service test-gpu check format ci bench pins clean $(BENCHES)
+.PHONY: help setup demo test test-service test-faults test-gpu check format ci bench pins clean $(BENCHES)
 BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
 
 help: ## list the targets
@@ -29,10 +29,13 @@ demo: setup ## the whole of mmq at work on two virtual devices, on real text
 	$(BIN)/python -m examples.demo
 
 test: setup ## every test that needs no GPU
-	$(PYTEST) -m 'not gpu' -n 2 --dist worksteal $(addprefix --ignore=,$(SERVICE_TESTS))
+	$(PYTEST) -m 'not gpu and not faults' -n 2 --dist worksteal $(addprefix --ignore=,$(SERVICE_TESTS))
 
 test-service: setup ## whole services on real trainers, killed in turn; some minutes more
 	$(PYTEST) $(SERVICE_TESTS)
+
+test-faults: setup ## kills at every step, full disks, jumping clocks: real processes, a scripted trainer
+	$(PYTEST) -m faults -n 2 --dist worksteal tests/faults
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(PYTEST) -m gpu tests/gpu
@@ -47,7 +50,7 @@ format: setup ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-ci: check test demo test-service ## all that CI runs: a quarter of an hour on two cores
+ci: check test demo test-service test-faults ## all that CI runs: half an hour on two cores
 
 bench: ## every benchmark
 	@short=0; for one in $(BENCHES); do $(MAKE) --no-print-directory $$one || short=1; done; exit $$short

@@ -9,7 +9,9 @@ import os
 import time
 
 from scheduler.config import Settings
+from scheduler.failpoints import failpoint
 from scheduler.jobs.states import AttemptState
+from scheduler.periods import period
 from scheduler.processes.liveness import boot_id, process_started, same_process
 from scheduler.processes.locks import holders
 from scheduler.store import observations
@@ -27,7 +29,7 @@ from worker.shimlog import log
 from worker.supervision import Patience, Supervision
 from worker.tail import Tail
 
-START_PATIENCE_SECONDS = 15.0
+START_PATIENCE_SECONDS = period(15.0)
 
 
 def adopt(settings: Settings, attempt: Attempt, run: RunDir, reporter: Reporter, patience: Patience) -> None:
@@ -37,6 +39,7 @@ def adopt(settings: Settings, attempt: Attempt, run: RunDir, reporter: Reporter,
         return
     outcome = recorded_outcome(run)
     if outcome is not None:
+        failpoint("adoption.read")
         log("an earlier shim wrote the end down, and could not tell the store")
         conclude(settings, run, reporter, outcome)
         return
@@ -45,8 +48,10 @@ def adopt(settings: Settings, attempt: Attempt, run: RunDir, reporter: Reporter,
     process = living_trainer(attempt, run)
     if process is None:
         evict(run.trainer_lock, grace_seconds=0)
+        failpoint("adoption.orphaned")
         ending = last_words(attempt, run, hearing)
     else:
+        failpoint("adoption.found")
         log(f"adopted trainer {process.pid}")
         reporter.started(process, time.time())
         supervision = Supervision(

@@ -12,6 +12,7 @@ import msgspec
 
 from scheduler.broker.doorbell import ring
 from scheduler.config import Settings
+from scheduler.failpoints import failpoint
 from scheduler.jobs.states import EndReason
 from scheduler.store.records import Outcome
 from worker.classification import Ending, classify, code_of
@@ -60,12 +61,15 @@ def conclude_seen(settings: Settings, run: RunDir, reporter: Reporter, ending: E
 def conclude(settings: Settings, run: RunDir, reporter: Reporter, outcome: Outcome) -> None:
     """Write the end down where it outlives us, tell the store, and ring the controller."""
     ended_at = time.time()
+    failpoint("finish.seen")
     record: dict[str, Any] = {"attempt": run.number, **msgspec.to_builtins(outcome), "ended_at": ended_at}
     try:
         write_durably(run.exit, json.dumps(record, indent=2) + "\n")
     except OSError as error:  # the disk may be full, and the store still be writable
         log(f"can't write {run.exit}: {os.strerror(error.errno or 0)}")
+    failpoint("finish.recorded")
     log(f"{outcome.reason}: {outcome.message}")
     if not reporter.finish(outcome, ended_at):
         log("the store stayed away; the record is in exit.json for whoever reconciles")
+    failpoint("finish.committed")
     ring(settings)

@@ -11,6 +11,7 @@ import time
 
 from scheduler.config import Settings
 from scheduler.errors import MmqError
+from scheduler.failpoints import failpoint
 from scheduler.processes.interpreter import python_command, with_source
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
@@ -28,11 +29,14 @@ def start(settings: Settings, database: Database, job_id: int, attempt_id: int) 
     """Claim the attempt and start its shim; False, and no harm, if it is not there to be claimed."""
     if not _names(database, job_id, attempt_id):
         return False
+    failpoint("claim.received")
     attempt = attempts.claim(database, attempt_id, at=time.time())
     if attempt is None:
         _logger.info("attempt %d of job %d is not there to be claimed", attempt_id, job_id)
         return False
+    failpoint("claim.committed")
     problem = spawn_shim(settings, jobs.get(database, job_id), attempt)
+    failpoint("claim.spawned")
     if problem is None:
         _logger.info("job %d attempt %d: shim started", job_id, attempt.number)
         return True

@@ -13,6 +13,7 @@ from contextlib import closing
 from scheduler.broker.doorbell import ring
 from scheduler.config import Settings
 from scheduler.errors import MmqError
+from scheduler.periods import period
 from scheduler.processes.liveness import boot_id, process_started
 from scheduler.store import attempts, observations
 from scheduler.store.database import Database
@@ -22,7 +23,7 @@ from worker.process import Process
 from worker.shimlog import log
 from worker.tail import TrainerEvent
 
-LONGEST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = period(30.0)
 FINISH_PATIENCE_SECONDS = 600.0
 MOST_WAITING = 10_000
 

@@ -18,6 +18,7 @@ import msgspec
 
 from scheduler.config import Settings
 from scheduler.errors import MmqError
+from scheduler.failpoints import failpoint
 from scheduler.jobs import spec as specs
 from scheduler.jobs.states import AttemptState, EndReason
 from scheduler.jobs.trainer_config import trainer_config
@@ -92,9 +93,12 @@ def _start(task: Task) -> int:
     if take_lock(task.run.shim_lock, patience_seconds=LOCK_PATIENCE_SECONDS) is None:
         log(f"another shim looks after job {task.job.id}")
         return 1
+    failpoint("start.locked")
     if detach():
+        failpoint("start.detached")
         reporter = Reporter(task.settings, task.attempt, pid=os.getpid())
         if still_wanted(task, reporter):
+            failpoint("start.named")
             run_trainer(task, reporter)
     return 0
 
@@ -107,6 +111,7 @@ def _adopt(task: Task) -> int:
     if take_lock(task.run.shim_lock, patience_seconds=0.5) is None:
         log(f"a shim looks after job {task.job.id}: nothing to adopt")
         return 0
+    failpoint("adoption.locked")
     if detach():
         reporter = Reporter(task.settings, task.attempt, pid=os.getpid())
         adopt(task.settings, task.attempt, task.run, reporter, task.patience())
@@ -149,6 +154,7 @@ def run_trainer(task: Task, reporter: Reporter) -> None:
     """
     try:
         lock = own_run(task)
+        failpoint("start.owned")
         if not still_wanted(task, reporter):  # asked again: to clear the run may have taken a minute
             os.close(lock)
             return
@@ -156,6 +162,7 @@ def run_trainer(task: Task, reporter: Reporter) -> None:
     except (MmqError, OSError, KeyError, ValueError) as error:
         conclude(task.settings, task.run, reporter, could_not_start(f"the trainer could not be started: {error}"))
         return
+    failpoint("start.spawned")
     log(f"trainer {process.pid} started")
     reporter.started(process, time.time())
     hearing = Hearing(tail, reporter)
@@ -188,6 +195,7 @@ def start_trainer(task: Task, lock: int) -> tuple[OwnProcess, Tail]:
         attempt=attempt.number,
     )
     task.run.prepare(task.job.source, config)
+    failpoint("start.prepared")
     tail = Tail.from_end(task.run.events, attempt.number)
     environment = trainer_environment(
         with_source(os.environ),

@@ -17,6 +17,7 @@ from scheduler.cli import context
 from scheduler.cli.terminal import say
 from scheduler.config import Settings
 from scheduler.errors import MmqError
+from scheduler.failpoints import failpoint
 from scheduler.processes.locks import lock_held
 from scheduler.store.database import Database
 from scheduler.store.records import Job
@@ -78,7 +79,9 @@ def command(
         new = build(database)
         at = time.time()
         stored = jobs.submit_array(database, new, at=at) if sweeps else [jobs.submit(database, new[0], at=at)]
+        failpoint("submit.committed")
         _print(stored, as_json=as_json)
+        failpoint("submit.printed")
         _announce(stored[0].id, settings)
         return _wait(database, stored) if wait else 0
 

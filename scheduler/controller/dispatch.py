@@ -11,12 +11,13 @@ from typing import NamedTuple, Protocol
 
 from scheduler.errors import Unreachable
 from scheduler.jobs.states import WaitCode
+from scheduler.periods import period
 from scheduler.store.database import Database
 from scheduler.store.observations import explain_admitted
 from scheduler.store.records import Attempt
 
-AGAIN_SECONDS = 15.0  # an admitted attempt that no worker has claimed by then is published again
-AWAY_SECONDS = 3.0  # the same while the broker does not answer
+AGAIN_SECONDS = period(15.0)  # an admitted attempt that no worker has claimed by then is published again
+AWAY_SECONDS = period(3.0)  # the same while the broker does not answer
 
 log = logging.getLogger(__name__)
 

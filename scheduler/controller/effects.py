@@ -14,6 +14,7 @@ from scheduler.controller.sight import Sight
 from scheduler.devices.device import Devices, Launch
 from scheduler.devices.gang import label, together
 from scheduler.errors import MmqError
+from scheduler.failpoints import failpoint
 from scheduler.jobs.states import JobState, WaitCode
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
@@ -49,8 +50,10 @@ def apply(
                     new = _new_attempt(decision, settings, devices, sight)
                     attempt = attempts.admit(db, decision.job_id, new, at=now)
                     if attempt is not None:  # else cancelled or held since the snapshot: the next cycle sees it
+                        failpoint("admission.committed")
                         _log_admission(decision, attempt)
                         dispatch.start(attempt)
+                        failpoint("admission.published")
                 case Refuse():
                     _refuse(db, decision, now)
                 case Wait():

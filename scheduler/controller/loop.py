@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-BUSY_SECONDS = 2.0  # between cycles while something is queued or under way
-IDLE_SECONDS = 10.0  # otherwise: readings for `mmq gpus`, and a sign of life
-RECONCILE_SECONDS = 15.0
+from scheduler.periods import period
+
+BUSY_SECONDS = period(2.0)  # between cycles while something is queued or under way
+IDLE_SECONDS = period(10.0)  # otherwise: readings for `mmq gpus`, and a sign of life
+RECONCILE_SECONDS = period(15.0)
 GAP_SECONDS = 0.05  # between two cycles at least: a thousand submits are not a thousand cycles
 
 

@@ -8,10 +8,11 @@ from enum import StrEnum
 
 from scheduler.controller.dispatch import Dispatch
 from scheduler.jobs.states import AttemptState
+from scheduler.periods import period
 from scheduler.processes.liveness import same_process
 from scheduler.store.records import Attempt
 
-CLAIM_GRACE_SECONDS = 16.0  # from a worker's claim to its shim's first word; the adopting side waits for 15
+CLAIM_GRACE_SECONDS = period(16.0)  # from a worker's claim to its shim's first word; the adopting side waits for 15
 
 
 class Remedy(StrEnum):

@@ -26,6 +26,7 @@ from scheduler.controller.sight import Lookout, Sight
 from scheduler.controller.snapshot import take
 from scheduler.controller.userlimit import within_limit
 from scheduler.devices.device import Devices
+from scheduler.failpoints import failpoint
 from scheduler.store import attempts, heartbeats, queueing, views
 from scheduler.store import devices as device_rows
 from scheduler.store.database import Database
@@ -82,6 +83,8 @@ class Controller:
         running = [resident.job.id for resident in snapshot.residents]
         queue, beyond = within_limit(snapshot.jobs, running, snapshot.users, self.settings.user_limit)
         decisions = decide(queue, snapshot.running, snapshot.devices, preemptions_left=snapshot.preemptions_left)
+        if decisions:
+            failpoint("admission.decided")
         apply(
             [*decisions, *beyond],
             residents=snapshot.residents,

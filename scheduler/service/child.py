@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scheduler.periods import period
 from scheduler.processes.kinship import dies_with_parent
 from scheduler.service.logs import open_log, rotate
 
-FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 30.0
-SETTLED_SECONDS = 60.0  # having lived so long, it is forgiven its earlier ends
+FIRST_PAUSE_SECONDS = period(0.5)
+LONGEST_PAUSE_SECONDS = period(30.0)
+SETTLED_SECONDS = period(60.0)  # having lived so long, it is forgiven its earlier ends
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Admission's effect: memory reserved and the next attempt made, in one transaction, or nothing at all."""
 
+from scheduler.failpoints import failpoint
 from scheduler.jobs.states import JobState
 from scheduler.store.attempt_rows import get
 from scheduler.store.database import Database, Transaction
@@ -33,6 +34,7 @@ def admit(db: Database, job_id: int, new: NewAttempt, *, at: float) -> Attempt |
             "reserved_bytes": sum(new.reservations.values()),
         }
         move(tx, job_id, JobState.ADMITTED, at=at, attempt_id=attempt_id, detail=detail)
+        failpoint("admission.reserved")
         return get(tx, attempt_id)
 
 

@@ -6,6 +6,7 @@ A race is decided by compare-and-swap on the attempt's state, in the transaction
 import msgspec
 
 from scheduler.errors import MmqError
+from scheduler.failpoints import failpoint
 from scheduler.jobs.states import AttemptState, JobState
 from scheduler.store.admitting import admit as admit
 from scheduler.store.attempt_rows import get as get
@@ -36,6 +37,7 @@ def claim(db: Database, attempt_id: int, *, at: float) -> Attempt | None:
             return None
         attempt = Attempt.from_row(rows[0])
         record(tx, attempt.job_id, "claimed", at=at, attempt_id=attempt_id)
+        failpoint("claim.updated")
         return attempt
 
 
@@ -85,6 +87,7 @@ def started(
             )
             if get_job(tx, attempt.job_id).state is JobState.ADMITTED:
                 move(tx, attempt.job_id, JobState.RUNNING, at=at, attempt_id=attempt_id, detail={"pid": pid})
+            failpoint("start.updated")
         return _orders(tx, attempt_id)
 
 

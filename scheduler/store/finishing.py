@@ -2,6 +2,7 @@
 
 import msgspec
 
+from scheduler.failpoints import failpoint
 from scheduler.jobs.means import checkpointing_of
 from scheduler.jobs.retries import AttemptFacts, JobFacts, Verdict, verdict
 from scheduler.jobs.states import AttemptState, EndReason, JobState
@@ -22,6 +23,7 @@ def finish(db: Database, attempt_id: int, outcome: Outcome, *, at: float) -> Att
         decided = verdict(_job_facts(job), _attempt_facts(tx, attempt, outcome), outcome)
         _end(tx, attempt, outcome, at)
         _move_on(tx, job, attempt_id, outcome, decided, at)
+        failpoint("finish.updated")
         return get(tx, attempt_id)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from scheduler.errors import MmqError, NoSuchJob, UsageError
+from scheduler.failpoints import failpoint
 from scheduler.jobs.states import EndReason, JobState, WaitCode
 from scheduler.store import references
 from scheduler.store.attempt_rows import end
@@ -64,6 +65,7 @@ def _store(tx: Transaction, job: NewJob, array_id: int | None, at: float) -> int
             parent=parent,
         )
     enter(tx, job_id, JobState.HELD if job.hold else JobState.QUEUED, at=at)
+    failpoint("submit.inserted")
     return job_id
 
 

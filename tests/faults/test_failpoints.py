@@ -1,0 +1,59 @@
+"""Every failpoint there is, one after the other: the process that comes by is killed, or fails as nobody expected.
+
+The job that was on its way ends as if nothing had happened, and all the invariants hold.
+"""
+
+import pytest
+
+from scheduler.failpoints import PLACES
+from tests.acceptance.workplace import kill, until
+from tests.faults.place import FaultPlace
+
+OF_SUBMIT = [place for place in PLACES if place.startswith("submit.")]
+OF_ADOPTION = [place for place in PLACES if place.startswith("adoption.")]
+OF_THE_REST = [place for place in PLACES if place not in OF_SUBMIT + OF_ADOPTION]
+
+
+@pytest.mark.parametrize("action", ["kill", "error"])
+@pytest.mark.parametrize("where", OF_SUBMIT)
+def test_a_submit_cut_off_is_stored_whole_or_not_at_all(place: FaultPlace, where: str, action: str) -> None:
+    before = {row["id"] for row in place.place.query("SELECT id FROM jobs")}
+    place.arm(where, action)
+    done = place.place.mmq("submit", "job.yaml")
+    place.fired(where)
+    assert done.code != 0
+    after = {row["id"] for row in place.place.query("SELECT id FROM jobs")}
+    new = after - before
+    assert len(new) == (0 if where == "submit.inserted" else 1)
+    if done.out:
+        assert {int(done.out)} == new
+    for job in new:
+        assert place.undisturbed(job)
+
+
+@pytest.mark.parametrize("action", ["kill", "error"])
+@pytest.mark.parametrize("where", OF_THE_REST)
+def test_a_job_goes_its_way_though_somebody_is_cut_off(place: FaultPlace, where: str, action: str) -> None:
+    place.arm(where, action)
+    job = place.submit("job.yaml")
+    place.fired(where)
+    assert place.undisturbed(job)
+
+
+@pytest.mark.parametrize("action", ["kill", "error"])
+@pytest.mark.parametrize("where", OF_ADOPTION)
+def test_an_adoption_cut_off_is_made_by_the_next(place: FaultPlace, where: str, action: str) -> None:
+    """The shim is killed as each place needs it: beside its trainer, after the trainer, or after its record."""
+    if where == "adoption.read":
+        place.arm("finish.recorded")
+    place.arm(where, action)
+    job = place.submit("job.yaml", "-o", "train.max_steps=120")
+    if where != "adoption.read":
+        trainer = place.place.until_steps(job, more=3)
+        shim = place.place.shim(job)
+        kill(shim)
+        if where == "adoption.orphaned":
+            kill(trainer)
+    place.fired(where)
+    assert place.undisturbed(job, steps=120)
+    until(lambda: place.place.job_processes() == set(), "the end of its processes")

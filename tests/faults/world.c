@@ -1,0 +1,172 @@
+/* The world of the processes under test, put before libc by LD_PRELOAD: a clock that jumps, and a disk that is full,
+ * or before whose Nth change the process is killed. What happens is read from the shared file that FAULTS_WORLD names,
+ * so that it can be changed while they run. Only regular files whose path begins with `prefix` are touched.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+struct world {
+    int64_t clock_offset_seconds;
+    int64_t countdown; /* of changes: what comes when it reaches 0; none while it is 0 */
+    int64_t kills;     /* 1: it is the process's death; 0: no space is left, from then on */
+    int64_t full;      /* 1: no space is left */
+    int64_t changes;   /* made so far */
+    char prefix[512];
+};
+
+static struct world *world;
+static int (*real_clock_gettime)(clockid_t, struct timespec *);
+
+__attribute__((constructor)) static void begin(void) {
+    real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
+    const char *path = getenv("FAULTS_WORLD");
+    int file = path ? open(path, O_RDWR) : -1;
+    if (file < 0) return;
+    void *found = mmap(NULL, sizeof *world, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    if (found != MAP_FAILED) world = found;
+}
+
+/* The clock. */
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    if (!real_clock_gettime) real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
+    int failed = real_clock_gettime(clock, now);
+    if (!failed && world && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+        now->tv_sec += world->clock_offset_seconds;
+    return failed;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    (void)zone;
+    struct timespec precise;
+    if (clock_gettime(CLOCK_REALTIME, &precise)) return -1;
+    now->tv_sec = precise.tv_sec;
+    now->tv_usec = precise.tv_nsec / 1000;
+    return 0;
+}
+
+time_t time(time_t *told) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (told) *told = now.tv_sec;
+    return now.tv_sec;
+}
+
+/* The disk. */
+
+static int ours(const char *path) {
+    char whole[PATH_MAX], here[PATH_MAX];
+    if (path[0] != '/') {
+        if (!getcwd(here, sizeof here)) return 0;
+        snprintf(whole, sizeof whole, "%.2000s/%.2000s", here, path);
+        path = whole;
+    }
+    return strncmp(path, world->prefix, strlen(world->prefix)) == 0;
+}
+
+static int ours_open(int file) {
+    struct stat facts;
+    char link[64], path[PATH_MAX];
+    if (fstat(file, &facts) || !(S_ISREG(facts.st_mode) || S_ISDIR(facts.st_mode))) return 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0) return 0;
+    path[length] = 0;
+    return ours(path);
+}
+
+/* One change of the disk, about to be made; -1 and ENOSPC if it wants room and there is none. */
+static int change(int wants_room) {
+    __atomic_add_fetch(&world->changes, 1, __ATOMIC_SEQ_CST);
+    if (world->countdown > 0 && __atomic_sub_fetch(&world->countdown, 1, __ATOMIC_SEQ_CST) == 0) {
+        if (world->kills) raise(SIGKILL);
+        world->full = 1;
+    }
+    if (!world->full || !wants_room) return 0;
+    errno = ENOSPC;
+    return -1;
+}
+
+#define WATCHED (world && (world->full || world->countdown > 0 || world->kills < 0))
+#define REAL(name) __typeof__(name) *real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
+
+ssize_t write(int file, const void *from, size_t size) {
+    REAL(write);
+    if (WATCHED && ours_open(file) && change(1)) return -1;
+    return real(file, from, size);
+}
+ssize_t pwrite(int file, const void *from, size_t size, off_t at) {
+    REAL(pwrite);
+    if (WATCHED && ours_open(file) && change(1)) return -1;
+    return real(file, from, size, at);
+}
+ssize_t pwrite64(int file, const void *from, size_t size, off64_t at) {
+    REAL(pwrite64);
+    if (WATCHED && ours_open(file) && change(1)) return -1;
+    return real(file, from, size, at);
+}
+ssize_t writev(int file, const struct iovec *from, int count) {
+    REAL(writev);
+    if (WATCHED && ours_open(file) && change(1)) return -1;
+    return real(file, from, count);
+}
+int fsync(int file) {
+    REAL(fsync);
+    if (WATCHED && ours_open(file) && change(0)) return -1;
+    return real(file);
+}
+int fdatasync(int file) {
+    REAL(fdatasync);
+    if (WATCHED && ours_open(file) && change(0)) return -1;
+    return real(file);
+}
+int ftruncate(int file, off_t size) {
+    REAL(ftruncate);
+    if (WATCHED && ours_open(file) && change(0)) return -1;
+    return real(file, size);
+}
+int ftruncate64(int file, off64_t size) {
+    REAL(ftruncate64);
+    if (WATCHED && ours_open(file) && change(0)) return -1;
+    return real(file, size);
+}
+int rename(const char *from, const char *to) {
+    REAL(rename);
+    if (WATCHED && ours(to) && change(0)) return -1;
+    return real(from, to);
+}
+int mkdir(const char *path, mode_t mode) {
+    REAL(mkdir);
+    if (WATCHED && ours(path) && change(1)) return -1;
+    return real(path, mode);
+}
+int unlink(const char *path) {
+    REAL(unlink);
+    if (WATCHED && ours(path) && change(0)) return -1;
+    return real(path);
+}
+int unlinkat(int folder, const char *path, int flags) {
+    REAL(unlinkat);
+    if (WATCHED && (path[0] == '/' ? ours(path) : ours_open(folder)) && change(0)) return -1;
+    return real(folder, path, flags);
+}
+int rmdir(const char *path) {
+    REAL(rmdir);
+    if (WATCHED && ours(path) && change(0)) return -1;
+    return real(path);
+}

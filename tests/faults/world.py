@@ -1,0 +1,51 @@
+"""The clock and the disk of the processes under test, as `world.c` makes them: changed at any time, for all at once."""
+
+import mmap
+import struct
+import subprocess
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("world.c")
+FIELDS = ("clock_offset_seconds", "countdown", "kills", "full", "changes")
+PREFIX_BYTES = 512
+SIZE = 8 * len(FIELDS) + PREFIX_BYTES
+
+
+class World:
+    """`folder` is where the library and the shared file go; `disk` what of the file system is the disk."""
+
+    def __init__(self, folder: Path, disk: Path) -> None:
+        self.library = folder / "world.so"
+        self.shared = folder / "world"
+        command = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", self.library, SOURCE, "-ldl"]
+        subprocess.run(command, check=True)
+        self.shared.write_bytes(b"\0" * (8 * len(FIELDS)) + str(disk).encode().ljust(PREFIX_BYTES, b"\0"))
+        with self.shared.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), SIZE)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For who is to live in it."""
+        return {"LD_PRELOAD": str(self.library), "FAULTS_WORLD": str(self.shared)}
+
+    def set(self, **values: int) -> None:
+        for name, value in values.items():
+            struct.pack_into("q", self._memory, 8 * FIELDS.index(name), value)
+
+    def get(self, name: str) -> int:
+        return int(struct.unpack_from("q", self._memory, 8 * FIELDS.index(name))[0])
+
+    def kill_at(self, change: int) -> None:
+        """Kill whoever is about to make the change of this number, counted from now."""
+        self.set(kills=1, countdown=change)
+
+    def full_from(self, change: int) -> None:
+        """Let no space be left from the change of this number on, counted from now."""
+        self.set(kills=0, full=0, countdown=change)
+
+    def calm(self) -> None:
+        self.set(countdown=0, kills=0, full=0)
+
+    def count(self) -> None:
+        """Let changes be counted, and nothing happen."""
+        self.set(countdown=0, kills=-1, full=0, changes=0)
