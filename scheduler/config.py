@@ -26,6 +26,7 @@ class Settings:
     host: str
     ignored_pids: frozenset[int] = frozenset()  # foreign processes on a device that are known not to grow
     user_limit: int | None = None  # jobs of one user that may run at once
+    metrics_file: Path | None = None  # where the controller writes its figures for Prometheus
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -38,6 +39,7 @@ class Settings:
             user=user_name(),
             host=environment.get("MMQ_HOST") or os.uname().nodename,
             ignored_pids=frozenset(_numbers(environment, "MMQ_IGNORE_PIDS")),
+            metrics_file=Path(environment["MMQ_METRICS_FILE"]) if environment.get("MMQ_METRICS_FILE") else None,
             user_limit=next(iter(_numbers(environment, "MMQ_USER_LIMIT")), None),
         )
 

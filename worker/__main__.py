@@ -9,11 +9,12 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from scheduler.broker.app import queue_name
+from scheduler.processes.logsetup import log_to_stderr
 from worker.app import app, settings
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    log_to_stderr("worker")
     worker = app.Worker(
         hostname=f"mmq-{os.getpid()}@{settings.host}",
         pool_cls="solo",

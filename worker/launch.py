@@ -13,6 +13,7 @@ from scheduler.config import Settings
 from scheduler.errors import MmqError
 from scheduler.failpoints import failpoint
 from scheduler.processes.interpreter import python_command, with_source
+from scheduler.processes.loglines import message_of
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
 from scheduler.store.records import Attempt, Job
@@ -38,9 +39,9 @@ def start(settings: Settings, database: Database, job_id: int, attempt_id: int) 
     problem = spawn_shim(settings, jobs.get(database, job_id), attempt)
     failpoint("claim.spawned")
     if problem is None:
-        _logger.info("job %d attempt %d: shim started", job_id, attempt.number)
+        _logger.info("job %d attempt %d: shim started", job_id, attempt.number, extra=_of(attempt))
         return True
-    _logger.error("job %d attempt %d: %s", job_id, attempt.number, problem)
+    _logger.error("job %d attempt %d: %s", job_id, attempt.number, problem, extra=_of(attempt))
     attempts.finish(database, attempt_id, could_not_start(problem), at=time.time())
     return False
 
@@ -49,9 +50,10 @@ def adopt(settings: Settings, database: Database, job_id: int, attempt_id: int) 
     """Start a shim that looks after an attempt left alone; it finds out by itself if there is nothing to do."""
     if not _names(database, job_id, attempt_id):
         return False
-    problem = spawn_shim(settings, jobs.get(database, job_id), attempts.get(database, attempt_id), "--adopt")
+    attempt = attempts.get(database, attempt_id)
+    problem = spawn_shim(settings, jobs.get(database, job_id), attempt, "--adopt")
     if problem is not None:
-        _logger.error("job %d attempt %d: can't be adopted: %s", job_id, attempt_id, problem)
+        _logger.error("job %d attempt %d: can't be adopted: %s", job_id, attempt.number, problem, extra=_of(attempt))
     return problem is None
 
 
@@ -95,6 +97,10 @@ def _names(database: Database, job_id: int, attempt_id: int) -> bool:
     return True
 
 
+def _of(attempt: Attempt) -> dict[str, int]:
+    return {"job": attempt.job_id, "attempt": attempt.number}
+
+
 def _last_line(run: RunDir) -> str:
     lines = run.shim_log.read_text(errors="replace").strip().splitlines()
-    return lines[-1].partition(" ")[2][:500] if lines else ""
+    return message_of(lines[-1])[:500] if lines else ""

@@ -1,9 +1,10 @@
-"""The shim's diary: dated lines on stderr, which the launcher has pointed at the attempt's shim.log."""
+"""The shim's diary: lines on stderr, which the launcher has pointed at the attempt's shim.log."""
 
 import sys
-import time
+
+from scheduler.processes.loglines import log_line
 
 
 def log(line: str) -> None:
-    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}\n")
+    sys.stderr.write(log_line("info", "shim", line) + "\n")
     sys.stderr.flush()

@@ -24,6 +24,7 @@ COMMANDS = {
     "estimate": "Say how much memory a job needs, and the plan it would get.",
     "simulate": "Try policies and devices on a simulated queue.",
     "gpus": "Show the devices: total, free, reserved, foreign processes.",
+    "metrics": "Print figures for Prometheus.",
     "init": "Write a commented job file to start from.",
     "doctor": "Find what is wrong, and name the command that mends it.",
     "db": "Upgrade or back up the database.",

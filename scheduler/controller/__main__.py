@@ -15,6 +15,7 @@ from scheduler.devices.choice import open_devices
 from scheduler.errors import MmqError
 from scheduler.footprint.tracer import Tracer
 from scheduler.processes.liveness import process_started
+from scheduler.processes.logsetup import log_to_stderr
 from scheduler.store.opening import open_database
 
 log = logging.getLogger("scheduler.controller")
@@ -22,9 +23,7 @@ log = logging.getLogger("scheduler.controller")
 
 def main() -> int:
     """Serve until SIGTERM; returns the exit code."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s controller %(levelname)s %(message)s", stream=sys.stderr
-    )
+    log_to_stderr("controller")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = Settings.from_environment()
     try:

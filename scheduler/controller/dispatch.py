@@ -59,7 +59,8 @@ class Dispatch:
         """Ask a worker to look after an attempt whose shim is gone, unless that was done a moment ago."""
         told = _Told(task="adopt", attempt_id=attempt.id)
         if self._due(told) and self._tell(told, attempt, self._publisher.adopt):
-            log.info("job %d: attempt %d is to be adopted", attempt.job_id, attempt.number)
+            of = {"job": attempt.job_id, "attempt": attempt.number}
+            log.info("job %d: attempt %d is to be adopted", attempt.job_id, attempt.number, extra=of)
 
     def forget_all_but(self, attempt_ids: set[int]) -> None:
         self._told = {told: at for told, at in self._told.items() if told.attempt_id in attempt_ids}

@@ -61,7 +61,7 @@ def apply(
         except Exception as error:  # one job that we fail on must not stop the queue
             if isinstance(error, MmqError) and not isinstance(error, IllegalTransition):
                 raise  # the store is away: nothing can be done for any job
-            log.exception("job %d: what was decided can't be done", decision.job_id)
+            log.exception("job %d: what was decided can't be done", decision.job_id, extra={"job": decision.job_id})
             waits[decision.job_id] = (WaitCode.ERROR.value, f"mmq itself failed on it: {type(error).__name__}: {error}")
     jobs.explain_waiting(db, waits)
 
@@ -149,7 +149,7 @@ def _refuse(db: Database, decision: Refuse, now: float) -> None:
         if jobs.get(tx, decision.job_id).state is not JobState.QUEUED:
             return  # cancelled or held since the snapshot
         move(tx, decision.job_id, JobState.FAILED, at=now, reason=decision.reason, message=decision.sentence)
-    log.info("job %d: refused: %s", decision.job_id, decision.sentence)
+    log.info("job %d: refused: %s", decision.job_id, decision.sentence, extra={"job": decision.job_id})
 
 
 def _log_admission(decision: Admit, attempt: Attempt) -> None:
@@ -161,4 +161,5 @@ def _log_admission(decision: Admit, attempt: Attempt) -> None:
         attempt.micro_batch,
         attempt.accumulation_steps,
         format_bytes(decision.plan.reserve_bytes),
+        extra={"job": attempt.job_id, "attempt": attempt.number},
     )

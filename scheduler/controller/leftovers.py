@@ -43,6 +43,7 @@ class Leftovers:
             if ended is None or now - ended.ended_at < PATIENCE_SECONDS or ended.attempt_id in self._reported:
                 continue
             self._reported.add(ended.attempt_id)
-            log.warning("job %d has ended, and process %d still holds %s", ended.job_id, pid, format_bytes(held[pid]))
+            told = (ended.job_id, pid, format_bytes(held[pid]))
+            log.warning("job %d has ended, and process %d still holds %s", *told, extra={"job": ended.job_id})
             attempt = attempts.get(self.db, ended.attempt_id)
             observations.note(self.db, attempt, "still_holds", {"pid": pid, "held_bytes": held[pid]}, at=now)

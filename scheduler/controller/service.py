@@ -20,6 +20,7 @@ from scheduler.controller.footprints import AsksTracer, FootprintBook
 from scheduler.controller.foreign import Foreign
 from scheduler.controller.leftovers import Leftovers
 from scheduler.controller.lock import component
+from scheduler.controller.metrics import write_file
 from scheduler.controller.reconcile import reconcile
 from scheduler.controller.record import NAME, Cycle, Recorder
 from scheduler.controller.sight import Lookout, Sight
@@ -43,6 +44,21 @@ class Identity:
     pid_started: int
 
 
+@dataclass
+class Cycles:
+    """What the cycles so far have cost."""
+
+    count: int = 0
+    seconds: float = 0.0
+    last_seconds: float = 0.0
+
+    def took(self, seconds: float) -> None:
+        self.count, self.seconds, self.last_seconds = self.count + 1, self.seconds + seconds, seconds
+
+    def told(self) -> dict[str, float]:
+        return {"cycles_total": self.count, "cycle_seconds_total": self.seconds, "cycle_seconds": self.last_seconds}
+
+
 @dataclass(kw_only=True)
 class Controller:
     """One host's controller. `cycle` and `reconcile` may be called at any time, in any order."""
@@ -56,6 +72,7 @@ class Controller:
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     _errors: dict[str, str] = field(default_factory=dict)  # of devices, as logged
+    _cycles: Cycles = field(default_factory=Cycles)
 
     def __post_init__(self) -> None:
         self._lookout = Lookout(self.devices)
@@ -67,13 +84,21 @@ class Controller:
         self._book = FootprintBook(self.db, self.tracer, taught=taught, monotonic=self.monotonic)
 
     def reconcile(self) -> None:
-        """See which devices there are, and publish what live attempts need."""
+        """See which devices there are, publish what live attempts need, and write the figures where they are wanted."""
         now = self.clock()
+        if self.settings.metrics_file is not None:
+            write_file(self.db, self.settings.metrics_file, now=now)
         device_rows.upsert(self.db, self._lookout.discover(), self.settings.host)
         reconcile(attempts.live(self.db, self.settings.host), self._dispatch, now=now)
 
     def cycle(self) -> bool:
         """Look, decide, act. Returns whether anything is queued or under way."""
+        began = self.monotonic()
+        busy = self._cycle()
+        self._cycles.took(self.monotonic() - began)
+        return busy
+
+    def _cycle(self) -> bool:
         now = self.clock()
         self._book.collect(now=now)
         sight = self._look(now)
@@ -116,7 +141,7 @@ class Controller:
         device_rows.write_readings(self.db, sight.readings.values())
         errors = {one.device_id: one.error for one in sight.readings.values() if one.error is not None}
         for device_id in errors.keys() - self._errors.keys():
-            log.warning("device %s is not used: %s", device_id, errors[device_id])
+            log.warning("device %s is not used: %s", device_id, errors[device_id], extra={"device": device_id})
         self._errors = errors
         return sight
 
@@ -132,6 +157,6 @@ class Controller:
             component(self.settings),
             self.identity.pid,
             self.identity.pid_started,
-            {name: told for name, told in detail.items() if told is not None},
+            {name: told for name, told in detail.items() if told is not None} | self._cycles.told(),
             at=now,
         )

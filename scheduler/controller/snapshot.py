@@ -197,7 +197,7 @@ def _queued(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: float
         raise  # the store is away: nothing can be done for any job
     except Exception as error:  # one job that we fail on must not stop the queue
         if job.waiting_code != WaitCode.ERROR:
-            log.exception("job %d can't be considered", job.id)
+            log.exception("job %d can't be considered", job.id, extra={"job": job.id})
         return _unfit(job.id, f"mmq itself failed on it: {type(error).__name__}: {error}")
 
 

@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+from scheduler.processes.loglines import message_of
+
 LOG_BYTES = 8 * 1024**2
 KEPT = 2  # older files of each
 
@@ -34,11 +36,11 @@ def rotate(path: Path, *, limit_bytes: int = LOG_BYTES) -> bool:
 
 
 def last_line(path: Path) -> str:
-    """The last line that says something, for a person to read."""
+    """What the last line that says something says, for a person to read."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-        return "".join(c for c in lines[-1][:500] if c.isprintable()) if lines else ""
+        return "".join(c for c in message_of(lines[-1])[:500] if c.isprintable()) if lines else ""
     return ""
 
 

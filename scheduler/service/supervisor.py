@@ -19,7 +19,7 @@ from scheduler.processes.locks import take_lock
 from scheduler.processes.signalling import send
 from scheduler.service.child import Child, Role
 from scheduler.service.lock import ServiceLock
-from scheduler.service.logs import last_line
+from scheduler.service.logs import last_line, rotate
 
 LOOK_SECONDS = 0.1  # until all are ready
 REST_SECONDS = 2.0  # from then on; the end of a child wakes us at once
@@ -31,8 +31,11 @@ ORPHAN_SECONDS = 15.0
 class Supervisor:
     """Runs the roles in the calling thread, which must be the main one."""
 
-    def __init__(self, roles: Iterable[Role], lock: ServiceLock, children: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, roles: Iterable[Role], lock: ServiceLock, *, children: Path, log: Path, say: Callable[[str], None]
+    ) -> None:
         self._lock = lock
+        self._log = log  # where we ourselves write, if not to a terminal
         self._say = say
         self._children_lock = wait_for_orphans(children, say)
         self._children = [Child(role, say, self._children_lock) for role in roles]
@@ -70,6 +73,7 @@ class Supervisor:
             child.tend()
             if child.role.goes_first and not child.ready and age_seconds < HEAD_START_SECONDS:
                 break
+        rotate(self._log)
         pids = [child.pid for child in self._children]
         if pids != self._known:
             self._known = pids

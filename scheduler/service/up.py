@@ -12,6 +12,7 @@ from scheduler.config import Settings
 from scheduler.devices.choice import open_devices
 from scheduler.errors import ExitCode, MmqError, NoDatabase, Unreachable
 from scheduler.processes.interpreter import python_command
+from scheduler.processes.loglines import log_line
 from scheduler.service.lock import Holder, ServiceLock, holder
 from scheduler.service.logs import last_line, open_log, rotate
 from scheduler.service.roles import ALL, child_environment, roles
@@ -22,6 +23,7 @@ from scheduler.store.opening import open_database
 READY_SECONDS = 60.0
 BROKER_SECONDS = 5.0  # for a broker that is not ours to start
 FAILING_SECONDS = 15.0
+LOG = "service.log"
 
 
 def up(settings: Settings, devices: str | None, detach: bool) -> int:
@@ -43,7 +45,13 @@ def serve(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) 
     if lock is None:
         return False
     try:
-        supervisor = Supervisor(roles(settings, devices, only), lock, path.with_suffix(".children"), say)
+        supervisor = Supervisor(
+            roles(settings, devices, only),
+            lock,
+            children=path.with_suffix(".children"),
+            log=settings.log_dir / LOG,
+            say=say,
+        )
         supervisor.run(lambda: say(f"mmq is up: {_described(settings, chosen)}; ^C or `mmq down` stops it"))
     finally:
         lock.release()
@@ -74,7 +82,7 @@ def prepare_database(settings: Settings) -> None:
 
 
 def _in_background(settings: Settings, devices: str | None) -> int:
-    log = settings.log_dir / "service.log"
+    log = settings.log_dir / LOG
     rotate(log)
     descriptor = open_log(log)
     try:
@@ -157,5 +165,8 @@ def _described(settings: Settings, devices: str) -> str:
 
 
 def say(line: str) -> None:
-    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+    """Tell the person at the terminal, or else the log."""
+    person = sys.stderr.isatty()
+    told = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}" if person else log_line("info", "service", line)
+    sys.stderr.write(told + "\n")
     sys.stderr.flush()

@@ -1,0 +1,16 @@
+"""`mmq metrics`: the service's figures, as Prometheus reads them."""
+
+import time
+
+import click
+
+from scheduler.cli import context
+
+
+@click.command(name="metrics", short_help="Print figures for Prometheus.")
+def command() -> None:
+    """Print jobs, attempts, devices and cycles in Prometheus' text format."""
+    from scheduler.controller.metrics import exposition
+
+    with context.store(context.settings()) as database:
+        click.echo(exposition(database, now=time.time()), nl=False)
