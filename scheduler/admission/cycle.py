@@ -4,20 +4,21 @@ A job starts on a device if the completions there, its own included, then come t
 another there has ended: sharing pays where the jobs leave each other time, and not where they queue for the same
 cores. Running jobs are asked for smaller micro-batches to let it in, and given larger ones when there is room.
 
-No job waits for ever: the one that has waited longest comes before all others once it has for `patience_seconds`, and
-a device is kept for it, on which nothing starts that would delay it.
+No job waits for ever: the one that has waited longest comes before all others once its patience is over, and a device
+is kept for it, on which nothing starts that would delay it.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from scheduler.admission.decisions import Admit, Decision, Refuse, Resize, Wait
 from scheduler.admission.eligibility import devices_for, gate, named
 from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob
-from scheduler.admission.order import first
+from scheduler.admission.order import first, patience_seconds
 from scheduler.admission.places import Option, Places
 from scheduler.admission.plan import accumulation_steps, may_do_better, plan_of
 from scheduler.admission.policy import Policy
@@ -38,28 +39,35 @@ def decide(
     devices: Sequence[DeviceView],
     *,
     preemptions_left: float = 0.0,
+    more_seconds: float = 0.0,
     policy: Policy = Policy(),  # noqa: B008  a value
 ) -> list[Decision]:
     """Decide about every queued job, in the order of the queue, and about what running jobs are to change.
 
     Never promises more of a device than is there beside its foreign processes, nor anything of a device with a
-    problem; never starts a job that is cancelled, or waits for another.
+    problem; never starts a job that is cancelled, or waits for another. `more_seconds` is the work of queued jobs that
+    are not in `queue`.
     """
     # 1. heads: settle those that no device could help, look at the first of the rest
-    settled, heads, behind = heads_of(queue, policy)
+    heads = heads_of(queue, len(devices), policy, more_seconds=more_seconds)
     # 2. nominate, 3. admit, one after the other; each takes its room before the next is looked at
-    cycle = Cycle(running, devices, preemptions_left=preemptions_left, policy=policy)
-    for position, job in enumerate(heads, start=1):
+    cycle = Cycle(running, devices, heads.patience_seconds, preemptions_left=preemptions_left, policy=policy)
+    for position, job in enumerate(heads.jobs, start=1):
         cycle.consider(job, position)
     # 4. requeue, with the reason
-    rest = [*settled, *(_behind(job) for job in behind)]
+    rest = [*heads.settled, *(_behind(job) for job in heads.behind)]
     return [*cycle.decisions(), *sorted(rest, key=lambda decision: decision.job_id)]
 
 
-def heads_of(
-    queue: Iterable[QueuedJob], policy: Policy
-) -> tuple[list[Wait | Refuse], list[QueuedJob], list[QueuedJob]]:
-    """Return what is settled whatever the devices, the jobs to look at in order, and those behind them."""
+class Heads(NamedTuple):
+    settled: list[Wait | Refuse]  # whatever the devices
+    jobs: list[QueuedJob]  # to look at, in order
+    behind: list[QueuedJob]
+    patience_seconds: float
+
+
+def heads_of(queue: Iterable[QueuedJob], devices: int, policy: Policy, *, more_seconds: float = 0.0) -> Heads:
+    """Settle what can be, and find the first of the rest."""
     settled: list[Wait | Refuse] = []
     ready: list[QueuedJob] = []
     for job in queue:
@@ -68,9 +76,10 @@ def heads_of(
             ready.append(job)
         else:
             settled.append(decision)
-    heads = first(ready, HEADS, policy)
+    patience = patience_seconds(ready, devices, policy, more_seconds=more_seconds)
+    heads = first(ready, HEADS, policy, patience)
     looked_at = {job.job_id for job in heads}
-    return settled, heads, [job for job in ready if job.job_id not in looked_at]
+    return Heads(settled, heads, [job for job in ready if job.job_id not in looked_at], patience)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +97,14 @@ class Cycle:
         self,
         running: Sequence[RunningJob],
         devices: Sequence[DeviceView],
+        patience_seconds: float,
         *,
         preemptions_left: float,
         policy: Policy,
     ) -> None:
         self._running = {job.job_id: job for job in running}
         self._devices = devices
+        self._patience_seconds = patience_seconds
         self._preemptions_left = preemptions_left
         self._policy = policy
         usable = [device for device in devices if device.problem is None]
@@ -178,7 +189,7 @@ class Cycle:
         return self._why_not(job)
 
     def _is_hurried(self, job: QueuedJob) -> bool:
-        return job.waited_seconds >= self._policy.patience_seconds and self.places.kept is None
+        return job.waited_seconds >= self._patience_seconds and self.places.kept is None
 
     def _never(self, job: QueuedJob) -> Wait | Refuse | None:
         """Return why there are no devices for the job, or none that it could ever fit."""

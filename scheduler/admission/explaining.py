@@ -21,20 +21,22 @@ def explain(
     devices: Sequence[DeviceView],
     *,
     preemptions_left: float = 0.0,
+    more_seconds: float = 0.0,
     policy: Policy = Policy(),  # noqa: B008  a value
 ) -> list[str]:
     """Return why the job starts or waits in this cycle; nothing if it is not in the queue."""
-    settled, heads, behind = heads_of(queue, policy)
-    for decision in settled:
+    heads = heads_of(queue, len(devices), policy, more_seconds=more_seconds)
+    jobs = len(heads.jobs) + len(heads.behind)
+    for decision in heads.settled:
         if decision.job_id == job_id:
             return [decision.sentence]
-    if any(job.job_id == job_id for job in behind):
-        return [f"{len(heads) + len(behind)} jobs could start; it is not among the first {HEADS}, which are looked at"]
-    cycle = Cycle(running, devices, preemptions_left=preemptions_left, policy=policy)
-    for position, job in enumerate(heads, start=1):
+    if any(job.job_id == job_id for job in heads.behind):
+        return [f"{jobs} jobs could start; it is not among the first {HEADS}, which are looked at"]
+    cycle = Cycle(running, devices, heads.patience_seconds, preemptions_left=preemptions_left, policy=policy)
+    for position, job in enumerate(heads.jobs, start=1):
         if job.job_id == job_id:
             return [
-                *_order(job, position, len(heads) + len(behind), policy),
+                *_order(job, position, jobs, heads.patience_seconds),
                 *_devices(job, cycle),
                 _verdict(cycle, job, position),
             ]
@@ -42,14 +44,14 @@ def explain(
     return []
 
 
-def _order(job: QueuedJob, position: int, jobs: int, policy: Policy) -> Iterator[str]:
+def _order(job: QueuedJob, position: int, jobs: int, patience_seconds: float) -> Iterator[str]:
     yield (
         f"it is number {position} of {jobs} in the queue: priority {job.priority}, about "
         f"{format_duration(job.pace.fastest_seconds(job.wish.effective_batch))} to go with a device to itself"
     )
     if job.overuse != 1.0:
         yield f"its user had {job.overuse:.2g} times an equal share of memory lately, which counts in that order"
-    if position == 1 and job.waited_seconds >= policy.patience_seconds:
+    if position == 1 and job.waited_seconds >= patience_seconds:
         yield f"it has waited longest, {format_duration(job.waited_seconds)}, and so comes before the others"
 
 

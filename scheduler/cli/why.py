@@ -28,7 +28,14 @@ def command(jobs: tuple[str, ...], as_json: bool) -> None:
     with context.store(settings) as database:
         named = [stored.get(database, job_id) for job_id in stored.resolve(database, jobs)]
     lines = {
-        job.id: explain(job.id, cycle.jobs, cycle.running, cycle.devices, preemptions_left=cycle.preemptions_left)
+        job.id: explain(
+            job.id,
+            cycle.jobs,
+            cycle.running,
+            cycle.devices,
+            preemptions_left=cycle.preemptions_left,
+            more_seconds=cycle.more_seconds,
+        )
         or [f"it is {job.state.value}, and was not in the queue of that cycle"]
         for job in named
     }

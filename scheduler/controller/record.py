@@ -31,11 +31,18 @@ class Cycle:
     running: tuple[RunningJob, ...]
     devices: tuple[DeviceView, ...]
     preemptions_left: float
+    more_seconds: float  # the work of queued jobs that are not among these
     decisions: tuple[Decision, ...] = ()
 
     def decided(self) -> "Cycle":
         """Return the same cycle, with what the code of today decides."""
-        found = decide(self.jobs, self.running, self.devices, preemptions_left=self.preemptions_left)
+        found = decide(
+            self.jobs,
+            self.running,
+            self.devices,
+            preemptions_left=self.preemptions_left,
+            more_seconds=self.more_seconds,
+        )
         return replace(self, decisions=tuple(found))
 
 
@@ -117,6 +124,7 @@ class _Rest:
     running: tuple[RunningJob, ...]
     devices: tuple[DeviceView, ...]
     preemptions_left: float
+    more_seconds: float
     decisions: tuple[Decision, ...]
 
 

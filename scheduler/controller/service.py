@@ -107,7 +107,13 @@ class Controller:
         queueing.write_remaining(self.db, snapshot.remaining_seconds)
         running = [resident.job.id for resident in snapshot.residents]
         queue, beyond = within_limit(snapshot.jobs, running, snapshot.users, self.settings.user_limit)
-        decisions = decide(queue, snapshot.running, snapshot.devices, preemptions_left=snapshot.preemptions_left)
+        decisions = decide(
+            queue,
+            snapshot.running,
+            snapshot.devices,
+            preemptions_left=snapshot.preemptions_left,
+            more_seconds=snapshot.more_seconds,
+        )
         if decisions:
             failpoint("admission.decided")
         apply(
@@ -127,6 +133,7 @@ class Controller:
                 running=snapshot.running,
                 devices=snapshot.devices,
                 preemptions_left=snapshot.preemptions_left,
+                more_seconds=snapshot.more_seconds,
                 decisions=tuple(decisions),
             )
         )

@@ -56,6 +56,7 @@ class Snapshot:
     residents: tuple[Resident, ...]  # the same jobs as `running`, as the store has them
     users: Mapping[int, str]  # of the jobs
     preemptions_left: float
+    more_seconds: float  # the work of queued jobs that are not among these
     remaining_seconds: Mapping[int, float]  # of queued jobs, where it is not what the store has
 
 
@@ -72,6 +73,7 @@ class _Rows:
     experience: Experience
     overuse: dict[str, float]
     preemptions_left: float
+    more_seconds: float
 
 
 def take(
@@ -99,6 +101,7 @@ def take(
         residents=residents,
         users={job.id: job.user_name for job in (*rows.queued, *rows.live_jobs.values())},
         preemptions_left=rows.preemptions_left,
+        more_seconds=rows.more_seconds,
         remaining_seconds=_news_of_lengths(rows.queued, queued),
     )
 
@@ -154,6 +157,7 @@ def _read(reader: Reader, now: float) -> _Rows:
         experience=Experience(history.speeds(reader, latest=paces.LATEST)),
         overuse=fairness.overuse(uses, users, now=now),
         preemptions_left=PREEMPTIONS_A_JOB * started - stopped,
+        more_seconds=queueing.remaining(reader) - sum(job.remaining_seconds for job in queued),
     )
 
 

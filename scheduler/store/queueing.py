@@ -66,6 +66,13 @@ def unexplained(db: Reader, *, limit: int) -> list[Queued]:
     return _jobs(db, f"AND waiting_code IN ('{WaitCode.NEW}', '{WaitCode.REQUEUED}')", limit)
 
 
+def remaining(db: Reader) -> float:
+    """How many seconds of work are queued, as far as they have been estimated."""
+    return float(
+        db.query("SELECT SUM(remaining_seconds) AS seconds FROM jobs WHERE state = 'queued'")[0]["seconds"] or 0
+    )
+
+
 def write_remaining(db: Database, remaining_seconds: Mapping[int, float]) -> None:
     """Write how long these jobs are thought to take still."""
     if not remaining_seconds:

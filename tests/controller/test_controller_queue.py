@@ -60,7 +60,7 @@ def test_one_that_has_waited_longest_is_seen_whatever_its_priority(crowded: Benc
     with crowded.db.transaction() as tx:
         tx.execute(
             "UPDATE jobs SET submitted_at = submitted_at - :seconds WHERE id = :id",
-            seconds=Policy().patience_seconds + 60,
+            seconds=Policy().most_patience_seconds + 60,
             id=old,
         )
     assert started(crowded) == [old]

@@ -18,7 +18,7 @@ from scheduler.jobs.states import EndReason, JobState, WaitCode
 
 GIB = 1024**3
 IDLING = Pace(seconds=900.0, utilisation=0.05, overhead=3.0)  # leaves a device to others nearly all of the time
-PATIENCE_SECONDS = Policy().patience_seconds
+PATIENCE_SECONDS = Policy().most_patience_seconds
 
 
 def footprint(*sizes: int, unit: int = GIB) -> Footprint:
@@ -226,6 +226,23 @@ def test_a_small_job_passes_a_large_one_until_the_large_one_has_waited_long_enou
     )
     started, _ = decide([large, small], [], [device()])
     assert isinstance(started, Admit)
+
+
+def test_patience_is_longer_where_all_must_wait_long() -> None:
+    """Eight hours, or twice what each device has queued for it, and two days at most."""
+    least = Policy().patience_seconds
+    large, small, hours = job(1, 15, waited_seconds=least), job(2, 5), Pace(seconds=0.75 * least, utilisation=0.05)
+    devices = [device(claims=(claim(9, 10),))]
+
+    def favoured(*more: QueuedJob, **facts: float) -> bool:
+        decisions = {one.job_id: one for one in decide([large, small, *more], [], devices, **facts)}
+        return isinstance(decisions[2], Wait) and decisions[2].code is WaitCode.KEPT
+
+    assert favoured()
+    assert not favoured(job(3, 15, pace=hours))
+    assert not favoured(more_seconds=hours.seconds)  # queued, and not among those that are looked at
+    large = replace(large, waited_seconds=PATIENCE_SECONDS)
+    assert favoured(more_seconds=100 * hours.seconds)
 
 
 def test_priority_comes_before_age() -> None:

@@ -150,14 +150,14 @@ def _after(claim: Claim, resized: dict[int, Resize]) -> int:
 )
 def test_no_job_waits_for_ever(short_seconds: int, arrives_every: int, short_size: int, priority: int) -> None:
     """The bound: its patience, and then the time of those that run, on which nothing new is put that would delay it."""
-    policy = Policy(patience_seconds=3600.0)
+    policy = Policy(patience_seconds=3600.0, patience_backlogs=0.0)
     bound = policy.patience_seconds + 2 * short_seconds + arrives_every
     large = _job(0, size=11, seconds=20_000, priority=priority)
     assert _start_under_a_stream(large, policy, short_size, short_seconds, arrives_every, until=bound) is not None
 
 
 def test_without_patience_it_would_wait_as_long_as_the_stream_lasts() -> None:
-    policy, large = Policy(patience_seconds=1e9), _job(0, size=11, seconds=20_000)
+    policy, large = Policy(patience_seconds=1e9, most_patience_seconds=1e9), _job(0, size=11, seconds=20_000)
     assert _start_under_a_stream(large, policy, 8, 1000, 300, until=20_000) is None
 
 
@@ -246,7 +246,7 @@ def _fits(job: QueuedJob, sizes: list[int]) -> bool:
 
 def test_a_job_over_several_devices_starts_though_others_keep_coming_on_each() -> None:
     """On two devices of 12 GiB jobs of 8 arrive for ever, so that both are never free by themselves."""
-    policy, gang = Policy(patience_seconds=3600.0), replace(_job(0, size=8, seconds=100), gpus=2)
+    policy, gang = Policy(patience_seconds=3600.0, patience_backlogs=0.0), replace(_job(0, size=8, seconds=100), gpus=2)
     waiting, ends, started = {}, {}, None
     for number, now in enumerate(range(0, 8000, 150), start=1):
         if now == 300:
