@@ -32,6 +32,7 @@ def outcome_of(ending: Ending, told: Told) -> Outcome:
         message=message,
         exit_code=code_of(ending),
         exit_signal=ending.exit.signal,
+        shortage=told.shortage if reason is EndReason.OUT_OF_MEMORY else None,
         **{name: told.numbers[name] for name in (*_KEPT, *_PEAKS) if name in told.numbers},
     )
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from scheduler.jobs.retries import Shortage
 from scheduler.store.records import Progress
 from worker.tail import TrainerEvent
 
@@ -25,11 +26,13 @@ class Told:
 
     numbers: dict[str, Any] = field(default_factory=dict)
     last: TrainerEvent | None = None
+    shortage: Shortage | None = None  # of device memory, at which the trainer gave up
 
     def take(self, event: TrainerEvent) -> None:
         """Fold one event in. Numbers that are no numbers are passed over."""
         self.last = event
         if event["event"] == "out_of_memory":
+            self.shortage = _shortage(event) or self.shortage
             event = event | _split_after(event)
         if event["event"] == "resized":
             self._note("heeded_number", _count(event.get("number")))
@@ -76,6 +79,15 @@ def _count(value: object) -> int | None:
 
 def _finite(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _shortage(event: TrainerEvent) -> Shortage | None:
+    """Read a refusal that no smaller micro-batch followed, and that more than a look at the model was lost by."""
+    phase = event.get("phase")
+    if event.get("new_micro_batch") is not None or not isinstance(phase, str) or phase == "sample":
+        return None
+    counts = {name: _count(event.get(name)) for name in ("micro_batch", "needed_bytes", "limit_bytes")}
+    return Shortage(phase=phase, **counts)
 
 
 def _split_after(event: TrainerEvent) -> TrainerEvent:

@@ -65,20 +65,30 @@ def speed(modes: Modes, micro_batch: int, rows: int, max_seq_len: int) -> float:
 @lru_cache(maxsize=4096)  # a cycle asks again for each device, and the next cycle for the same jobs
 def allowed(wish: Wish, footprint: Footprint, kind: str) -> tuple[Candidate, ...]:
     """Return the candidates the job itself permits, whatever the device."""
-    below = _ran_out_at(wish, footprint)
+    below, offloads = _ran_out_at(wish, footprint), _must_offload(wish)
     return tuple(
         candidate
         for candidate in footprint.candidates
         if candidate.modes in wish.modes
         and candidate.micro_batch <= (wish.micro_batch_limit or candidate.micro_batch)
         and (below is None or candidate.process_bytes < below)
+        and (candidate.modes.optimizer_offload or not offloads)
         and (wish.max_memory_bytes is None or need_bytes(kind, candidate) <= wish.max_memory_bytes)
     )
 
 
 def _ran_out_at(wish: Wish, footprint: Footprint) -> int | None:
-    failed = (1, wish.ran_out_at_one)
-    return next((c.process_bytes for c in footprint.candidates if (c.micro_batch, c.modes) == failed), None)
+    """Return the least that was not enough at micro-batch 1: only what is predicted to take less will do."""
+    failed = {one.modes for one in wish.ran_out if one.micro_batch == 1 and not one.of_states}
+    sizes = (c.process_bytes for c in footprint.candidates if c.micro_batch == 1 and c.modes in failed)
+    return min(sizes, default=None)
+
+
+def _must_offload(wish: Wish) -> bool:
+    """Whether the states were too much for a device, and the job lets the optimizer's go to the host."""
+    if not any(modes.optimizer_offload for modes in wish.modes):
+        return False
+    return any(one.of_states and not one.modes.optimizer_offload for one in wish.ran_out)
 
 
 def smallest(wish: Wish, footprint: Footprint, kind: str) -> Candidate | None:

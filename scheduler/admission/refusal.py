@@ -9,6 +9,7 @@ from scheduler.admission.plan import need_bytes, smallest, wanted_bytes
 from scheduler.admission.wish import Wish
 from scheduler.footprint.curve import Candidate, Footprint
 from scheduler.jobs.means import in_words
+from scheduler.jobs.remedies import Place, would_fit
 from scheduler.jobs.states import EndReason
 from scheduler.units import format_bytes
 
@@ -73,10 +74,12 @@ def _no_plan(job: QueuedJob, traced: Sequence[tuple[DeviceView, Footprint]]) -> 
     device, footprint = traced[0]
     least = min(footprint.candidates, key=lambda candidate: candidate.process_bytes)
     need = format_bytes(need_bytes(device.kind, least))
-    if job.wish.ran_out_at_one is not None:
+    if job.wish.ran_out:
+        places = [Place(one.label, one.total_bytes) for one, _ in traced]
+        enough = would_fit(need_bytes(device.kind, least), places, max_memory_bytes=job.wish.max_memory_bytes)
         sentence = (
-            f"ran out of memory at its smallest plan, {describe(least)}, predicted to need {need}; "
-            "nothing that memory: allows would make it smaller"
+            f"ran out of memory at its smallest plan, {describe(least)}, predicted to need {need} by now; "
+            f"nothing that memory: allows would make it smaller; {enough}"
         )
         return Refuse(job_id=job.job_id, reason=EndReason.OUT_OF_MEMORY, sentence=sentence)
     cap = format_bytes(job.wish.max_memory_bytes or 0)

@@ -17,6 +17,15 @@ _CHECKPOINTING: tuple[Checkpointing, ...] = ("off", "selective", "full")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RanOut:
+    """With what an attempt ran out of memory."""
+
+    micro_batch: int
+    modes: Modes
+    of_states: bool = False  # by weights, gradients and optimizer alone, whatever the micro-batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
     """One job's room for choice."""
 
@@ -28,7 +37,7 @@ class Wish:
     max_memory_bytes: int | None = None  # never take more of a device
     exclusive: bool = False
     micro_batch_limit: int | None = None  # lowered by an out-of-memory that ended an attempt
-    ran_out_at_one: Modes | None = None  # an attempt with these means ran out at micro-batch 1: only less will do
+    ran_out: tuple[RanOut, ...] = ()  # the attempts that did, as far as only other means will do
 
     @property
     def rows(self) -> int:
@@ -38,7 +47,7 @@ class Wish:
     @property
     def insists(self) -> bool:
         """Whether the number in the job file still stands: it does until an attempt ended out of memory."""
-        return self.micro_batch is not None and self.micro_batch_limit is None and self.ran_out_at_one is None
+        return self.micro_batch is not None and self.micro_batch_limit is None and not self.ran_out
 
     @property
     def stages(self) -> tuple[tuple[Modes, ...], ...]:
@@ -46,7 +55,7 @@ class Wish:
         return (self.modes[:1], self.modes[1:]) if len(self.modes) > 1 else (self.modes,)
 
 
-def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, ran_out_at_one: Modes | None = None) -> Wish:
+def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, ran_out: tuple[RanOut, ...] = ()) -> Wish:
     """Read a job's wish from its resolved spec and from what its earlier attempts taught."""
     number = spec.memory.micro_batch
     return Wish(
@@ -58,7 +67,7 @@ def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, ran_out_at_o
         max_memory_bytes=spec.resources.max_memory_bytes,
         exclusive=spec.resources.exclusive,
         micro_batch_limit=micro_batch_limit,
-        ran_out_at_one=ran_out_at_one,
+        ran_out=ran_out,
     )
 
 

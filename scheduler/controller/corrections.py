@@ -4,6 +4,9 @@ An attempt's residual is the process memory that was measured (by the trainer, a
 the segments and the context that were predicted. Of the same configuration the 0.9 quantile counts, from the first
 attempt on; else the median of all on devices of the kind, which is what the context's guess lacks. Nothing is ever
 lowered. Only for CUDA: on the other devices the prediction is the measurement.
+
+On every kind of device, a refusal by which the prediction was too small raises the footprint of that configuration by
+what it lacked at least: the process was refused memory that would have brought it above what was predicted for it.
 """
 
 from collections import defaultdict
@@ -15,10 +18,12 @@ import msgspec
 from scheduler.admission.wish import wish_of
 from scheduler.controller.footprints import requests_for
 from scheduler.footprint.context import context_bytes
+from scheduler.footprint.curve import Footprint, Modes
 from scheduler.footprint.request import Target
 from scheduler.jobs.spec import decode
 from scheduler.store.database import Reader
 from scheduler.store.residuals import Taken, taken
+from scheduler.store.shortages import Lesson, lessons
 
 LATEST = 50  # attempts looked at
 SAME_QUANTILE = 0.9
@@ -29,7 +34,10 @@ KIND = "cuda"
 class Corrections:
     """By configuration; read once, for all of a cycle."""
 
-    def __init__(self, attempts: Sequence[Taken], target: Target) -> None:
+    def __init__(self, attempts: Sequence[Taken], target: Target, refused: Sequence[Lesson] = ()) -> None:
+        self._needed: dict[str, dict[tuple[int, Modes], int]] = defaultdict(dict)
+        for lesson in refused:
+            self._learn(lesson, target)
         self._all: list[int] = []
         self._same: dict[str, list[int]] = defaultdict(list)
         outside = context_bytes(target.kind, target.capability)
@@ -40,8 +48,23 @@ class Corrections:
             if key is not None:
                 self._same[key].append(residual)
 
-    def bytes_for(self, key: str) -> int:
-        """Return what to add to a footprint with this key."""
+    def bytes_for(self, key: str, footprint: Footprint) -> int:
+        """Return what to add to the footprint with this key."""
+        return max(self._residual_bytes(key), self._lacked_bytes(key, footprint))
+
+    def _learn(self, lesson: Lesson, target: Target) -> None:
+        key, plan = _key(lesson.spec, target), _modes(lesson.plan)
+        if key is not None and plan is not None:
+            one = (lesson.micro_batch, plan)
+            self._needed[key][one] = max(lesson.needed_bytes, self._needed[key].get(one, 0))
+
+    def _lacked_bytes(self, key: str, footprint: Footprint) -> int:
+        """Return by how much the footprint is known to be too small."""
+        needed = self._needed.get(key, {})
+        lacked = (needed.get((one.micro_batch, one.modes), 0) - one.process_bytes for one in footprint.candidates)
+        return max(0, *lacked) if needed else 0
+
+    def _residual_bytes(self, key: str) -> int:
         same: Mapping[str, list[int]] = self._same
         if key in same:
             return max(0, quantile(same[key], SAME_QUANTILE))
@@ -50,7 +73,7 @@ class Corrections:
 
 def read(db: Reader, host: str, target: Target) -> Corrections:
     attempts = taken(db, host=host, kind=KIND, latest=LATEST) if target.kind == KIND else []
-    return Corrections(attempts, target)
+    return Corrections(attempts, target, lessons(db, host=host, kind=target.kind, latest=LATEST))
 
 
 def quantile(values: Sequence[int], share: float) -> int:
@@ -66,4 +89,11 @@ def _key(spec: str, target: Target) -> str | None:
         job = decode(spec)
         return requests_for(job, wish_of(job), target)[0].key
     except (msgspec.DecodeError, KeyError, ValueError):
+        return None
+
+
+def _modes(plan: str) -> Modes | None:
+    try:
+        return Modes.from_json(msgspec.json.decode(plan))
+    except (msgspec.DecodeError, KeyError, TypeError):
         return None

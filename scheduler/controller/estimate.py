@@ -105,7 +105,7 @@ def estimate(spec: JobSpec, gpu: str | None, settings: Settings) -> Estimate:
     place = place_of(gpu, settings)
     wish = wish_of(spec)
     footprint = _footprint(spec, wish, place.target, settings)
-    correction_bytes = 0 if gpu else _correction_bytes(spec, wish, place.target, settings)
+    correction_bytes = 0 if gpu else _correction_bytes(spec, wish, place.target, footprint, settings)
     footprint = footprint.raised(correction_bytes)
     plan = choose(
         wish,
@@ -117,12 +117,13 @@ def estimate(spec: JobSpec, gpu: str | None, settings: Settings) -> Estimate:
     return Estimate(place=place, wish=wish, footprint=footprint, plan=plan, correction_bytes=correction_bytes)
 
 
-def _correction_bytes(spec: JobSpec, wish: Wish, target: Target, settings: Settings) -> int:
+def _correction_bytes(spec: JobSpec, wish: Wish, target: Target, footprint: Footprint, settings: Settings) -> int:
     """Return what earlier attempts on this machine add."""
     with open_if_any(settings) as db:
         if db is None:
             return 0
-        return corrections.read(db, settings.host, target).bytes_for(requests_for(spec, wish, target)[0].key)
+        key = requests_for(spec, wish, target)[0].key
+        return corrections.read(db, settings.host, target).bytes_for(key, footprint)
 
 
 def course(spec: JobSpec, told: Estimate) -> list[dict[str, Any]]:

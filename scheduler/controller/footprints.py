@@ -27,7 +27,7 @@ RETRY_SECONDS = 60.0  # after a trace that failed for a reason of its own
 class Taught(Protocol):
     """What a machine taught about footprints for a kind of device."""
 
-    def bytes_for(self, key: str) -> int: ...
+    def bytes_for(self, key: str, footprint: Footprint) -> int: ...
 
 
 class AsksTracer(Protocol):
@@ -94,7 +94,7 @@ class FootprintBook:
             return found
         if target not in self._taught:
             self._taught[target] = self._teacher(target)
-        correction = self._taught[target].bytes_for(requests_for(spec, wish, target)[0].key)
+        correction = self._taught[target].bytes_for(requests_for(spec, wish, target)[0].key, found)
         return self._raised.setdefault((id(found), correction), (found, found.raised(correction)))[1]
 
     def _look_up(self, job_id: int, spec: JobSpec, wish: Wish, target: Target) -> Footprint | Untraced:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,7 +20,7 @@ from scheduler.admission.facts import (
     Untraced,
 )
 from scheduler.admission.policy import PREEMPTIONS_A_JOB
-from scheduler.admission.wish import Wish, wish_of
+from scheduler.admission.wish import RanOut, Wish, wish_of
 from scheduler.config import Settings
 from scheduler.controller import fairness, paces
 from scheduler.controller.fairness import REMEMBERED_SECONDS
@@ -32,9 +32,10 @@ from scheduler.controller.residents import Resident, known_footprint, running_jo
 from scheduler.controller.sight import Sight, target_of, view
 from scheduler.errors import MmqError
 from scheduler.footprint.curve import Footprint, Modes
+from scheduler.jobs.retries import Shortage
 from scheduler.jobs.spec import JobSpec, decode
-from scheduler.jobs.states import EndReason, JobState, WaitCode
-from scheduler.store import attempts, devices, history, jobs, queueing
+from scheduler.jobs.states import JobState, WaitCode
+from scheduler.store import attempts, devices, history, jobs, queueing, shortages
 from scheduler.store.database import Database, Reader
 from scheduler.store.queueing import Damaged
 from scheduler.store.records import Attempt, Job, Reservation
@@ -70,6 +71,7 @@ class _Rows:
     live_jobs: dict[int, Job]
     reservations: list[Reservation]
     ran_seconds: dict[int, float]  # of queued jobs that have run before
+    ran_out: dict[int, list[tuple[Attempt, Shortage | None]]]  # of queued jobs that have
     experience: Experience
     overuse: dict[str, float]
     preemptions_left: float
@@ -154,6 +156,7 @@ def _read(reader: Reader, now: float) -> _Rows:
         live_jobs=live_jobs,
         reservations=devices.reservations(reader),
         ran_seconds=history.ran_seconds(reader, [job.id for job in queued if job.attempt_id is not None]),
+        ran_out={job.id: shortages.ended_for_want(reader, job) for job in queued if job.out_of_memory_retries},
         experience=Experience(history.speeds(reader, latest=paces.LATEST)),
         overuse=fairness.overuse(uses, users, now=now),
         preemptions_left=PREEMPTIONS_A_JOB * started - stopped,
@@ -222,7 +225,7 @@ def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: f
         wish, footprints = _ONE_ROW, {target.name: unreadable for target in targets}
     else:
         latest = rows.latest.get(job.attempt_id) if job.attempt_id is not None else None
-        wish = wish_of(spec, micro_batch_limit=job.micro_batch_limit, ran_out_at_one=_ran_out(job, latest))
+        wish = wish_of(spec, micro_batch_limit=job.micro_batch_limit, ran_out=_ran_out(rows.ran_out.get(job.id, [])))
         footprints = {target.name: book.look_up(job.id, spec, wish, target) for target in set(targets)}
         chosen = _chosen(spec, sight)
         kind = sight.infos[0].kind if sight.infos else "cpu"
@@ -254,10 +257,14 @@ def _chosen(spec: JobSpec, sight: Sight) -> frozenset[str] | None:
 _spec = lru_cache(maxsize=4096)(decode)  # a queue is read again every cycle, and specs do not change
 
 
-def _ran_out(job: Job, latest: Attempt | None) -> Modes | None:
-    """Return the means with which the last attempt ran out of memory at micro-batch 1, if it did."""
-    if latest is None or job.micro_batch_limit is None:
-        return None  # `mmq retry` clears the limit: it starts afresh
-    if latest.reason is not EndReason.OUT_OF_MEMORY or latest.micro_batch > 1:
-        return None
-    return Modes.from_json(json.loads(latest.plan))
+def _ran_out(ended: Sequence[tuple[Attempt, Shortage | None]]) -> tuple[RanOut, ...]:
+    """Return with what the attempts ran out of memory, where a smaller micro-batch is not the answer."""
+    found = (
+        RanOut(
+            micro_batch=attempt.micro_batch,
+            modes=Modes.from_json(json.loads(attempt.plan)),
+            of_states=shortage is not None and shortage.is_of_states,
+        )
+        for attempt, shortage in ended
+    )
+    return tuple(one for one in found if one.of_states or one.micro_batch == 1)

@@ -22,6 +22,24 @@ CRASHES = frozenset(
 )
 
 
+OFFLOAD = "optimizer offload"
+
+
+class Shortage(msgspec.Struct, frozen=True, kw_only=True):
+    """The refusal of device memory at which an attempt gave up, as its trainer told it."""
+
+    phase: str
+    micro_batch: int | None = None
+    needed_bytes: int | None = None  # the process would have shown at least so much
+    limit_bytes: int | None = None
+
+    @property
+    def is_of_states(self) -> bool:
+        """Whether weights, gradients and optimizer were too much by themselves: no micro-batch changes that."""
+        over = self.needed_bytes is not None and self.limit_bytes is not None and self.needed_bytes > self.limit_bytes
+        return self.phase == "optimizer" or (self.phase == "outside steps" and over)
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How an attempt ended, as whoever watched it saw it."""
 
@@ -34,6 +52,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     measured_allocated_bytes: int | None = None
     measured_reserved_bytes: int | None = None
     measured_process_bytes: int | None = None
+    shortage: Shortage | None = None
 
 
 class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +76,7 @@ class AttemptFacts(msgspec.Struct, frozen=True, kw_only=True):
     optimizer_offload: bool = False
     stop_requested: bool = False
     progressed: bool = False  # it reached a step that no earlier attempt had
+    device_is_host: bool = False  # a CPU: the kernel's killing it for memory is the device's refusal
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,8 +97,8 @@ def verdict(job: JobFacts, attempt: AttemptFacts, outcome: Outcome) -> Verdict:
         return _verdict(job, JobState.SUCCEEDED, told)
     if reason is EndReason.CANCELLED or job.cancel_requested:
         return _verdict(job, JobState.CANCELLED, told)
-    if reason is EndReason.OUT_OF_MEMORY:
-        return _after_out_of_memory(job, attempt, told)
+    if reason is EndReason.OUT_OF_MEMORY or (reason is EndReason.HOST_OUT_OF_MEMORY and attempt.device_is_host):
+        return _after_out_of_memory(job, attempt, told, outcome.shortage)
     if reason is EndReason.STOPPED and (attempt.stop_requested or attempt.progressed):
         return _verdict(job, JobState.QUEUED, told)
     if reason in CRASHES or reason is EndReason.STOPPED:
@@ -92,22 +112,26 @@ def means_left(job: JobFacts, attempt: AttemptFacts) -> tuple[str, ...]:
     more = "full activation checkpointing" if checkpointing == "selective" else "activation checkpointing"
     offered = (
         (more, job.activation_checkpointing, checkpointing == "full"),
-        ("optimizer offload", job.optimizer_offload, offload),
+        (OFFLOAD, job.optimizer_offload, offload),
     )
     return tuple(name for name, wish, used in offered if wish == "auto" and not used)
 
 
-def _after_out_of_memory(job: JobFacts, attempt: AttemptFacts, told: str) -> Verdict:
+def _after_out_of_memory(job: JobFacts, attempt: AttemptFacts, told: str, shortage: Shortage | None) -> Verdict:
     used, allowed = job.out_of_memory_retries, job.out_of_memory_allowed
     left = means_left(job, attempt)
     tried = f"{told}; out of memory at micro-batch {attempt.micro_batch}"
     if used >= allowed:
         return _verdict(job, JobState.FAILED, f"{tried}, and all {allowed} retries for out of memory are used up")
-    if attempt.micro_batch <= 1 and not left:
+    limit = job.micro_batch_limit
+    if shortage is not None and shortage.is_of_states:
+        how = OFFLOAD if OFFLOAD in left else "more memory, where there is more"
+    elif attempt.micro_batch <= 1 and not left:
         return _verdict(job, JobState.FAILED, f"{tried}, with nothing left to try: {_means_tried(job, attempt)}")
-    halved = max(1, attempt.micro_batch // 2)
-    limit = halved if job.micro_batch_limit is None else min(halved, job.micro_batch_limit)
-    how = f"micro-batch {limit} at most" if attempt.micro_batch > 1 else left[0]
+    else:
+        halved = max(1, attempt.micro_batch // 2)
+        limit = halved if limit is None else min(halved, limit)
+        how = f"micro-batch {limit} at most" if attempt.micro_batch > 1 else left[0]
     return Verdict(
         state=JobState.QUEUED,
         micro_batch_limit=limit,
@@ -121,7 +145,7 @@ def _means_tried(job: JobFacts, attempt: AttemptFacts) -> str:
     checkpointing, offload = attempt.activation_checkpointing, attempt.optimizer_offload
     tried = (
         ("activation checkpointing", job.activation_checkpointing, "" if checkpointing == "off" else checkpointing),
-        ("optimizer offload", job.optimizer_offload, "on" if offload else ""),
+        (OFFLOAD, job.optimizer_offload, "on" if offload else ""),
     )
     return ", ".join(
         f"{name} was {used}" if used else f"{name} is {wish} in the job file" for name, wish, used in tried

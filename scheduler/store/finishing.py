@@ -4,10 +4,12 @@ import msgspec
 
 from scheduler.failpoints import failpoint
 from scheduler.jobs.means import checkpointing_of
+from scheduler.jobs.remedies import Place, would_fit
 from scheduler.jobs.retries import AttemptFacts, JobFacts, Verdict, verdict
 from scheduler.jobs.states import AttemptState, EndReason, JobState
 from scheduler.store.attempt_rows import PEAKS, end, get, news, of_job
 from scheduler.store.database import Database, Transaction
+from scheduler.store.devices import list_devices
 from scheduler.store.jobs import get as get_job
 from scheduler.store.records import Attempt, Job, Outcome
 from scheduler.store.transitions import move
@@ -21,6 +23,9 @@ def finish(db: Database, attempt_id: int, outcome: Outcome, *, at: float) -> Att
             return attempt
         job = get_job(tx, attempt.job_id)
         decided = verdict(_job_facts(job), _attempt_facts(tx, attempt, outcome), outcome)
+        if decided.state is JobState.FAILED and outcome.reason is EndReason.OUT_OF_MEMORY:
+            remedy = _remedy(tx, job, attempt, outcome)
+            decided = msgspec.structs.replace(decided, message=f"{decided.message}; {remedy}")
         _end(tx, attempt, outcome, at)
         _move_on(tx, job, attempt_id, outcome, decided, at)
         failpoint("finish.updated")
@@ -73,4 +78,19 @@ def _attempt_facts(tx: Transaction, attempt: Attempt, outcome: Outcome) -> Attem
         optimizer_offload=bool(plan.get("optimizer_offload")),
         stop_requested=attempt.stop_requested_at is not None,
         progressed=(attempt.step or 0) > max(earlier, default=0),
+        device_is_host=plan.get("device_config", {}).get("kind") == "cpu",
     )
+
+
+def _remedy(tx: Transaction, job: Job, attempt: Attempt, outcome: Outcome) -> str:
+    """What would have been enough: more than it had in any case, and as much as it asked for where that is known."""
+    kind = attempt.device.partition(":")[0]
+    places = [
+        Place(f"{one.kind}:{one.number}", one.total_bytes)
+        for one in list_devices(tx)
+        if one.present and one.host == attempt.host and one.kind == kind
+    ]
+    had = attempt.reserved_bytes // max(1, job.gpus)
+    needed = (outcome.shortage.needed_bytes if outcome.shortage else None) or 0
+    max_memory = msgspec.json.decode(job.spec).get("resources", {}).get("max_memory")
+    return would_fit(max(had + 1, needed), places, max_memory_bytes=max_memory)

@@ -14,6 +14,7 @@ from scheduler.footprint.request import Target
 from scheduler.jobs.jobfile import parse
 from scheduler.jobs.spec import JobSpec, encode
 from scheduler.store.residuals import Taken
+from scheduler.store.shortages import Lesson
 
 MIB = 1 << 20
 TARGET = Target(kind="cuda", capability="8.9")
@@ -35,21 +36,21 @@ def key(spec: JobSpec) -> str:
 
 def test_the_same_configuration_counts_from_its_first_attempt_on_and_by_its_high_quantile() -> None:
     same = spec_of()
-    assert Corrections(taken(same, 30), TARGET).bytes_for(key(same)) == 30 * MIB
+    assert Corrections(taken(same, 30), TARGET).bytes_for(key(same), SOME) == 30 * MIB
     many = Corrections(taken(same, *range(10), 300), TARGET)
-    assert many.bytes_for(key(same)) == 9 * MIB  # one outlier among many is none of its business
+    assert many.bytes_for(key(same), SOME) == 9 * MIB  # one outlier among many is none of its business
 
 
 def test_another_configuration_gets_the_median_of_all_once_there_are_three() -> None:
     other = key(spec_of(num_hidden_layers=4))
-    assert Corrections(taken(spec_of(), 30, 40), TARGET).bytes_for(other) == 0
-    assert Corrections(taken(spec_of(), 30, 90, 40), TARGET).bytes_for(other) == 40 * MIB
+    assert Corrections(taken(spec_of(), 30, 40), TARGET).bytes_for(other, SOME) == 0
+    assert Corrections(taken(spec_of(), 30, 90, 40), TARGET).bytes_for(other, SOME) == 40 * MIB
 
 
 def test_nothing_is_lowered_and_what_can_not_be_read_is_no_configuration() -> None:
-    assert Corrections(taken(spec_of(), -100), TARGET).bytes_for(key(spec_of())) == 0
+    assert Corrections(taken(spec_of(), -100), TARGET).bytes_for(key(spec_of()), SOME) == 0
     odd = [Taken("{", 1000 * MIB, 1000 * MIB + OUTSIDE + 50 * MIB)] * 3
-    assert Corrections(odd, TARGET).bytes_for(key(spec_of())) == 50 * MIB
+    assert Corrections(odd, TARGET).bytes_for(key(spec_of()), SOME) == 50 * MIB
 
 
 def test_a_raised_footprint_holds_more_outside_the_allocator() -> None:
@@ -73,9 +74,34 @@ def test_quantiles_are_values_that_were_met(share: float, value: int) -> None:
     assert quantile([3, 1, 4, 2], share) == value
 
 
-def test_no_other_kind_of_device_is_corrected(tmp_path: Path) -> None:
-    class Unread:
-        def query(self, *_: object, **__: object) -> list[object]:
-            raise AssertionError("nothing is to be read")
+def test_on_no_other_kind_of_device_peaks_correct_anything(tmp_path: Path) -> None:
+    class NoPeaks:
+        def query(self, sql: str, **_: object) -> list[object]:
+            assert "measured" not in sql, "peaks are not to be read"
+            return []
 
-    assert read(Unread(), "here", Target(kind="virtual")).bytes_for("any") == 0  # type: ignore[arg-type]
+    assert read(NoPeaks(), "here", Target(kind="virtual")).bytes_for("any", SOME) == 0  # type: ignore[arg-type]
+
+
+def test_a_refusal_above_the_prediction_raises_the_footprint_by_what_was_lacking() -> None:
+    spec, plan = spec_of(), json.dumps(Modes().as_json())
+    candidates = tuple(sized(rows, rows * 100 * MIB) for rows in (1, 2, 4))
+    footprint = Footprint(candidates=candidates, parameters=1, torch="2")
+
+    def raised(*lessons: Lesson) -> int:
+        return Corrections([], TARGET, lessons).bytes_for(key(spec), footprint)
+
+    assert raised(Lesson(encode(spec), plan, 4, 390 * MIB)) == 0  # it was given less than was predicted
+    assert raised(Lesson(encode(spec), plan, 4, 430 * MIB), Lesson(encode(spec), plan, 2, 210 * MIB)) == 30 * MIB
+    assert raised(Lesson(encode(spec_of(num_hidden_layers=4)), plan, 4, 430 * MIB)) == 0  # of another configuration
+    assert raised(Lesson(encode(spec), "{}", 4, 430 * MIB), Lesson("{", plan, 4, 430 * MIB)) == 0
+    assert raised(Lesson(encode(spec), plan, 3, 430 * MIB)) == 0  # nothing was predicted for three rows
+
+
+def sized(micro_batch: int, process_bytes: int) -> Candidate:
+    return Candidate(
+        micro_batch=micro_batch, modes=Modes(), allocated_bytes=1, reserved_bytes=1, process_bytes=process_bytes
+    )
+
+
+SOME = Footprint(candidates=(sized(1, MIB),), parameters=1, torch="2")

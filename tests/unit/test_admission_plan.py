@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.admission.plan import FLAT, choose, margin_bytes, need_bytes, speed, wanted_bytes
-from scheduler.admission.wish import Wish, micro_batches
+from scheduler.admission.wish import RanOut, Wish, micro_batches
 from scheduler.footprint.curve import Candidate, Footprint, Modes
 
 MIB = 1024**2
@@ -90,11 +90,23 @@ def test_an_earlier_out_of_memory_limits_the_micro_batch() -> None:
 
 
 def test_after_an_out_of_memory_at_micro_batch_1_only_less_memory_will_do() -> None:
-    wish = replace(WISH, micro_batch_limit=1, ran_out_at_one=PLAIN)
+    wish = replace(WISH, micro_batch_limit=1, ran_out=(RanOut(micro_batch=1, modes=PLAIN),))
     plan = plan_for(wish, footprint_of(64), 100_000)
     assert plan is not None
     assert plan.modes == CHECKPOINTED
-    assert plan_for(replace(wish, ran_out_at_one=BOTH), footprint_of(64), 100_000) is None
+    both = RanOut(micro_batch=1, modes=BOTH)
+    assert plan_for(replace(wish, ran_out=(*wish.ran_out, both)), footprint_of(64), 100_000) is None
+    assert plan_for(replace(wish, ran_out=(both, *wish.ran_out)), footprint_of(64), 100_000) is None
+
+
+def test_after_the_states_alone_were_too_much_only_offload_will_do_at_any_micro_batch() -> None:
+    failed = RanOut(micro_batch=8, modes=PLAIN, of_states=True)
+    plan = plan_for(replace(WISH, ran_out=(failed,)), footprint_of(64), 100_000)
+    assert plan is not None
+    assert plan.modes.optimizer_offload
+    assert plan.micro_batch > 1
+    held = replace(WISH, modes=(PLAIN, CHECKPOINTED), ran_out=(failed,))
+    assert plan_for(held, footprint_of(64), 100_000) is not None  # with more memory, where it may not offload
 
 
 def test_an_insisted_number_is_tried_as_it_is_on_the_whole_device() -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.jobs.retries import CRASHES, AttemptFacts, JobFacts, Outcome, verdict
+from scheduler.jobs.remedies import Place, would_fit
+from scheduler.jobs.retries import CRASHES, AttemptFacts, JobFacts, Outcome, Shortage, Verdict, verdict
 from scheduler.jobs.states import MOVES, EndReason, JobState
 
 JOB = JobFacts(out_of_memory_allowed=6, crash_allowed=2, activation_checkpointing="off", optimizer_offload="off")
@@ -42,6 +43,13 @@ attempts = st.builds(
     optimizer_offload=st.booleans(),
     stop_requested=st.booleans(),
     progressed=st.booleans(),
+    device_is_host=st.booleans(),
+)
+shortages = st.none() | st.builds(
+    Shortage,
+    phase=st.sampled_from(["forward", "optimizer", "outside steps", "save"]),
+    needed_bytes=st.none() | st.integers(0, 9),
+    limit_bytes=st.none() | st.integers(0, 9),
 )
 
 
@@ -98,6 +106,39 @@ def test_out_of_memory_halves_then_turns_to_other_means_then_fails() -> None:
     assert decide(EndReason.OUT_OF_MEMORY, out_of_memory_retries=6).state is JobState.FAILED
 
 
+def test_states_too_large_by_themselves_turn_to_offload_at_once_whatever_the_micro_batch() -> None:
+    def ended(shortage: Shortage, attempt: AttemptFacts = ATTEMPT, offload: str = "auto") -> Verdict:
+        job = msgspec.structs.replace(JOB, optimizer_offload=offload)
+        return verdict(job, attempt, Outcome(reason=EndReason.OUT_OF_MEMORY, shortage=shortage))
+
+    for shortage in (Shortage(phase="optimizer"), Shortage(phase="outside steps", needed_bytes=9, limit_bytes=8)):
+        after = ended(shortage)
+        assert (after.state, after.micro_batch_limit, after.out_of_memory_retries) == (JobState.QUEUED, None, 1)
+        assert "with optimizer offload" in after.message
+        assert "more memory" in ended(shortage, offload="off").message
+        assert "more memory" in ended(shortage, AttemptFacts(micro_batch=8, optimizer_offload=True)).message
+    for other in (Shortage(phase="forward"), Shortage(phase="outside steps", needed_bytes=8, limit_bytes=8)):
+        assert ended(other).micro_batch_limit == 4
+
+
+def test_a_cpu_s_trainer_killed_for_memory_ran_out_of_its_device_s() -> None:
+    on_cpu = decide(EndReason.HOST_OUT_OF_MEMORY, AttemptFacts(micro_batch=8, device_is_host=True))
+    assert (on_cpu.micro_batch_limit, on_cpu.out_of_memory_retries, on_cpu.crash_retries) == (4, 1, 0)
+    on_gpu = decide(EndReason.HOST_OUT_OF_MEMORY)
+    assert (on_gpu.micro_batch_limit, on_gpu.out_of_memory_retries, on_gpu.crash_retries) == (None, 0, 1)
+
+
+def test_what_would_fit_names_devices_or_a_size() -> None:
+    small, large = Place("cuda:0", 8 << 30), Place("cuda:1", 24 << 30)
+    told = would_fit(10 << 30, [small, large], max_memory_bytes=None)
+    assert told.startswith("on cuda:1 (24.0 GiB) there would be room for 10.0 GiB")
+    capped = would_fit(10 << 30, [small, large], max_memory_bytes=9 << 30)
+    assert capped == "resources.max_memory is 9.0 GiB: with more than 10.0 GiB there would be room on cuda:1 (24.0 GiB)"
+    nowhere = would_fit(30 << 30, [small, large], max_memory_bytes=None)
+    assert nowhere.startswith("the largest device here, cuda:1, has 24.0 GiB: one with more than 30.0 GiB would do")
+    assert would_fit(1 << 30, [], max_memory_bytes=None).startswith("a device with more than 1.0 GiB would do")
+
+
 def test_a_stop_that_was_asked_for_or_got_further_is_free() -> None:
     for free in (AttemptFacts(micro_batch=8, stop_requested=True), AttemptFacts(micro_batch=8, progressed=True)):
         again = decide(EndReason.STOPPED, free, crash_retries=2)
@@ -106,11 +147,11 @@ def test_a_stop_that_was_asked_for_or_got_further_is_free() -> None:
     assert decide(EndReason.STOPPED, crash_retries=2).state is JobState.FAILED
 
 
-@given(job=jobs, attempt=attempts, reason=reasons)
+@given(job=jobs, attempt=attempts, reason=reasons, shortage=shortages)
 def test_any_verdict_is_legal_and_pays_for_the_next_attempt(
-    job: JobFacts, attempt: AttemptFacts, reason: EndReason
+    job: JobFacts, attempt: AttemptFacts, reason: EndReason, shortage: Shortage | None
 ) -> None:
-    after = verdict(job, attempt, Outcome(reason=reason))
+    after = verdict(job, attempt, Outcome(reason=reason, shortage=shortage))
     assert after.state in MOVES[JobState.RUNNING]
     assert after.message
     spent = (after.out_of_memory_retries - job.out_of_memory_retries) + (after.crash_retries - job.crash_retries)
@@ -121,7 +162,8 @@ def test_any_verdict_is_legal_and_pays_for_the_next_attempt(
         assert after.crash_retries <= max(job.crash_allowed, job.crash_retries)
     else:
         assert spent == 0
-    if after.micro_batch_limit is not None and reason is EndReason.OUT_OF_MEMORY:
+    of_states = shortage is not None and shortage.is_of_states
+    if after.micro_batch_limit is not None and reason is EndReason.OUT_OF_MEMORY and not of_states:
         assert 1 <= after.micro_batch_limit <= (job.micro_batch_limit or 64)
 
 
