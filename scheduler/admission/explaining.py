@@ -6,6 +6,7 @@ The cycle is gone through again up to the job, by the code that decided: what is
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+from scheduler.admission.company import in_words
 from scheduler.admission.cycle import HEADS, Cycle, heads_of
 from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob
 from scheduler.admission.future import Future
@@ -59,6 +60,9 @@ def _devices(job: QueuedJob, cycle: Cycle) -> Iterator[str]:
     for place, now, later in cycle.places.compared(job):
         before = cycle.places.future(place.room)
         yield f"{place.room.describe()}; {_least(place)}"
+        for claim in place.room.claims:
+            if claim.job_id in job.apart_from:
+                yield f"  {in_words(claim.job_id, job.apart_from[claim.job_id])}"
         if now is not None:
             yield f"  if it starts there now: {_ends(now, before)}"
         if place.room.tenants:

@@ -26,6 +26,7 @@ class Dependency:
     state: JobState
 
 
+_NOBODY: Mapping[int, float] = {}
 UNKNOWN_PACE = Pace(seconds=900.0, utilisation=0.5, overhead=3.0)
 
 
@@ -41,7 +42,8 @@ class QueuedJob:
     waited_seconds: float = 0.0  # since it was submitted, less what it has run
     overuse: float = 1.0  # its user's recent GPU memory-hours over an equal share of all
     resumes: bool = False  # it has run before, and goes on from a checkpoint
-    apart_from: frozenset[int] = frozenset()  # jobs beside which it was seen to run slower than after them
+    apart_from: Mapping[int, float] = field(default_factory=lambda: _NOBODY)  # jobs that its kind was slower beside
+    # than by turns, and what both reached together of that
     gpus: int = 1
     devices: frozenset[str] | None = None  # the only ones it may have, by id; None: any
     cancel_requested: bool = False

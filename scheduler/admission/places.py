@@ -174,9 +174,14 @@ class Places:
             room.floor_bytes + tenant.needs[0] <= room.usable_bytes
             and room.exclusive_to is None
             and not (tenant.exclusive and room.claims)
-            and (not job.apart_from or job.apart_from.isdisjoint(claim.job_id for claim in room.claims))
+            and (not job.apart_from or self._may_join(job, room))
             and (room.kept_for is None or room.kept_for is tenant or self._delays_nobody(room, room.kept_for, tenant))
         )
+
+    def _may_join(self, job: QueuedJob, room: Room) -> bool:
+        """Whether nobody is there that the job is kept apart from; nobody's patience is asked for longer than the most."""
+        overdue = job.waited_seconds >= self._policy.most_patience_seconds
+        return overdue or job.apart_from.keys().isdisjoint(claim.job_id for claim in room.claims)
 
     def _delays_nobody(self, room: Room, kept_for: Tenant, tenant: Tenant) -> bool:
         before = self._outlook.start_of(kept_for, room.tenants, room.usable_bytes)

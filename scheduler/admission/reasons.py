@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from scheduler.admission.company import in_words
 from scheduler.admission.decisions import Wait
 from scheduler.admission.facts import NOT_TRACED, DeviceView, QueuedJob, Untraced
 from scheduler.admission.places import Option
@@ -96,7 +97,7 @@ def _short(job: QueuedJob, usable: Sequence[tuple[Room, int]]) -> Wait | None:
     apart = next(((room, claim) for room, _ in free for claim in room.claims if claim.job_id in job.apart_from), None)
     if apart:
         room, claim = apart
-        sentence = f"job {claim.job_id} is on {room.device.label}: together both were slower than one after the other"
+        sentence = f"could start on {room.device.label}, but {in_words(claim.job_id, job.apart_from[claim.job_id])}"
         return Wait(job_id=job.job_id, code=WaitCode.SHARING, sentence=sentence)
     if len(free) >= job.gpus or not usable:
         return None

@@ -112,7 +112,7 @@ def _job(told: dict[str, Any], footprints: list[Footprint]) -> QueuedJob:
         name: footprints[one] if isinstance(one, int) else msgspec.convert(one, Untraced)
         for name, one in places.items()
     }
-    job = msgspec.convert({**told, "footprints": {}}, _Bare)
+    job = msgspec.convert({**told, "footprints": {}}, _Bare, str_keys=True)
     return QueuedJob(**({one.name: getattr(job, one.name) for one in fields(QueuedJob)} | {"footprints": found}))
 
 

@@ -137,10 +137,14 @@ def _rows(candidate: Candidate) -> int:
 def _told_alone(device: DeviceView, attempt: Attempt, sight: Sight) -> float | None:
     """Return how busy the device says it is, where all of that is this attempt's."""
     reading = sight.readings.get(device.device_id)
-    foreign = device.used_bytes - sum(claim.held_bytes for claim in device.claims)
     if reading is None or reading.utilisation is None or not attempt.step or len(device.claims) > 1:
         return None
-    return reading.utilisation if foreign <= _HARDLY_ANY_BYTES else None
+    return None if is_shared_with_others(device) else reading.utilisation
+
+
+def is_shared_with_others(device: DeviceView) -> bool:
+    """Whether processes that are not mmq's hold so much of it that they may well compute there."""
+    return device.used_bytes - sum(claim.held_bytes for claim in device.claims) > _HARDLY_ANY_BYTES
 
 
 _HARDLY_ANY_BYTES = 64 * 1024**2

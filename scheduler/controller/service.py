@@ -13,6 +13,7 @@ from functools import partial
 from scheduler.admission.cycle import decide
 from scheduler.config import Settings
 from scheduler.controller import corrections
+from scheduler.controller.company import Watch, going
 from scheduler.controller.dispatch import Dispatch, Publisher
 from scheduler.controller.effects import apply
 from scheduler.controller.follow import follow
@@ -24,14 +25,13 @@ from scheduler.controller.metrics import write_file
 from scheduler.controller.reconcile import reconcile
 from scheduler.controller.record import NAME, Cycle, Recorder
 from scheduler.controller.sight import Lookout, Sight
-from scheduler.controller.snapshot import take
+from scheduler.controller.snapshot import Snapshot, take
 from scheduler.controller.userlimit import within_limit
 from scheduler.devices.device import Devices
 from scheduler.failpoints import failpoint
-from scheduler.store import attempts, heartbeats, queueing, views
+from scheduler.store import attempts, heartbeats, observations, paces, queueing, views
 from scheduler.store import devices as device_rows
 from scheduler.store.database import Database
-from scheduler.store.observations import raise_process_peaks
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ class Controller:
         self._leftovers = Leftovers(self.db, self.clock)
         self._foreign = Foreign(self.monotonic, self.settings.ignored_pids, self._leftovers.is_ours)
         self._dispatch = Dispatch(self.db, self.publisher)
+        self._watch = Watch()
         taught = partial(corrections.read, self.db, self.settings.host)
         self._book = FootprintBook(self.db, self.tracer, taught=taught, monotonic=self.monotonic)
 
@@ -103,7 +104,7 @@ class Controller:
         self._book.collect(now=now)
         sight = self._look(now)
         snapshot = take(self.db, self.settings, sight, self._book, self._foreign, now=now)
-        raise_process_peaks(self.db, snapshot.held)
+        observations.raise_process_peaks(self.db, snapshot.held)
         queueing.write_remaining(self.db, snapshot.remaining_seconds)
         running = [resident.job.id for resident in snapshot.residents]
         queue, beyond = within_limit(snapshot.jobs, running, snapshot.users, self.settings.user_limit)
@@ -139,6 +140,7 @@ class Controller:
         )
         self._leftovers.report(sight.readings.values())
         follow(self.db, snapshot, decisions, now=now)
+        self._watch_company(snapshot, sight, now)
         self._publish_again()
         self._beat(now)
         return views.unended(self.db)
@@ -151,6 +153,16 @@ class Controller:
             log.warning("device %s is not used: %s", device_id, errors[device_id], extra={"device": device_id})
         self._errors = errors
         return sight
+
+    def _watch_company(self, snapshot: Snapshot, sight: Sight, now: float) -> None:
+        here = going(snapshot.residents, snapshot.devices, sight)
+        news = self._watch.look(here)
+        if news:
+            paces.note(self.db, news, at=now)
+        live = {one.attempt.id: one.attempt for one in snapshot.residents}
+        for one, other, reached in self._watch.slower(here, snapshot.apart):
+            detail = {"job": live[other].job_id, "reached": reached}
+            observations.note(self.db, live[one], "slower_together", detail, at=now)
 
     def _publish_again(self) -> None:
         """While the broker is away, don't leave it to the next reconcile pass."""

@@ -1,14 +1,16 @@
 """Step 2 of the admission cycle: one moment of the store and the devices, as the values that `decide` takes."""
 
+import contextlib
 import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import msgspec
 
+from scheduler.admission.company import Apart, apart
 from scheduler.admission.cycle import HEADS
 from scheduler.admission.facts import (
     UNKNOWN_PACE,
@@ -23,6 +25,7 @@ from scheduler.admission.policy import PREEMPTIONS_A_JOB
 from scheduler.admission.wish import RanOut, Wish, wish_of
 from scheduler.config import Settings
 from scheduler.controller import fairness, paces
+from scheduler.controller.company import kept_apart
 from scheduler.controller.fairness import REMEMBERED_SECONDS
 from scheduler.controller.footprints import FootprintBook
 from scheduler.controller.foreign import Foreign
@@ -36,6 +39,7 @@ from scheduler.jobs.retries import Shortage
 from scheduler.jobs.spec import JobSpec, decode
 from scheduler.jobs.states import JobState, WaitCode
 from scheduler.store import attempts, devices, history, jobs, queueing, shortages
+from scheduler.store import paces as stored_paces
 from scheduler.store.database import Database, Reader
 from scheduler.store.queueing import Damaged
 from scheduler.store.records import Attempt, Job, Reservation
@@ -59,6 +63,7 @@ class Snapshot:
     preemptions_left: float
     more_seconds: float  # the work of queued jobs that are not among these
     remaining_seconds: Mapping[int, float]  # of queued jobs, where it is not what the store has
+    apart: Apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +81,7 @@ class _Rows:
     overuse: dict[str, float]
     preemptions_left: float
     more_seconds: float
+    apart: Apart
 
 
 def take(
@@ -95,8 +101,9 @@ def take(
     queued = [_queued(job, rows, sight, book, now) for job in rows.queued]
     queued += [_unfit(one.id, f"its row in the database can't be read: {one.why}") for one in rows.damaged]
     by_id = {view.device_id: view for view in views}
+    kept = kept_apart(rows.apart, _readable(rows.queued, queued), residents, sight)
     return Snapshot(
-        jobs=tuple(queued),
+        jobs=tuple(replace(job, apart_from=kept[job.job_id]) if job.job_id in kept else job for job in queued),
         running=running_jobs(residents, by_id, rows.experience, sight, now=now),
         devices=views,
         held=held,
@@ -105,7 +112,18 @@ def take(
         preemptions_left=rows.preemptions_left,
         more_seconds=rows.more_seconds,
         remaining_seconds=_news_of_lengths(rows.queued, queued),
+        apart=rows.apart,
     )
+
+
+def _readable(rows: Iterable[Job], queued: Iterable[QueuedJob]) -> list[tuple[int, JobSpec, Wish]]:
+    wishes = {job.job_id: job.wish for job in queued if job.problem is None}
+    found = []
+    for row in rows:
+        if row.id in wishes:
+            with contextlib.suppress(msgspec.DecodeError):
+                found.append((row.id, _spec(row.spec), wishes[row.id]))
+    return found
 
 
 def _news_of_lengths(rows: Iterable[Job], queued: Iterable[QueuedJob]) -> dict[int, float]:
@@ -161,6 +179,7 @@ def _read(reader: Reader, now: float) -> _Rows:
         overuse=fairness.overuse(uses, users, now=now),
         preemptions_left=PREEMPTIONS_A_JOB * started - stopped,
         more_seconds=queueing.remaining(reader) - sum(job.remaining_seconds for job in queued),
+        apart=apart(stored_paces.seen(reader, now=now)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import combinations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -77,7 +78,7 @@ def _queued(draw, job_id: int) -> QueuedJob:
         pace=draw(PACES),
         priority=draw(st.integers(-1, 1)),
         waited_seconds=draw(st.sampled_from([0.0, 1e4, 1e6])),
-        apart_from=frozenset(draw(st.sets(st.integers(1000, 1012), max_size=2))),
+        apart_from=dict.fromkeys(draw(st.sets(st.sampled_from([1, 2, *range(1000, 1013)]), max_size=3)), 0.8),
         gpus=draw(st.sampled_from([1, 1, 1, 2, 3])),
     )
 
@@ -104,7 +105,7 @@ def test_what_is_promised_is_there_once_room_was_made(world, left: float, elasti
     decisions = decide(queue, running, devices, preemptions_left=left, policy=policy)
 
     priority = {job.job_id: job.priority for job in (*queue, *running)}
-    apart = {job.job_id: job.apart_from for job in queue}
+    apart = {job.job_id: set(job.apart_from) for job in queue if job.waited_seconds < policy.most_patience_seconds}
     admitted = [one for one in decisions if isinstance(one, Admit)]
     resized = _resized(decisions)
     stopped = {victim: one.job_id for one in admitted for victim in one.preempts}
@@ -122,7 +123,8 @@ def test_what_is_promised_is_there_once_room_was_made(world, left: float, elasti
         before = sum(claim.taken_bytes for claim in device.claims)
         assert after + foreign <= device.total_bytes or (not here and after <= before)
         neighbours = {claim.job_id for claim in stays}
-        assert all(apart[one.job_id].isdisjoint(neighbours) for one in here)
+        assert all(apart.get(one.job_id, set()).isdisjoint(neighbours) for one in here)
+        assert all(one.job_id not in apart.get(other.job_id, ()) for one, other in combinations(here, 2))
         assert all(len(here) + len(stays) == 1 for one in here if one.exclusive)
 
     shuffled = [*queue]

@@ -1,0 +1,37 @@
+"""How fast each configuration was last seen to go, alone and beside one other."""
+
+from collections.abc import Iterable
+
+from scheduler.admission.company import ALONE, Seen
+from scheduler.store.database import Database, Reader
+
+ALONE_SECONDS = 7 * 86400.0  # for which it counts
+TOGETHER_SECONDS = 86400.0  # then the two may be tried again
+
+
+def seen(db: Reader, *, now: float) -> list[Seen]:
+    """Read what still counts."""
+    rows = db.query(
+        "SELECT configuration, beside, seconds_per_step FROM paces"
+        " WHERE at >= CASE WHEN beside = :alone THEN :alone_since ELSE :together_since END",
+        alone=ALONE,
+        alone_since=now - ALONE_SECONDS,
+        together_since=now - TOGETHER_SECONDS,
+    )
+    return [Seen(**row) for row in rows]
+
+
+def note(db: Database, news: Iterable[Seen], *, at: float) -> None:
+    """Write what was seen, in place of what was before, and forget what counts no more."""
+    with db.transaction() as tx:
+        for one in news:
+            tx.execute(
+                "INSERT INTO paces (configuration, beside, seconds_per_step, at)"
+                " VALUES (:configuration, :beside, :seconds, :at) ON CONFLICT (configuration, beside)"
+                " DO UPDATE SET seconds_per_step = excluded.seconds_per_step, at = excluded.at",
+                configuration=one.configuration,
+                beside=one.beside,
+                seconds=one.seconds_per_step,
+                at=at,
+            )
+        tx.execute("DELETE FROM paces WHERE at < :since", since=at - ALONE_SECONDS)
