@@ -179,7 +179,7 @@ class Places:
         )
 
     def _may_join(self, job: QueuedJob, room: Room) -> bool:
-        """Whether nobody is there that the job is kept apart from; nobody's patience is asked for longer than the most."""
+        """Whether nobody is there that the job is kept apart from; one that has waited for two days is from none."""
         overdue = job.waited_seconds >= self._policy.most_patience_seconds
         return overdue or job.apart_from.keys().isdisjoint(claim.job_id for claim in room.claims)
 
