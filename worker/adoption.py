@@ -37,7 +37,7 @@ def adopt(settings: Settings, attempt: Attempt, run: RunDir, reporter: Reporter,
     if attempt.state is AttemptState.ADMITTED or _just_claimed(attempt):
         log(f"attempt {attempt.id} is {attempt.state}: its start is still on the way")
         return
-    outcome = recorded_outcome(run)
+    outcome = recorded_outcome(run, attempt)
     if outcome is not None:
         failpoint("adoption.read")
         log("an earlier shim wrote the end down, and could not tell the store")
@@ -86,7 +86,14 @@ def last_words(attempt: Attempt, run: RunDir, hearing: Hearing) -> Ending:
     told, result, oom_killer = hearing.told, run.read_result(), None
     if not rebooted and attempt.pid is not None and attempt.pid_started is not None:
         oom_killer = OomKiller(attempt.pid, attempt.pid_started).evidence()
-    return Ending(exit=Exit(), last=told.last, result=result, result_exists=run.result_exists(), oom_killer=oom_killer)
+    return Ending(
+        exit=Exit(),
+        last=told.last,
+        result=result,
+        result_exists=run.result_exists(),
+        oom_killer=oom_killer,
+        rebooted=rebooted,
+    )
 
 
 def _just_claimed(attempt: Attempt) -> bool:

@@ -9,30 +9,29 @@ import os
 import time
 from pathlib import Path
 
+from scheduler.store import keepsakes
 from scheduler.store.records import Job
 from worker.process import evict
 from worker.rundir import RunDir, write_durably
 
-MARK = "job.json"
+MARK = keepsakes.JOB
 
 
 def make_own(run: RunDir, job: Job, *, is_first_start: bool) -> Path | None:
     """Make the run directory, and put a stranger's out of its way first; answers where that is now."""
     aside = _set_aside(run) if _is_anothers(run, job, is_first_start) else None
     run.create()
-    if not (run.root / MARK).exists():
-        write_durably(run.root / MARK, json.dumps(_mark(job)) + "\n")
+    kept = keepsakes.of_job(job)
+    if keepsakes.read(run.root / MARK, keepsakes.KeptJob) != kept:
+        write_durably(run.root / MARK, keepsakes.text(kept))
     return aside
-
-
-def _mark(job: Job) -> dict[str, object]:
-    return {"id": job.id, "submitted_at": job.submitted_at}
 
 
 def _is_anothers(run: RunDir, job: Job, is_first_start: bool) -> bool:
     try:
-        return bool(json.loads((run.root / MARK).read_text()) != _mark(job))
-    except (OSError, ValueError):
+        mark = json.loads((run.root / MARK).read_text())
+        return bool((mark["id"], mark["submitted_at"]) != (job.id, job.submitted_at))
+    except (OSError, ValueError, KeyError, TypeError):
         # Not marked: before a job's first start nothing there is its own, so whatever was trained is another's.
         return is_first_start and any(path.exists() for path in (run.events, run.checkpoints, run.final))
 

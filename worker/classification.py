@@ -46,6 +46,7 @@ class Ending:
     result_exists: bool = False
     oom_killer: str | None = None  # what speaks for the kernel having killed it for memory
     time_limit_seconds: float | None = None
+    rebooted: bool = False  # the host, since it was started
 
 
 _MEANINGS = {
@@ -77,7 +78,8 @@ def classify(ending: Ending) -> tuple[EndReason, str]:
     if lost and ending.oom_killer is not None:
         return _by_kernel(ending.oom_killer)
     if code is None:
-        return EndReason.LOST, "the trainer is gone, and nobody was there to see how it ended"
+        rebooted = "the host was rebooted while it ran"
+        return EndReason.LOST, rebooted if ending.rebooted else "the trainer is gone, and nobody saw how it ended"
     return _by_code(code, _failure(ending))
 
 

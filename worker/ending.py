@@ -14,7 +14,8 @@ from scheduler.broker.doorbell import ring
 from scheduler.config import Settings
 from scheduler.failpoints import failpoint
 from scheduler.jobs.states import EndReason
-from scheduler.store.records import Outcome
+from scheduler.store.keepsakes import read_end
+from scheduler.store.records import Attempt, Outcome
 from worker.classification import Ending, classify, code_of
 from worker.progress import Told
 from worker.reporting import Reporter
@@ -41,16 +42,15 @@ def could_not_start(why: str) -> Outcome:
     return Outcome(reason=EndReason.COULD_NOT_START, message=why)
 
 
-def recorded_outcome(run: RunDir) -> Outcome | None:
-    """What a shim wrote down before it died."""
-    record = run.read_exit()
-    if record is None:
+def recorded_outcome(run: RunDir, attempt: Attempt) -> Outcome | None:
+    """What a shim wrote down of this very attempt before it died.
+
+    Where an older copy of the store was put in its place, the record may be of another that had the number before.
+    """
+    end = read_end(run.exit)
+    if end is None:
         return None
-    try:
-        return msgspec.convert({key: record[key] for key in Outcome.__struct_fields__ if key in record}, Outcome)
-    except msgspec.ValidationError as error:
-        log(f"{run.exit} is no record of an end: {error}")
-        return None
+    return end.outcome if end.admitted_at in (None, attempt.admitted_at) else None
 
 
 def conclude_seen(settings: Settings, run: RunDir, reporter: Reporter, ending: Ending, told: Told) -> None:
@@ -63,7 +63,8 @@ def conclude(settings: Settings, run: RunDir, reporter: Reporter, outcome: Outco
     """Write the end down where it outlives us, tell the store, and ring the controller."""
     ended_at = time.time()
     failpoint("finish.seen")
-    record: dict[str, Any] = {"attempt": run.number, **msgspec.to_builtins(outcome), "ended_at": ended_at}
+    known = {"attempt": run.number, "admitted_at": reporter.attempt.admitted_at}
+    record: dict[str, Any] = {**known, **msgspec.to_builtins(outcome), "ended_at": ended_at}
     try:
         write_durably(run.exit, json.dumps(record, indent=2) + "\n")
     except OSError as error:  # the disk may be full, and the store still be writable

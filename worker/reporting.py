@@ -36,7 +36,8 @@ class Reporter:
 
     def __init__(self, settings: Settings, attempt: Attempt, *, pid: int) -> None:
         self._settings = settings
-        self._attempt = attempt
+        self.attempt = attempt  # as the store knows it by now
+        self._begun: Remark | None = None  # says that the trainer has started
         self._shim_pid = pid
         self._shim_started = process_started(pid) or 0
         self._boot_id = boot_id()
@@ -49,7 +50,7 @@ class Reporter:
         return self._say(
             lambda db: attempts.shim_alive(
                 db,
-                self._attempt.id,
+                self.attempt.id,
                 shim_pid=self._shim_pid,
                 shim_started=self._shim_started,
                 boot_id=self._boot_id,
@@ -58,36 +59,35 @@ class Reporter:
         )
 
     def started(self, process: Process, at: float) -> None:
-        self._waiting.append(
-            lambda db: attempts.started(
-                db,
-                self._attempt.id,
-                pid=process.pid,
-                pid_started=process.started,
-                shim_pid=self._shim_pid,
-                shim_started=self._shim_started,
-                boot_id=self._boot_id,
-                at=at,
-            )
+        self._begun = lambda db: attempts.started(
+            db,
+            self.attempt.id,
+            pid=process.pid,
+            pid_started=process.started,
+            shim_pid=self._shim_pid,
+            shim_started=self._shim_started,
+            boot_id=self._boot_id,
+            at=at,
         )
+        self._waiting.append(self._begun)
 
     def note(self, event: TrainerEvent, at: float) -> None:
         """Put an event of the trainer's into the job's story, at the time it happened."""
         detail = {key: _plain(value) for key, value in event.items() if key not in ("event", "attempt", "at")}
 
-        self._waiting.append(lambda db: observations.note(db, self._attempt, event["event"], detail, at=at))
+        self._waiting.append(lambda db: observations.note(db, self.attempt, event["event"], detail, at=at))
 
     def reached(self, progress: Progress, at: float) -> None:
         """Say how far the trainer came, before its end is said."""
 
         def write(db: Database) -> None:
-            attempts.heartbeat(db, self._attempt.id, progress, at=at)
+            attempts.heartbeat(db, self.attempt.id, progress, at=at)
 
         self._waiting.append(write)
 
     def beat(self, progress: Progress, at: float) -> Orders | None:
         """Say all that waits, then how far the trainer is; None while the store can't be written."""
-        return self._say(lambda db: attempts.heartbeat(db, self._attempt.id, progress, at=at))
+        return self._say(lambda db: attempts.heartbeat(db, self.attempt.id, progress, at=at))
 
     def ring(self) -> None:
         """Wake the controller."""
@@ -97,7 +97,7 @@ class Reporter:
         """End the attempt, trying for minutes; False if the store stayed away: then exit.json has to do."""
 
         def end(db: Database) -> None:
-            attempts.finish(db, self._attempt.id, outcome, at=at)
+            attempts.finish(db, self.attempt.id, outcome, at=at)
 
         deadline = time.monotonic() + FINISH_PATIENCE_SECONDS
         while True:
@@ -112,6 +112,7 @@ class Reporter:
             return None
         try:
             with closing(open_database(self._settings, lean=True)) as database:
+                self._bind(database)
                 while self._waiting:
                     self._waiting[0](database)
                     self._waiting.popleft()
@@ -121,6 +122,18 @@ class Reporter:
             return None
         self._pause_seconds = 0.0
         return orders or Orders()
+
+    def _bind(self, database: Database) -> None:
+        """Make sure that the store means the same attempt as we, also where an older copy was put in its place.
+
+        There the id may be another's, and once `mmq doctor --fix` has entered the attempt anew, ours is another.
+        """
+        found = attempts.same(database, self.attempt)
+        if found is None:
+            raise MmqError(f"the store does not know attempt {self.attempt.number} any more", hint="mmq doctor --fix")
+        self.attempt = found
+        if found.pid is None and self._begun is not None and self._begun not in self._waiting:
+            self._waiting.appendleft(self._begun)
 
     def _back_off(self, error: MmqError) -> None:
         self._pause_seconds = min(LONGEST_PAUSE_SECONDS, self._pause_seconds * 2 or 0.5)

@@ -76,6 +76,11 @@ class RunDir:
         return self.attempt / "exit.json"
 
     @property
+    def kept(self) -> Path:
+        """What was admitted, so that a store that lost it can be told again."""
+        return self.attempt / "attempt.json"
+
+    @property
     def shim_log(self) -> Path:
         return self.attempt / "shim.log"
 
@@ -84,12 +89,13 @@ class RunDir:
         for directory in (self.root, self.attempt):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def prepare(self, source: str, config: Mapping[str, Any]) -> None:
+    def prepare(self, source: str, config: Mapping[str, Any], kept: str) -> None:
         """Write what this attempt starts from, and point the names at the top to it."""
         if not self.source.exists():
             write_durably(self.source, source)
         for path in (self.control, self.result):  # of an earlier attempt
             path.unlink(missing_ok=True)
+        write_durably(self.kept, kept)
         write_durably(self.config, json.dumps(config, indent=2) + "\n")
         self.log.touch(mode=0o600)
         for name in LATEST:
@@ -97,10 +103,6 @@ class RunDir:
 
     def result_exists(self) -> bool:
         return (self.final / "model.safetensors").is_file() and (self.final / "config.json").is_file()
-
-    def read_exit(self) -> dict[str, Any] | None:
-        """The record of the end, if one was completed."""
-        return _read_object(self.exit)
 
     def read_result(self) -> dict[str, Any] | None:
         """What the trainer left of its end, if it came to that."""

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from scheduler.jobs.trainer_config import trainer_config
 from scheduler.processes.interpreter import with_source
 from scheduler.processes.kinship import inherit_orphans
 from scheduler.processes.locks import take_lock
-from scheduler.store import attempts, jobs
+from scheduler.store import attempts, jobs, keepsakes
 from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt, Job, Orders, Outcome
 from worker.adoption import adopt
@@ -52,6 +52,7 @@ class Task:
     attempt: Attempt
     spec: specs.JobSpec
     run: RunDir
+    reserved: Mapping[str, int]  # device id -> bytes
 
     @classmethod
     def of(cls, settings: Settings, attempt_id: int) -> "Task":
@@ -59,8 +60,9 @@ class Task:
         with contextlib.closing(open_database(settings, lean=True)) as database:
             attempt = attempts.get(database, attempt_id)
             job = jobs.get(database, attempt.job_id)
+            reserved = attempts.reserved(database, attempt_id)
         run = RunDir(root=settings.run_dir(job.id), number=attempt.number)
-        return cls(settings=settings, job=job, attempt=attempt, spec=specs.decode(job.spec), run=run)
+        return cls(settings=settings, job=job, attempt=attempt, spec=specs.decode(job.spec), run=run, reserved=reserved)
 
     def patience(self) -> Patience:
         grace_seconds = float(os.environ.get("MMQ_GRACE_SECONDS") or STOP_GRACE_SECONDS)
@@ -194,7 +196,7 @@ def start_trainer(task: Task, lock: int) -> tuple[OwnProcess, Tail]:
         device=plan["device_config"],
         attempt=attempt.number,
     )
-    task.run.prepare(task.job.source, config)
+    task.run.prepare(task.job.source, config, keepsakes.text(keepsakes.of_attempt(attempt, task.reserved)))
     failpoint("start.prepared")
     tail = Tail.from_end(task.run.events, attempt.number)
     environment = trainer_environment(

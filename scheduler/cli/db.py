@@ -1,4 +1,4 @@
-"""`mmq db upgrade|backup`."""
+"""`mmq db upgrade|backup|restore`."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import click
 from scheduler.cli import context
 
 
-@click.group(name="db", short_help="Upgrade or back up the database.")
+@click.group(name="db", short_help="Upgrade, back up or restore the database.")
 def command() -> None:
     """Look after the database."""
 
@@ -28,3 +28,19 @@ def backup(target: Path | None) -> None:
     from scheduler.store.upgrade import backup as copy
 
     click.echo(copy(context.settings(), None if target is None else target.absolute()))
+
+
+@command.command(name="restore", short_help="Put a copy in its place.")
+@click.argument("copy", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def restore(copy: Path) -> None:
+    """Put COPY in the database's place; the one that is there is kept. The service has to be down."""
+    from scheduler.cli.recovery import FIX, gaps
+    from scheduler.cli.terminal import say
+    from scheduler.store.restore import restore as put_in_place
+
+    settings = context.settings()
+    kept = put_in_place(settings, copy.absolute())
+    click.echo(f"the database is that of {copy}" + (f"; the one before is kept at {kept}" if kept else ""))
+    with context.store(settings) as database:
+        if any(gap.mendable for gap in gaps(database, settings)):
+            say("note", "jobs went on after that copy was made, and their directories know more than it", hint=FIX)

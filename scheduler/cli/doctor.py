@@ -12,22 +12,28 @@ _COLOURS = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
 @click.command(name="doctor", short_help="Find what is wrong, and name the command that mends it.")
+@click.option("--fix", is_flag=True, help="Mend first what is safe to mend, and say what was done.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(as_json: bool) -> int:
+def command(fix: bool, as_json: bool) -> int:
     """Check home, database, service, broker, locks, devices and disk; exit code 1 if something is wrong."""
     from scheduler.cli.health import findings
+    from scheduler.cli.mending import mend
 
+    fixed = list(mend(context.settings())) if fix else []
     found = list(findings(context.settings()))
     wrong = sum(finding.level == "wrong" for finding in found)
     if as_json:
-        click.echo(json.dumps({"healthy": not wrong, "findings": [finding._asdict() for finding in found]}))
+        told = {"healthy": not wrong, "findings": [finding._asdict() for finding in found]}
+        click.echo(json.dumps(told | ({"fixed": fixed} if fix else {})))
         return int(ExitCode.FAILED if wrong else ExitCode.OK)
+    for sentence in fixed:
+        click.echo(f"{paint('fixed', 'green')}  {plain(sentence)}")
     for finding in found:
         click.echo(
             f"{paint(f'{finding.level:<5}', _COLOURS[finding.level])}  {finding.part:<10} {plain(finding.sentence)}"
         )
         if finding.hint:
             click.echo(f"{'':<18}hint: {plain(finding.hint)}")
-    told = {0: "nothing is wrong", 1: "one thing is wrong"}.get(wrong, f"{wrong} things are wrong")
-    click.echo(f"\n{told}")
+    summary = {0: "nothing is wrong", 1: "one thing is wrong"}.get(wrong, f"{wrong} things are wrong")
+    click.echo(f"\n{summary}")
     return int(ExitCode.FAILED if wrong else ExitCode.OK)

@@ -27,7 +27,7 @@ COMMANDS = {
     "metrics": "Print figures for Prometheus.",
     "init": "Write a commented job file to start from.",
     "doctor": "Find what is wrong, and name the command that mends it.",
-    "db": "Upgrade or back up the database.",
+    "db": "Upgrade, back up or restore the database.",
 }
 
 

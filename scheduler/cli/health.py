@@ -13,6 +13,8 @@ from typing import NamedTuple
 from scheduler.broker.address import broker_address
 from scheduler.broker.reach import reachable
 from scheduler.broker.valkey import find_server
+from scheduler.cli import recovery
+from scheduler.cli.mending import private_files
 from scheduler.config import Settings
 from scheduler.devices.choice import open_devices
 from scheduler.errors import MmqError
@@ -73,13 +75,7 @@ def _home(settings: Settings) -> Iterator[Finding]:
         yield Finding("home", "wrong", f"{settings.home} has mode {mode}, not 0700", f"chmod 0700 {settings.home}")
     else:
         yield Finding("home", "ok", f"{settings.home} is private")
-    yield from (_open_to_others(path) for path in _private_files(settings) if _mode(path) & 0o077)
-
-
-def _private_files(settings: Settings) -> list[Path]:
-    found = [settings.broker_socket, settings.doorbell_socket]
-    path = sqlite_path(settings.database_url)
-    return [path for path in (*found, *([path] if path else [])) if path.exists()]
+    yield from (_open_to_others(path) for path in private_files(settings) if _mode(path) & 0o077)
 
 
 def _mode(path: Path) -> int:
@@ -156,6 +152,17 @@ def _store(settings: Settings, *, up: bool) -> Iterator[Finding]:
             yield Finding("database", "ok", "its invariants hold")
         yield from _service(database, settings, up=up)
         yield from _locks(database, settings, up=up)
+        yield from _runs(database, settings)
+
+
+def _runs(database: Database, settings: Settings) -> Iterator[Finding]:
+    """Hold the run directories against the store: after a backup was put in its place they know more."""
+    found = list(recovery.gaps(database, settings))
+    for gap in found:
+        mendable = gap.mendable and recovery.can_mend(settings)
+        yield Finding("runs", "wrong" if gap.mendable else "note", gap.sentence, recovery.FIX if mendable else None)
+    if not found:
+        yield Finding("runs", "ok", "the database knows of each what its directory does")
 
 
 def _service(database: Database | None, settings: Settings, *, up: bool) -> Iterator[Finding]:

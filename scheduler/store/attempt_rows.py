@@ -30,6 +30,23 @@ def of_job(db: Reader, job_id: int) -> list[Attempt]:
     return [Attempt.from_row(row) for row in rows]
 
 
+def same(db: Reader, attempt: Attempt) -> Attempt | None:
+    """Find an attempt again by what an id may not tell: its job, its number, and when it was admitted."""
+    rows = db.query(
+        "SELECT * FROM attempts WHERE job_id = :job_id AND number = :number AND admitted_at = :admitted_at",
+        job_id=attempt.job_id,
+        number=attempt.number,
+        admitted_at=attempt.admitted_at,
+    )
+    return Attempt.from_row(rows[0]) if rows else None
+
+
+def reserved(db: Reader, attempt_id: int) -> dict[str, int]:
+    """What a live attempt was promised, by device id."""
+    rows = db.query("SELECT * FROM reservations WHERE attempt_id = :attempt_id", attempt_id=attempt_id)
+    return {row["device_id"]: row["reserved_bytes"] for row in rows}
+
+
 def news(attempt: Attempt, values: dict[str, Any]) -> dict[str, Any]:
     """What of these differs from nothing; a peak only if it is higher than the one known."""
     known = {name: value for name, value in values.items() if value is not None}

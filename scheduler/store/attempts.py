@@ -13,6 +13,8 @@ from scheduler.store.attempt_rows import get as get
 from scheduler.store.attempt_rows import live as live
 from scheduler.store.attempt_rows import news, write
 from scheduler.store.attempt_rows import of_job as of_job
+from scheduler.store.attempt_rows import reserved as reserved
+from scheduler.store.attempt_rows import same as same
 from scheduler.store.database import Database, Transaction
 from scheduler.store.finishing import finish as finish
 from scheduler.store.jobs import get as get_job

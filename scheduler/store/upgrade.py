@@ -33,8 +33,8 @@ def upgrade(settings: Settings) -> Path | None:
         return None
     refuse_network_file_system(path)
     _create_folder(settings, path.parent)
-    with _alone(path):
-        revision = _revision(path)
+    with alone(path):
+        revision = revision_of(path)
         if revision == head():
             return None
         if revision is None:
@@ -72,7 +72,7 @@ def backup(settings: Settings, target: Path | None) -> Path:
         target = folder / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}.db"
     if target.exists() or target.is_symlink():
         raise UsageError(f"{target} exists already; a backup never replaces a file", hint="name another file")
-    _copy(path, target)
+    copy_file(path, target)
     return target
 
 
@@ -86,7 +86,7 @@ def _create_folder(settings: Settings, folder: Path) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Hold the file lock that only one upgrade has; the others wait, and then find nothing to do."""
     lock = os.open(path.with_name(path.name + ".upgrade-lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
@@ -96,7 +96,7 @@ def _alone(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _revision(path: Path) -> str | None:
+def revision_of(path: Path) -> str | None:
     """The file's revision, None for a missing or empty one; raises for a newer one, or a stranger's."""
     if not path.exists():
         return None
@@ -115,18 +115,21 @@ def _refuse_emptied(path: Path, settings: Settings) -> None:
     if path.exists() and settings.jobs_dir.is_dir() and any(settings.jobs_dir.iterdir()):
         raise MmqError(
             f"{path} is empty, and jobs have run here: their records are lost; put a backup in its place, or remove it",
-            hint=f"ls {path.parent / 'backups'}",
+            hint=f"mmq db restore COPY  # one of {path.parent / 'backups'}",
         )
 
 
 def _back_up_before(path: Path, revision: str) -> Path:
-    folder = _backups(path)
-    for number in itertools.count(1):
-        target = folder / f"{path.stem}-{revision}-{number}.db"
-        if not target.exists():
-            break
-    _copy(path, target)
+    target = fresh_copy(path, revision)
+    copy_file(path, target)
     return target
+
+
+def fresh_copy(path: Path, why: str) -> Path:
+    """Name a file among the backups that is not there yet."""
+    folder = _backups(path)
+    names = (folder / f"{path.stem}-{why}-{number}.db" for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def _backups(path: Path) -> Path:
@@ -135,7 +138,7 @@ def _backups(path: Path) -> Path:
     return folder
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
     """Copy by SQLite's own backup into a new file, complete or absent."""
     partial = target.with_name(target.name + ".partial")
     module = sqlite.library()

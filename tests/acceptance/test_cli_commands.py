@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import re
 import sqlite3
 from importlib import import_module
@@ -12,9 +13,11 @@ import pytest
 from scheduler.cli.group import COMMANDS
 from scheduler.config import Settings
 from scheduler.jobs import jobfile
+from scheduler.jobs.states import EndReason
+from scheduler.store import attempts
 from scheduler.store.database import Database
 from tests.acceptance.conftest import Mmq
-from tests.store.samples import queued, with_device
+from tests.store.samples import DEVICE, ends, queued, running, with_device
 
 
 def test_help_lists_every_command_without_loading_it(mmq: Mmq) -> None:
@@ -137,6 +140,42 @@ def test_doctor_names_what_mends(mmq: Mmq, store: Database, settings: Settings) 
     wrong = {finding["part"] for finding in told["findings"] if finding["level"] == "wrong"}
     assert wrong == {"home", "database", "service"}
     assert all(finding["hint"] for finding in told["findings"] if finding["level"] == "wrong")
+
+
+def test_doctor_mends_what_is_safe_and_says_so(mmq: Mmq, store: Database, settings: Settings) -> None:
+    with_device(store)
+    attempts.finish(store, running(store, queued(store)).id, ends(EndReason.BAD_DATA), at=5.0)
+    with store.transaction() as tx:
+        tx.execute("INSERT INTO reservations VALUES (1, :device, 5)", device=DEVICE)
+    settings.home.chmod(0o755)
+    (settings.home / "backups").mkdir()
+    killed_over, young = (settings.home / "backups" / f"{name}.db.partial" for name in ("old", "new"))
+    for copy in (killed_over, young):
+        copy.touch()
+    os.utime(killed_over, (1, 1))
+    done = mmq("doctor", "--fix")
+    assert done.code == 0, done
+    fixed = [line for line in done.out.splitlines() if line.startswith("fixed")]
+    assert len(fixed) == 3
+    assert "gave back what attempt 1" in fixed[2]
+    assert (killed_over.exists(), young.exists(), settings.home.stat().st_mode & 0o777) == (False, True, 0o700)
+    assert json.loads(mmq("doctor", "--fix", "--json").out)["fixed"] == []
+
+
+def test_a_copy_is_put_in_place_and_the_one_before_kept(mmq: Mmq, store: Database, settings: Settings) -> None:
+    copy = mmq("db", "backup").out.strip()
+    queued(store)
+    store.close()
+    done = mmq("db", "restore", copy)
+    assert done.code == 0, done
+    kept = done.out.strip().rpartition(" ")[2]
+    assert mmq("status").out.startswith("no jobs")
+    assert mmq("db", "restore", kept).code == 0
+    assert "tiny" in mmq("status").out
+    text = settings.home / "notes.txt"
+    text.write_text("no database")
+    assert mmq("db", "restore", text).code == 1
+    assert "tiny" in mmq("status").out
 
 
 def test_doctor_shows_the_devices_of_the_service_that_runs(

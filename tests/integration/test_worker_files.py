@@ -60,7 +60,7 @@ def test_the_names_at_the_top_follow_the_latest_attempt(tmp_path: Path) -> None:
     for number in (1, 2):
         run = RunDir(root=tmp_path / "7", number=number)
         run.create()
-        run.prepare("kind: sft\n", {"attempt": number})
+        run.prepare("kind: sft\n", {"attempt": number}, "{}")
     assert json.loads((tmp_path / "7/config.json").read_text()) == {"attempt": 2}
     assert (tmp_path / "7/log.txt").readlink() == Path("attempts/2/log.txt")
     assert stat.S_IMODE((tmp_path / "7").stat().st_mode) == 0o700

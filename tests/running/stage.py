@@ -71,6 +71,13 @@ class Stage:
         return with_source({**os.environ, **own})
 
     def submit(self, scenario: Mapping[str, Any], **resources: Any) -> Job:
+        job = self._submit(resources)
+        root = self.settings.run_dir(job.id)
+        root.mkdir(parents=True)
+        (root / "scenario.json").write_text(json.dumps({"steps": 2, **scenario}))
+        return job
+
+    def _submit(self, resources: Mapping[str, Any]) -> Job:
         new = NewJob(
             name="job",
             kind="sft",
@@ -81,11 +88,7 @@ class Stage:
             code_version="0",
             effective_batch=8,
         )
-        job = jobs.submit(self.db, new, at=time.time())
-        root = self.settings.run_dir(job.id)
-        root.mkdir(parents=True)
-        (root / "scenario.json").write_text(json.dumps({"steps": 2, **scenario}))
-        return job
+        return jobs.submit(self.db, new, at=time.time())
 
     def admit(self, job: Job) -> Attempt:
         plan = {
@@ -109,6 +112,10 @@ class Stage:
         attempt = attempts.admit(self.db, job.id, new, at=time.time())
         assert attempt is not None
         return attempt
+
+    def admitted_elsewhere(self) -> Attempt:
+        """An attempt of a new job whose run directory nobody has made, or another's is there."""
+        return self.admit(self._submit({}))
 
     def admitted(self, scenario: Mapping[str, Any], **resources: Any) -> Attempt:
         return self.admit(self.submit(scenario, **resources))

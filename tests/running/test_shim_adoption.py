@@ -139,9 +139,9 @@ def test_a_reused_pid_is_never_signalled(stage: Stage, boot: str) -> None:
         )
         if boot == "another":
             tx.execute("UPDATE attempts SET boot_id = 'another' WHERE id = :a", a=attempt.id)
-    jobs.request_cancel(stage.db, attempt.job_id, by="me", at=time.time())
     assert stage.shim(attempt, "--adopt") == 0
-    stage.end(attempt)
+    assert stage.end(attempt) == (EndReason.LOST, JobState.QUEUED)
+    assert ("rebooted" in (stage.attempt(attempt).message or "")) is (boot == "another")
     assert stranger.poll() is None
     stranger.send_signal(signal.SIGKILL)
     stranger.wait()

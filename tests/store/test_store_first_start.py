@@ -59,7 +59,7 @@ def test_a_database_cut_to_nothing_is_not_replaced_where_jobs_have_run(broken_of
     broken_off.run_dir(1).mkdir(parents=True)
     with pytest.raises(MmqError, match="jobs have run here") as caught:
         open_database(broken_off, lean=True, create=True)
-    assert caught.value.hint == f"ls {broken_off.home / 'backups'}"
+    assert caught.value.hint == f"mmq db restore COPY  # one of {broken_off.home / 'backups'}"
     with pytest.raises(MmqError, match="jobs have run here"):
         prepare_database(broken_off)
     with pytest.raises(MmqError, match="jobs have run here"), context.store(broken_off, create=True):

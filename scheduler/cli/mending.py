@@ -1,0 +1,57 @@
+"""What `mmq doctor --fix` does: each mend says what it did. Removes nothing that training has made."""
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from scheduler.cli import recovery
+from scheduler.config import Settings
+from scheduler.errors import MmqError
+from scheduler.store.amends import amend
+from scheduler.store.location import sqlite_path
+from scheduler.store.opening import open_if_any
+
+UNFINISHED_SECONDS = 600.0
+
+
+def mend(settings: Settings) -> Iterator[str]:
+    """Mend what is safe to mend, and say so; what is not, the findings tell."""
+    yield from _modes(settings)
+    yield from _partial_copies(settings)
+    with contextlib.suppress(MmqError), open_if_any(settings) as database:  # a store that can't be opened is a finding
+        if database is None:
+            return
+        yield from amend(database)
+        if recovery.can_mend(settings):
+            for gap in list(recovery.gaps(database, settings)):
+                done = recovery.mend(database, settings, gap)
+                if done is not None:
+                    yield done
+
+
+def private_files(settings: Settings) -> list[Path]:
+    """What nobody else may use, as far as it is there."""
+    path = sqlite_path(settings.database_url)
+    found = [settings.broker_socket, settings.doorbell_socket, *([path] if path else [])]
+    return [path for path in found if path.exists()]
+
+
+def _modes(settings: Settings) -> Iterator[str]:
+    if not settings.home.is_dir() or settings.home.stat().st_uid != os.getuid() or not settings.holds_only_ours():
+        return
+    for path, mode in ((settings.home, 0o700), *((file, 0o600) for file in private_files(settings))):
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(mode)
+            yield f"took {path} away from others: its mode is {mode:04o}"
+
+
+def _partial_copies(settings: Settings) -> Iterator[str]:
+    """Remove the copies that an upgrade or backup was killed over; one that is being made is young."""
+    path = sqlite_path(settings.database_url)
+    for copy in sorted((path.parent / "backups").glob("*.partial")) if path is not None else ():
+        if time.time() - copy.stat().st_mtime > UNFINISHED_SECONDS:
+            copy.unlink(missing_ok=True)
+            yield f"removed {copy}, a copy that was never completed"

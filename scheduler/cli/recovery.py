@@ -1,0 +1,124 @@
+"""Run directories held against the store: what they know and it does not, and the entering of that anew.
+
+A store in whose place a backup was put has forgotten jobs, attempts and results that are on disk. Changes the store
+alone: of what was trained nothing is moved or removed.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scheduler.config import Settings
+from scheduler.jobs.states import EndReason, JobState
+from scheduler.store import keepsakes, reentry
+from scheduler.store.database import Database
+from scheduler.store.keepsakes import ATTEMPT, EXIT, JOB, KeptAttempt, KeptEnd, KeptJob
+from scheduler.store.location import sqlite_path
+from scheduler.store.records import Outcome
+
+FIX = "mmq doctor --fix"
+_KNOWN = (
+    "SELECT jobs.id, jobs.state, jobs.submitted_at, COALESCE(MAX(attempts.number), 0) AS number"
+    " FROM jobs LEFT JOIN attempts ON attempts.job_id = jobs.id GROUP BY jobs.id, jobs.state, jobs.submitted_at"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """What a run directory knows more than the store."""
+
+    job_id: int
+    job: KeptJob | None  # of a job that the store does not know
+    attempts: tuple[KeptAttempt, ...]  # those it does not know
+    sentence: str
+
+    @property
+    def mendable(self) -> bool:
+        return self.job is not None or bool(self.attempts)
+
+
+def gaps(database: Database, settings: Settings) -> Iterator[Gap]:
+    """Find what the store has lost, and results that are gone."""
+    known = {row["id"]: row for row in database.query(_KNOWN)}
+    for job_id in _numbers(settings.jobs_dir):
+        root = settings.run_dir(job_id)
+        kept, row = keepsakes.read(root / JOB, KeptJob), known.get(job_id)
+        if row is None:
+            yield _missing(job_id, root, kept)
+        elif kept is not None and kept.submitted_at != row["submitted_at"]:
+            told = f"{root} is of another job that had its number; it is put aside when job {job_id} starts"
+            yield Gap(job_id=job_id, job=None, attempts=(), sentence=told)
+        elif row["state"] != JobState.SUCCEEDED and (lost := _later(root, row["number"])):
+            which = ", ".join(str(attempt.number) for attempt in lost)
+            told = f"the database does not know attempt {which} of job {job_id}, whose directory does"
+            yield Gap(job_id=job_id, job=None, attempts=lost, sentence=told + _ended(root, lost[-1]))
+        elif row["state"] == JobState.SUCCEEDED and not (root / "final" / "model.safetensors").is_file():
+            told = f"job {job_id} has succeeded, and its result is not in {root / 'final'}"
+            yield Gap(job_id=job_id, job=None, attempts=(), sentence=told)
+
+
+def mend(database: Database, settings: Settings, gap: Gap) -> str | None:
+    """Enter anew what the store has lost; what was done, None if it was nothing."""
+    now = time.time()
+    root = settings.run_dir(gap.job_id)
+    if not gap.mendable or (gap.job is not None and not reentry.reenter_job(database, gap.job, at=now)):
+        return None
+    entered, numbers = [], _numbers(root / "attempts")
+    ends = {number: end for number in numbers if (end := keepsakes.read_end(_attempt(root, number) / EXIT))}
+    for attempt in gap.attempts:
+        reentry.close_before(database, gap.job_id, attempt.number, ends, at=now)
+        end = _end_of(attempt, ends, is_last=attempt is gap.attempts[-1], now=now)
+        if reentry.reenter_attempt(database, gap.job_id, attempt, end, at=now) is not None:
+            entered.append(attempt.number)
+    held = gap.job is not None and (not entered or reentry.hold_entered(database, gap.job_id, at=now))
+    if gap.job is None and not entered:
+        return None
+    what = [f"job {gap.job_id}"] if gap.job is not None else []
+    what += [f"attempt {number} of job {gap.job_id}" for number in entered]
+    state = database.query("SELECT state FROM jobs WHERE id = :id", id=gap.job_id)[0]["state"]
+    more = f"; `mmq release {gap.job_id}` lets it go on" if held else ""
+    return f"entered {', '.join(what)} again: it is {state}{more}"
+
+
+def can_mend(settings: Settings) -> bool:
+    """Ids that are given by hand need no care afterwards in SQLite alone."""
+    return sqlite_path(settings.database_url) is not None
+
+
+def _missing(job_id: int, root: Path, kept: KeptJob | None) -> Gap:
+    if kept is None or kept.id != job_id:
+        told = f"the database knows no job {job_id}, and {root} does not say enough to enter it again"
+        return Gap(job_id=job_id, job=None, attempts=(), sentence=told)
+    lost = _later(root, 0)
+    told = f"the database knows no job {job_id} ({kept.name}), and its directory is there"
+    return Gap(job_id=job_id, job=kept, attempts=lost, sentence=told + (_ended(root, lost[-1]) if lost else ""))
+
+
+def _later(root: Path, number: int) -> tuple[KeptAttempt, ...]:
+    later = [one for one in _numbers(root / "attempts") if one > number]
+    read = [keepsakes.read(_attempt(root, one) / ATTEMPT, KeptAttempt) for one in later]
+    return tuple(kept for one, kept in zip(later, read, strict=True) if kept is not None and kept.number == one)
+
+
+def _end_of(attempt: KeptAttempt, ends: dict[int, KeptEnd], *, is_last: bool, now: float) -> KeptEnd | None:
+    """How it ended; None for the last one without a record, which may be alive."""
+    end = ends.get(attempt.number)
+    if end is not None and end.admitted_at in (None, attempt.admitted_at):
+        return end
+    return None if is_last else KeptEnd(None, Outcome(reason=EndReason.LOST, message=reentry.LOST), now)
+
+
+def _ended(root: Path, attempt: KeptAttempt) -> str:
+    end = keepsakes.read_end(_attempt(root, attempt.number) / EXIT)
+    return f" (ended: {end.outcome.reason.replace('_', ' ')})" if end else " (perhaps it runs)"
+
+
+def _attempt(root: Path, number: int) -> Path:
+    return root / "attempts" / str(number)
+
+
+def _numbers(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return sorted(int(one.name) for one in folder.iterdir() if one.name.isdecimal() and one.name == str(int(one.name)))

@@ -1,0 +1,23 @@
+"""What of a broken invariant can be put right without deciding anything: memory of the dead, a wrong pointer."""
+
+from scheduler.store.database import Database
+
+_AMENDS = (
+    (
+        "DELETE FROM reservations WHERE attempt_id IN (SELECT id FROM attempts WHERE state = 'ended')"
+        " RETURNING attempt_id, device_id",
+        "gave back what attempt {attempt_id}, which has ended, held of {device_id}",
+    ),
+    (
+        "UPDATE jobs SET attempt_id = (SELECT MAX(attempts.id) FROM attempts WHERE attempts.job_id = jobs.id)"
+        " WHERE COALESCE(attempt_id, 0) <>"
+        " COALESCE((SELECT MAX(attempts.id) FROM attempts WHERE attempts.job_id = jobs.id), 0) RETURNING id",
+        "had job {id} name its latest attempt",
+    ),
+)
+
+
+def amend(db: Database) -> list[str]:
+    """Put right what can be; what was done, a sentence each."""
+    with db.transaction() as tx:
+        return [sentence.format(**row) for statement, sentence in _AMENDS for row in tx.query(statement)]

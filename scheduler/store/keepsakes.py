@@ -1,0 +1,99 @@
+"""What a run directory keeps of its job and of each attempt, so that a store that lost them can be told again.
+
+Written by the worker before anything is trained, read by `mmq doctor`. Owns the form of job.json and attempt.json, and
+reads exit.json. What it reads may be cut short or not ours: that is None, never an error.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from scheduler.jobs.retries import Outcome
+from scheduler.store.records import Attempt, Job
+
+JOB, ATTEMPT, EXIT = "job.json", "attempt.json", "exit.json"
+MOST_BYTES = 64 << 20  # a job's file may be large; a keepsake that is larger still is none
+
+
+class KeptJob(msgspec.Struct, frozen=True, kw_only=True):
+    """All that was asked for; nothing of how far it is."""
+
+    id: int
+    submitted_at: float
+    submit_key: str | None
+    name: str
+    kind: str
+    user_name: str
+    priority: int
+    spec: str
+    source: str
+    source_path: str
+    code_version: str
+    effective_batch: int
+    gpus: int
+    array_id: int | None
+    variant: str | None
+
+
+class KeptAttempt(msgspec.Struct, frozen=True, kw_only=True):
+    """What was admitted. `admitted_at` tells it from any other, whatever ids a store may give later."""
+
+    number: int
+    admitted_at: float
+    claimed_at: float | None
+    host: str
+    device: str
+    plan: str
+    micro_batch: int
+    accumulation_steps: int
+    predicted_allocated_bytes: int | None
+    predicted_reserved_bytes: int | None
+    predicted_process_bytes: int | None
+    reservations: dict[str, int]  # device id -> bytes
+
+
+class KeptEnd(NamedTuple):
+    admitted_at: float | None  # of the attempt that ended; None: written before that was kept
+    outcome: Outcome
+    ended_at: float
+
+
+Kept = TypeVar("Kept", KeptJob, KeptAttempt)
+
+
+def of_job(job: Job) -> KeptJob:
+    return KeptJob(**{name: getattr(job, name) for name in KeptJob.__struct_fields__})
+
+
+def of_attempt(attempt: Attempt, reservations: Mapping[str, int]) -> KeptAttempt:
+    own = {name: getattr(attempt, name) for name in KeptAttempt.__struct_fields__ if name != "reservations"}
+    return KeptAttempt(**own, reservations=dict(reservations))
+
+
+def text(kept: KeptJob | KeptAttempt) -> str:
+    return msgspec.json.encode(kept).decode() + "\n"
+
+
+def read(path: Path, form: type[Kept]) -> Kept | None:
+    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
+        return msgspec.json.decode(_bytes(path), type=form)
+    return None
+
+
+def read_end(path: Path) -> KeptEnd | None:
+    """How an attempt ended, by its shim's record."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
+        record: dict[str, Any] = msgspec.json.decode(_bytes(path), type=dict[str, Any])
+        outcome = msgspec.convert({key: record[key] for key in Outcome.__struct_fields__ if key in record}, Outcome)
+        admitted_at, ended_at = record.get("admitted_at"), record.get("ended_at")
+        if isinstance(admitted_at, float | None):
+            return KeptEnd(admitted_at, outcome, ended_at if isinstance(ended_at, float) else path.stat().st_mtime)
+    return None
+
+
+def _bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES)
