@@ -12,7 +12,7 @@ from scheduler.config import Settings
 from scheduler.failpoints import failpoint
 from scheduler.jobs.states import AttemptState
 from scheduler.periods import period
-from scheduler.processes.liveness import boot_id, process_started, same_process
+from scheduler.processes.liveness import age_seconds, boot_id, process_started, same_process
 from scheduler.processes.locks import holders
 from scheduler.store import observations
 from scheduler.store.opening import open_database
@@ -60,7 +60,7 @@ def adopt(settings: Settings, attempt: Attempt, run: RunDir, reporter: Reporter,
             hearing=hearing,
             reporter=reporter,
             patience=patience,
-            ran_seconds=max(0.0, time.time() - (attempt.started_at or time.time())),
+            ran_seconds=age_seconds(process.started),
         )
         ending = supervision.watch()
     conclude_seen(settings, run, reporter, ending, hearing.told)

@@ -106,7 +106,11 @@ class Supervision:
 
     def _ask(self, resize: Resizing) -> None:
         """Put the request where the trainer looks before each step."""
-        write_durably(self.run.control, msgspec.json.encode(resize).decode())
+        try:
+            write_durably(self.run.control, msgspec.json.encode(resize).decode())
+        except OSError as error:  # asked again at the next beat
+            log(f"can't write {self.run.control}: {error.strerror}")
+            return
         self._resize = resize
         log(f"asked for micro-batch {resize.micro_batch} within {resize.limit_bytes} bytes, number {resize.number}")
 

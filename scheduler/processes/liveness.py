@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,11 @@ def process_started(pid: int) -> int | None:
     """Clock ticks from boot to the start of a process; None if there is none, or just a zombie."""
     fields = _status(pid)
     return None if fields is None or fields[_STATE] in "ZX" else int(fields[_START_TICKS])
+
+
+def age_seconds(started: int) -> float:
+    """How long ago a process of this boot and start began, whatever has become of the clock since."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
 
 
 def parent_of(pid: int) -> int | None:

@@ -80,8 +80,9 @@ class Child:
         self._process = None
 
     def _start(self, now: float) -> None:
-        log = open_log(self.role.log)
+        log = None
         try:
+            log = open_log(self.role.log)
             self._process = subprocess.Popen(
                 self.role.command,
                 stdin=subprocess.DEVNULL,
@@ -98,7 +99,8 @@ class Child:
             self._back_off(now)
             return
         finally:
-            os.close(log)
+            if log is not None:
+                os.close(log)
         self._started_at = now
 
     def _ended(self, status: int, now: float) -> None:

@@ -42,7 +42,8 @@ class ServiceLock:
         descriptor = take_lock(path)
         return None if descriptor is None else cls(descriptor, devices)
 
-    def tell(self, *, ready: bool, problem: str | None = None, failing: bool = False) -> None:
+    def tell(self, *, ready: bool, problem: str | None = None, failing: bool = False) -> bool:
+        """Change what others read of us; False if the disk has no room for it, and what was told before stands."""
         pid, since = os.getpid(), self._since
         started = process_started(pid) or 0
         told = Holder(
@@ -55,8 +56,12 @@ class ServiceLock:
             failing=failing,
         )
         text = json.dumps(asdict(told)).encode()
-        os.pwrite(self._descriptor, text, 0)
-        os.ftruncate(self._descriptor, len(text))
+        try:
+            os.pwrite(self._descriptor, text, 0)
+            os.ftruncate(self._descriptor, len(text))
+        except OSError:
+            return False
+        return True
 
     def release(self) -> None:
         os.close(self._descriptor)

@@ -75,20 +75,20 @@ class Supervisor:
                 break
         rotate(self._log)
         pids = [child.pid for child in self._children]
-        if pids != self._known:
+        if pids != self._known and _write_pids(self._children_lock, [pid for pid in pids if pid is not None]):
             self._known = pids
-            _write_pids(self._children_lock, [pid for pid in pids if pid is not None])
 
     def _report(self, announce: Callable[[], None]) -> None:
         ready = all(child.ready for child in self._children)
-        if ready and not self._ready:
-            announce()
         failing = [c for c in self._children if not c.ready and c.failures >= 2]
         problem = "; ".join(f"{c.role.name}: {last_line(c.role.log)}" for c in failing) or None
         waiting = ", ".join(c.role.name for c in self._children if not c.ready)
         if ready != self._ready or failing or not ready:
             told = problem or (f"waiting for {waiting}" if waiting else None)
-            self._lock.tell(ready=ready, problem=told, failing=bool(failing))
+            if not self._lock.tell(ready=ready, problem=told, failing=bool(failing)):
+                return  # no room on the disk: told at the next look
+        if ready and not self._ready:
+            announce()
         self._ready = ready
 
     def _stop(self) -> None:
@@ -117,7 +117,11 @@ def _kill_recorded(path: Path, say: Callable[[str], None]) -> None:
                 say(f"process {pid} of a service that is gone does not end: killed")
 
 
-def _write_pids(descriptor: int, pids: list[int]) -> None:
+def _write_pids(descriptor: int, pids: list[int]) -> bool:
     text = json.dumps([[pid, process_started(pid)] for pid in pids]).encode()
-    os.pwrite(descriptor, text, 0)
-    os.ftruncate(descriptor, len(text))
+    try:
+        os.pwrite(descriptor, text, 0)
+        os.ftruncate(descriptor, len(text))
+    except OSError:
+        return False  # no room on the disk: it may have some at the next look
+    return True

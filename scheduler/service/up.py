@@ -1,5 +1,6 @@
 """`mmq up`: prepare the home, take the lock, and supervise here or in the background."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -168,5 +169,6 @@ def say(line: str) -> None:
     """Tell the person at the terminal, or else the log."""
     person = sys.stderr.isatty()
     told = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}" if person else log_line("info", "service", line)
-    sys.stderr.write(told + "\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a full disk must not end the service
+        sys.stderr.write(told + "\n")
+        sys.stderr.flush()

@@ -59,7 +59,7 @@ MEANINGS = (
     ("malformed", "the database is damaged", "mmq db restore COPY  # one of {folder}/backups"),
     ("readonly", "the database may not be written by this user", "ls -l {path}"),
     ("unable to open", "the database can't be opened", "ls -l {path}"),
-    ("disk I/O error", "the disk failed under the database", "df -h {folder}"),
+    ("disk I/O error", "the disk under the database is full, or fails", "df -h {folder}"),
 )
 
 

@@ -22,9 +22,8 @@
 struct world {
     int64_t clock_offset_seconds;
     int64_t countdown; /* of changes: what comes when it reaches 0; none while it is 0 */
-    int64_t kills;     /* 1: it is the process's death; 0: no space is left, from then on */
+    int64_t kills;     /* 1: it is the process's death; 0: from then on no space is left */
     int64_t full;      /* 1: no space is left */
-    int64_t changes;   /* made so far */
     char prefix[512];
 };
 
@@ -92,7 +91,6 @@ static int ours_open(int file) {
 
 /* One change of the disk, about to be made; -1 and ENOSPC if it wants room and there is none. */
 static int change(int wants_room) {
-    __atomic_add_fetch(&world->changes, 1, __ATOMIC_SEQ_CST);
     if (world->countdown > 0 && __atomic_sub_fetch(&world->countdown, 1, __ATOMIC_SEQ_CST) == 0) {
         if (world->kills) raise(SIGKILL);
         world->full = 1;
@@ -102,7 +100,7 @@ static int change(int wants_room) {
     return -1;
 }
 
-#define WATCHED (world && (world->full || world->countdown > 0 || world->kills < 0))
+#define WATCHED (world && (world->full || world->countdown > 0))
 #define REAL(name) __typeof__(name) *real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
 
 ssize_t write(int file, const void *from, size_t size) {

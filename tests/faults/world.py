@@ -6,27 +6,31 @@ import subprocess
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("world.c")
-FIELDS = ("clock_offset_seconds", "countdown", "kills", "full", "changes")
+FIELDS = ("clock_offset_seconds", "countdown", "kills", "full")
 PREFIX_BYTES = 512
 SIZE = 8 * len(FIELDS) + PREFIX_BYTES
 
 
 class World:
-    """`folder` is where the library and the shared file go; `disk` what of the file system is the disk."""
+    """`shared` is the file that all who live in it share."""
 
-    def __init__(self, folder: Path, disk: Path) -> None:
-        self.library = folder / "world.so"
-        self.shared = folder / "world"
-        command = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", self.library, SOURCE, "-ldl"]
-        subprocess.run(command, check=True)
-        self.shared.write_bytes(b"\0" * (8 * len(FIELDS)) + str(disk).encode().ljust(PREFIX_BYTES, b"\0"))
-        with self.shared.open("r+b") as file:
+    def __init__(self, shared: Path) -> None:
+        self.shared = shared
+        with shared.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), SIZE)
+
+    @classmethod
+    def make(cls, folder: Path, disk: Path) -> "World":
+        """Build the library, and a calm world in which `disk` is what of the file system is the disk."""
+        command = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", folder / "world.so", SOURCE, "-ldl"]
+        subprocess.run(command, check=True)
+        (folder / "world").write_bytes(b"\0" * 8 * len(FIELDS) + str(disk).encode().ljust(PREFIX_BYTES, b"\0"))
+        return cls(folder / "world")
 
     @property
     def environment(self) -> dict[str, str]:
         """For who is to live in it."""
-        return {"LD_PRELOAD": str(self.library), "FAULTS_WORLD": str(self.shared)}
+        return {"LD_PRELOAD": str(self.shared.with_name("world.so")), "FAULTS_WORLD": str(self.shared)}
 
     def set(self, **values: int) -> None:
         for name, value in values.items():
@@ -45,7 +49,3 @@ class World:
 
     def calm(self) -> None:
         self.set(countdown=0, kills=0, full=0)
-
-    def count(self) -> None:
-        """Let changes be counted, and nothing happen."""
-        self.set(countdown=0, kills=-1, full=0, changes=0)
