@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 # Whole services on real trainers, killed in turn: too long for `make test`.
 SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptance/test_rivals_failures.py
 BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-hostmem bench-memory bench-weights \
-    bench-footprint bench-virtual bench-cycle bench-simulate
+    bench-footprint bench-virtual bench-cycle bench-simulate bench-makespan
 
 .PHONY: help setup demo test test-service test-faults test-gpu check format ci bench pins clean $(BENCHES)
 BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
@@ -90,6 +90,9 @@ bench-cycle: setup ## what an admission cycle costs, with up to 100,000 jobs and
 
 bench-simulate: setup ## the admission cycle in simulation against other rules; WORKLOADS=DIR adds files
 	$(BENCH).simulate $(WORKLOADS)
+
+bench-makespan: setup ## a queue of real trainers on two virtual devices, packed, against one job a device
+	$(BENCH).makespan
 
 pins: setup ## write constraints.txt anew from what is installed
 	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | sort -f; } > constraints.new
