@@ -5,8 +5,10 @@ What was not published is published again by the controller's reconcile pass.
 """
 
 import functools
+import logging
 
 from celery import Celery
+from kombu import Connection
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -16,7 +18,10 @@ from scheduler.broker.reach import reachable
 from scheduler.config import Settings
 from scheduler.errors import Unreachable
 
+MOST_WAITING = 1000  # messages: a worker that is away for a night must not fill the broker
 _LIMITED = TRANSPORT | {"socket_timeout": 2, "socket_connect_timeout": 1, "max_retries": 0}
+
+_logger = logging.getLogger(__name__)
 
 
 def publish_start(settings: Settings, job_id: int, attempt_id: int, *, host: str | None = None) -> None:
@@ -37,6 +42,7 @@ def _publish(settings: Settings, task: str, job_id: int, attempt_id: int, host: 
     try:
         # A connection of its own each time: a pooled one may have died with the broker since.
         with app.connection_for_write(transport_options=_LIMITED) as connection:
+            _bound(connection, queue_name(host))
             app.send_task(
                 task,
                 args=[job_id, attempt_id],
@@ -47,6 +53,14 @@ def _publish(settings: Settings, task: str, job_id: int, attempt_id: int, host: 
             )
     except (OperationalError, RedisError, OSError) as error:
         raise away from error
+
+
+def _bound(connection: Connection, queue: str) -> None:
+    """Empty a queue that no worker has read for long: its messages are doorbells, and rung again."""
+    waiting = connection.default_channel.queue_declare(queue=queue).message_count
+    if waiting >= MOST_WAITING:
+        connection.default_channel.queue_purge(queue)
+        _logger.warning("emptied the queue %s: %d messages waited in it", queue, waiting)
 
 
 @functools.lru_cache(maxsize=1)

@@ -27,6 +27,7 @@ COMMANDS = {
     "metrics": "Print figures for Prometheus.",
     "init": "Write a commented job file to start from.",
     "doctor": "Find what is wrong, and name the command that mends it.",
+    "clean": "Make room: remove what ended jobs left behind.",
     "db": "Upgrade, back up or restore the database.",
 }
 

@@ -76,6 +76,18 @@ def test_publishing_reaches_the_hosts_queue(settings: Settings, start: Start) ->
     assert messages(settings) == [("mmq.adopt", "[7, 9]"), ("mmq.start", "[7, 9]")]
 
 
+def test_a_queue_that_nobody_reads_does_not_grow_without_end(
+    settings: Settings, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.broker.publish.MOST_WAITING", 5)
+    assert until_ready(settings, start())
+    lengths = []
+    for attempt in range(12):
+        publish_start(settings, 1, attempt)
+        lengths.append(len(messages(settings)))
+    assert lengths == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 1, 2]
+
+
 def test_messages_outlive_a_kill_and_a_torn_file(settings: Settings, start: Start) -> None:
     server = start()
     assert until_ready(settings, server)

@@ -1,0 +1,124 @@
+"""Which ended jobs may be cleaned up after, which may not and why, and the forgetting of a job's record.
+
+Whoever cleans does it within `claimed`, so that no job begins anew over what is being taken away.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from scheduler.config import Settings
+from scheduler.jobs.states import JobState
+from scheduler.processes.locks import TRAINER_LOCK, lock_held
+from scheduler.store.database import Database, Reader, Row, Transaction
+
+ENDED = "state IN ('succeeded', 'failed', 'cancelled')"
+
+
+class Candidate(NamedTuple):
+    id: int
+    name: str
+    state: str
+
+
+class Policy(NamedTuple):
+    ended_before: float
+    keep_last: int  # of the user's ended jobs, however old
+
+
+def candidates(db: Reader, user: str, policy: Policy) -> list[Candidate]:
+    """A user's jobs that ended long enough ago, the newest first."""
+    rows = db.query(
+        f"SELECT id, name, state, ended_at FROM jobs WHERE user_name = :user AND {ENDED}"  # noqa: S608
+        " ORDER BY ended_at DESC, id DESC",
+        user=user,
+    )
+    old = [row for row in rows[policy.keep_last :] if row["ended_at"] < policy.ended_before]
+    return [Candidate(row["id"], row["name"], row["state"]) for row in sorted(old, key=lambda row: -row["id"])]
+
+
+def needed(db: Reader, settings: Settings, chosen: Sequence[Candidate], *, forgetting: bool) -> dict[int, str]:
+    """Of the chosen jobs those that must stay as they are, each with why.
+
+    A job needs another if it comes after it, or starts from its weights, and has not succeeded: also one that failed
+    may be retried. Where jobs are forgotten, those that are forgotten with it do not count.
+    """
+    needs = _needs(db, settings)
+    stay: dict[int, str] = {}
+    gone: set[int] = set()
+    for one in chosen:  # the newest first: whoever needs it has been decided about
+        who = next((row for row in needs.get(one.id, ()) if row["id"] not in gone), None)
+        if who is not None:
+            stay[one.id] = f"job {who['id']} ({who['state']}) comes after it"
+        elif lock_held(settings.run_dir(one.id) / TRAINER_LOCK):
+            stay[one.id] = "a process of it still lives"
+        elif forgetting:
+            gone.add(one.id)
+    return stay
+
+
+@contextmanager
+def claimed(db: Database, job_id: int) -> Iterator[Transaction | None]:
+    """Hold an ended job as it is; None if it has not ended. What is done to its files within is done before it can
+    begin anew.
+    """
+    with db.transaction() as tx:
+        rows = tx.query(f"SELECT id FROM jobs WHERE id = :id AND {ENDED}", id=job_id)  # noqa: S608
+        yield tx if rows else None
+
+
+def forget(tx: Transaction, job_id: int) -> None:
+    """Remove all that the store knows of a job. Its id is never given again."""
+    for statement in (
+        "DELETE FROM events WHERE job_id = :id",
+        "DELETE FROM dependencies WHERE job_id = :id OR depends_on = :id",
+        "DELETE FROM reservations WHERE attempt_id IN (SELECT id FROM attempts WHERE job_id = :id)",
+        "UPDATE jobs SET attempt_id = NULL WHERE id = :id",
+        "DELETE FROM attempts WHERE job_id = :id",
+        "DELETE FROM jobs WHERE id = :id",
+    ):
+        tx.execute(statement, id=job_id)
+
+
+def forget_footprints(db: Database, *, before: float) -> int:
+    """Remove traced footprints of before; one that is wanted again is traced again."""
+    with db.transaction() as tx:
+        return tx.execute("DELETE FROM footprints WHERE created_at < :before", before=before)
+
+
+def _needs(db: Reader, settings: Settings) -> dict[int, list[Row]]:
+    """For each job that any unsucceeded job needs: those."""
+    rows = db.query(
+        "SELECT dependencies.depends_on AS parent, jobs.id, jobs.state FROM dependencies"
+        " JOIN jobs ON jobs.id = dependencies.job_id WHERE jobs.state <> 'succeeded' ORDER BY jobs.id"
+    )
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["parent"], []).append(row)
+    for row in db.query("SELECT id, state, spec FROM jobs WHERE state <> :done", done=JobState.SUCCEEDED.value):
+        parent = _started_from(row["spec"], settings)
+        if parent is not None:
+            found.setdefault(parent, []).append(row)
+    return found
+
+
+def _started_from(spec: str, settings: Settings) -> int | None:
+    """The job in whose run directory the first weights lie, or the tokenizer or data."""
+    told = json.loads(spec)
+    start, data = told.get("init_from") or {}, told.get("data") or {}
+    if start.get("job") is not None:
+        return int(start["job"])
+    for path in (start.get("path"), data.get("tokenizer"), data.get("path"), data.get("validation")):
+        if isinstance(path, str) and (inside := _inside(Path(path), settings.jobs_dir)) is not None:
+            return inside
+    return None
+
+
+def _inside(path: Path, jobs_dir: Path) -> int | None:
+    for base in {jobs_dir, jobs_dir.resolve()}:
+        if path.is_relative_to(base) and path != base:
+            name = path.relative_to(base).parts[0]
+            return int(name) if name.isdecimal() else None
+    return None
