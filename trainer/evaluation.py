@@ -55,6 +55,7 @@ class Evaluation:
             if loss is None:
                 continue  # the same rows again, in a smaller batch
             total, targets, place = total + loss, targets + sum(r.targets for r in batch), place + self._batch
+        self._group.rest(model)
         total, all_targets, stopped = self._group.sums(total, targets, place < len(rows))
         return total / all_targets if all_targets and not stopped else None
 

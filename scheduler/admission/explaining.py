@@ -48,7 +48,7 @@ def explain(
 def _order(job: QueuedJob, position: int, jobs: int, patience_seconds: float) -> Iterator[str]:
     yield (
         f"it is number {position} of {jobs} in the queue: priority {job.priority}, about "
-        f"{format_duration(job.pace.fastest_seconds(job.wish.effective_batch))} to go with a device to itself"
+        f"{format_duration(job.pace.fastest_seconds(job.wish.rows))} to go with a device to itself"
     )
     if job.overuse != 1.0:
         yield f"its user had {job.overuse:.2g} times an equal share of memory lately, which counts in that order"

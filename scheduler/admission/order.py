@@ -18,7 +18,7 @@ _MOST = 2.0
 
 def rank(job: QueuedJob, policy: Policy) -> tuple[int, float, int]:
     """Return what jobs are sorted by."""
-    seconds = job.pace.fastest_seconds(job.wish.effective_batch) / (1 + job.waited_seconds / policy.ageing_seconds)
+    seconds = job.pace.fastest_seconds(job.wish.rows) / (1 + job.waited_seconds / policy.ageing_seconds)
     if job.overuse != 1.0:
         seconds *= min(_MOST, max(1 / _MOST, job.overuse))
     return -job.priority, seconds, job.job_id

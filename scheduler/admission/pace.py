@@ -19,6 +19,7 @@ NEIGHBOUR_COST = 0.02  # the simulated devices take 0.07; forecasts with less ga
 
 CHECKPOINTING_COST = {"off": 1.0, "selective": 1 / 0.9, "full": 1 / 0.75}  # what of the forward pass runs twice
 OFFLOAD_COST = 1 / 0.7  # every gradient and weight goes over PCIe once a step
+SHARDING_COST = {"none": 1.0, "zero2": 1 / 0.9, "zero3": 1 / 0.8}  # gradients, and weights, travel each micro-step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +35,9 @@ class Pace:
         """Return the seconds still to go with a device to itself."""
         return self.seconds * cost(candidate.modes) * self._relative(candidate.micro_batch, 1.0)
 
-    def fastest_seconds(self, effective_batch: int) -> float:
-        """Return the same with the whole effective batch at once: the least there is."""
-        return self.seconds * self._relative(effective_batch, 1.0)
+    def fastest_seconds(self, rows: int) -> float:
+        """Return the same with all rows of a step at once that fall to a process: the least there is."""
+        return self.seconds * self._relative(rows, 1.0)
 
     def utilisation_at(self, candidate: Candidate) -> float:
         """Return the share of them in which the device computes, 0 to 1."""
@@ -50,7 +51,7 @@ class Pace:
 
 def cost(modes: Modes) -> float:
     """Return what memory means multiply the time by."""
-    factor = CHECKPOINTING_COST[modes.activation_checkpointing]
+    factor = CHECKPOINTING_COST[modes.activation_checkpointing] * SHARDING_COST[modes.sharding]
     return factor * OFFLOAD_COST if modes.optimizer_offload else factor
 
 

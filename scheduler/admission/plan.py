@@ -7,7 +7,8 @@ Pure. The speed model is a first form, only ever used to compare candidates of o
 T0 is the tokens' worth of fixed cost that a micro-step has (kernel launches, the Python around them); about 1,024
 tokens is where small language models on today's cards reach half of their best throughput. Full checkpointing runs
 the forward pass twice (x 0.75), selective what is cheap of it (x 0.9); offload moves every gradient and weight over
-PCIe once a step (x 0.7).
+PCIe once a step (x 0.7). Of several devices, ZeRO-2 sends gradients each micro-step and not each step (x 0.9), ZeRO-3
+the weights as well (x 0.8).
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ FLAT = 0.95  # within 5 % of the best, throughput counts as flat: then the least
 MARGIN = {"cuda": 0.02, "cpu": 0.15}
 
 _MIB = 1024**2
+_SHARDINGS = ("none", "zero2", "zero3")  # each keeps less on a device than the one before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +67,14 @@ def speed(modes: Modes, micro_batch: int, rows: int, max_seq_len: int) -> float:
 @lru_cache(maxsize=4096)  # a cycle asks again for each device, and the next cycle for the same jobs
 def allowed(wish: Wish, footprint: Footprint, kind: str) -> tuple[Candidate, ...]:
     """Return the candidates the job itself permits, whatever the device."""
-    below, offloads = _ran_out_at(wish, footprint), _must_offload(wish)
+    below, too_large = _ran_out_at(wish, footprint), _too_large_states(wish)
     return tuple(
         candidate
         for candidate in footprint.candidates
         if candidate.modes in wish.modes
         and candidate.micro_batch <= (wish.micro_batch_limit or candidate.micro_batch)
         and (below is None or candidate.process_bytes < below)
-        and (candidate.modes.optimizer_offload or not offloads)
+        and all(_keeps_less(candidate.modes, failed) for failed in too_large)
         and (wish.max_memory_bytes is None or need_bytes(kind, candidate) <= wish.max_memory_bytes)
     )
 
@@ -84,11 +86,16 @@ def _ran_out_at(wish: Wish, footprint: Footprint) -> int | None:
     return min(sizes, default=None)
 
 
-def _must_offload(wish: Wish) -> bool:
-    """Whether the states were too much for a device, and the job lets the optimizer's go to the host."""
-    if not any(modes.optimizer_offload for modes in wish.modes):
-        return False
-    return any(one.of_states and not one.modes.optimizer_offload for one in wish.ran_out)
+def _too_large_states(wish: Wish) -> list[Modes]:
+    """List the means with which the states were too much for a device, as far as the job allows to keep less there."""
+    failed = {one.modes for one in wish.ran_out if one.of_states}
+    return [modes for modes in failed if any(_keeps_less(other, modes) for other in wish.modes)]
+
+
+def _keeps_less(modes: Modes, than: Modes) -> bool:
+    """Whether less of weights, gradients and optimizer lies on a device: in host memory, or on others."""
+    offloads = modes.optimizer_offload and not than.optimizer_offload
+    return offloads or _SHARDINGS.index(modes.sharding) > _SHARDINGS.index(than.sharding)
 
 
 def smallest(wish: Wish, footprint: Footprint, kind: str) -> Candidate | None:

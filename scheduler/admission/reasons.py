@@ -65,7 +65,8 @@ def _named(tenants: Sequence[Tenant]) -> str:
 
 def still_tracing(job: QueuedJob) -> Wait:
     """Return the reason of a job that would have a better plan with means not traced yet."""
-    sentence = "its memory with checkpointing or offload is being worked out"
+    means = "checkpointing, offload or sharding" if job.gpus > 1 else "checkpointing or offload"
+    sentence = f"its memory with {means} is being worked out"
     return Wait(job_id=job.job_id, code=WaitCode.TRACING, sentence=sentence)
 
 

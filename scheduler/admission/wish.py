@@ -9,7 +9,7 @@ from itertools import product
 from math import isqrt
 
 from scheduler.footprint.curve import Modes
-from scheduler.jobs.means import Checkpointing, checkpointing_of
+from scheduler.jobs.means import Checkpointing, Sharding, checkpointing_of, shardings
 from scheduler.jobs.spec import JobSpec
 
 _OFFLOAD: dict[str, tuple[bool, ...]] = {"auto": (False, True), "on": (True,), "off": (False,)}
@@ -31,7 +31,7 @@ class Wish:
 
     effective_batch: int
     max_seq_len: int
-    processes: int = 1  # that share the rows of each optimizer step, one a device
+    shares: int = 1  # in which the rows of each optimizer step are dealt out to processes, one a device
     micro_batch: int | None = None  # a number from the job file: tried first as it is
     modes: tuple[Modes, ...] = (Modes(),)  # from the fastest means to the most frugal
     max_memory_bytes: int | None = None  # never take more of a device
@@ -42,7 +42,7 @@ class Wish:
     @property
     def rows(self) -> int:
         """The most rows of an optimizer step that fall to one process."""
-        return -(-self.effective_batch // self.processes)
+        return -(-self.effective_batch // self.shares)
 
     @property
     def insists(self) -> bool:
@@ -51,8 +51,11 @@ class Wish:
 
     @property
     def stages(self) -> tuple[tuple[Modes, ...], ...]:
-        """What is traced first, and what only for a job that is not helped by it."""
-        return (self.modes[:1], self.modes[1:]) if len(self.modes) > 1 else (self.modes,)
+        """What is traced first, and what only for a job that is not helped by it: to trace sharding takes longest."""
+        first, rest = self.modes[:1], self.modes[1:]
+        whole = tuple(one for one in rest if one.sharding == first[0].sharding)
+        divided = tuple(one for one in rest if one.sharding != first[0].sharding)
+        return tuple(stage for stage in (first, whole, divided) if stage)
 
 
 def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, ran_out: tuple[RanOut, ...] = ()) -> Wish:
@@ -61,7 +64,7 @@ def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, ran_out: tup
     return Wish(
         effective_batch=spec.effective_batch,
         max_seq_len=spec.data.max_seq_len,
-        processes=spec.resources.gpus,
+        shares=spec.resources.gpus // spec.memory.tensor_parallel,
         micro_batch=None if isinstance(number, str) else number,
         modes=modes_of(spec),
         max_memory_bytes=spec.resources.max_memory_bytes,
@@ -76,14 +79,28 @@ def modes_of(spec: JobSpec) -> tuple[Modes, ...]:
     memory = spec.memory
     asked = memory.activation_checkpointing
     allowed = _CHECKPOINTING if asked == "auto" else (checkpointing_of(asked),)
+    divided = shardings(
+        memory.sharding,
+        processes=spec.resources.gpus,
+        tensor_parallel=memory.tensor_parallel,
+        optimizer=spec.train.optimizer,
+    )
     return tuple(
         Modes(
             activation_checkpointing=checkpointing,
             optimizer_offload=offload,
             chunked_loss=memory.chunked_loss != "off",
+            sharding=sharding,
+            tensor_parallel=memory.tensor_parallel,
         )
-        for offload, checkpointing in product(_OFFLOAD[memory.optimizer_offload], allowed)
+        for sharding, offload, checkpointing in product(divided, _OFFLOAD[memory.optimizer_offload], allowed)
+        if len(divided) == 1 or _is_worth_tracing(sharding, offload, checkpointing, memory.optimizer_offload)
     )
+
+
+def _is_worth_tracing(sharding: Sharding, offload: bool, checkpointing: Checkpointing, asked: str) -> bool:
+    """Leave out what is slower than ZeRO-3 without offload and hardly smaller; the smallest of all stays in."""
+    return sharding == "none" or asked != "auto" or not offload or (sharding, checkpointing) == ("zero3", "full")
 
 
 def micro_batches(rows: int, number: int | None = None) -> list[int]:

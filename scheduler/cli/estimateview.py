@@ -10,7 +10,7 @@ from scheduler.units import format_bytes
 
 Row = Mapping[str, Any]
 
-_MEANS = ("activation_checkpointing", "optimizer_offload", "chunked_loss")
+_MEANS = ("activation_checkpointing", "optimizer_offload", "chunked_loss", "sharding", "tensor_parallel")
 _SHORTER = (("activation checkpointing", "checkpointing"), ("optimizer offload", "offload"))
 _CANDIDATES = (
     Column("micro_batch", "MICRO-BATCH", right=True),
@@ -52,10 +52,10 @@ def _worth_showing(told: Row) -> list[Row]:
     """The candidates with the plan's means; where nothing fits, the smallest with each of the means."""
     plan, candidates = told["plan"], told["candidates"]
     if plan is not None:
-        return [row for row in candidates if all(row[key] == plan[key] for key in _MEANS)]
+        return [row for row in candidates if all(row.get(key) == plan.get(key) for key in _MEANS)]
     smallest: dict[tuple[object, ...], Row] = {}
     for row in sorted(candidates, key=lambda row: int(row["process_bytes"]), reverse=True):
-        smallest[tuple(row[key] for key in _MEANS)] = row
+        smallest[tuple(row.get(key) for key in _MEANS)] = row
     return list(smallest.values())
 
 

@@ -1,7 +1,8 @@
 """Whether a job can ever run on the devices known here: what can't is refused at submit, naming what would do.
 
 A closed form, for what no plan could mend: weights and gradients of what is trained are always on the device, and what
-the update keeps beside them unless that may be offloaded. What activations need on top is for the footprint to say.
+the update keeps beside them unless that may be offloaded; each of several devices has a part of what may be divided.
+What activations need on top is for the footprint to say.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 from scheduler.config import Settings
 from scheduler.jobs import parameters
+from scheduler.jobs.means import shardings
 from scheduler.jobs.problems import Problems
 from scheduler.jobs.spec import JobSpec
 from scheduler.store import views
@@ -68,7 +70,7 @@ def _gpus(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None:
     if devices and asked > len(devices):
         have = "there is 1 device" if len(devices) == 1 else f"there are {len(devices)} devices"
         problems.add(("resources", "gpus"), f"asks for {asked} GPUs, and {have} here", f"gpus: {len(devices)} or fewer")
-    elif asked > spec.effective_batch:
+    elif asked // spec.memory.tensor_parallel > spec.effective_batch:
         reason = f"asks for {asked} GPUs, and an optimizer step has {spec.effective_batch} rows to share out"
         problems.add(("resources", "gpus"), reason, f"gpus: {spec.effective_batch} or fewer")
 
@@ -76,7 +78,8 @@ def _gpus(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None:
 def _memory(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None:
     need = least_bytes(spec)
     limit = spec.resources.max_memory_bytes
-    what = f"the model's {parameters.count(spec.model):,} parameters need at least {format_bytes(need)}"
+    each = f" on each of {spec.resources.gpus} devices" if spec.resources.gpus > 1 else ""
+    what = f"the model's {parameters.count(spec.model):,} parameters need at least {format_bytes(need)}{each}"
     parts = "for weights and gradients" + (" and Adam's moments" if spec.memory.optimizer_offload == "off" else "")
     if limit is not None and need > limit:
         reason = f"{what} {parts}, more than the {format_bytes(limit)} allowed"
@@ -85,7 +88,7 @@ def _memory(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None
     largest = max(devices, key=lambda device: device.total_bytes, default=None)
     if largest is not None and need > largest.total_bytes:
         reason = f"{what} {parts}; the largest device here, {largest.label}, has {format_bytes(largest.total_bytes)}"
-        fits = largest.total_bytes // (need // parameters.count(spec.model))
+        fits = largest.total_bytes * parameters.count(spec.model) // need
         would = f"a device of more than {_whole_gib(need)}, or a model of fewer than {fits:,} parameters"
         problems.add(("model",), reason, would)
 
@@ -95,10 +98,22 @@ def least_bytes(spec: JobSpec) -> int:
     weights, adapters = parameters.count(spec.model), parameters.adapters(spec.model, spec.train)
     width, is_kept = WIDTH_BYTES[spec.train.weights], spec.memory.optimizer_offload == "off"
     moments = MOMENTS_BYTES[spec.train.optimizer] if is_kept else 0
+    of_weights, of_rest = _parts(spec)
     if adapters:  # which are float32 themselves
-        return weights * width + adapters * (2 * WIDTH_BYTES["float32"] + moments)
+        return _part(weights * width, of_weights) + _part(adapters * (2 * WIDTH_BYTES["float32"] + moments), of_rest)
     rest = REST_BYTES[spec.train.weights] if is_kept else 0
-    return weights * (2 * width + rest + moments)
+    return _part(weights * width, of_weights) + _part(weights * (width + rest + moments), of_rest)
+
+
+def _parts(spec: JobSpec) -> tuple[int, int]:
+    """Return in how many parts the weights may lie on the devices, and what belongs to them."""
+    gpus, ways = spec.resources.gpus, spec.memory.tensor_parallel
+    smallest = shardings(spec.memory.sharding, processes=gpus, tensor_parallel=ways, optimizer=spec.train.optimizer)[-1]
+    return gpus if smallest == "zero3" else ways, gpus if smallest != "none" else ways
+
+
+def _part(whole: int, parts: int) -> int:
+    return -(-whole // parts)
 
 
 def _whole_gib(count: int) -> str:

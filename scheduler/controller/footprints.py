@@ -1,13 +1,13 @@
 """Footprints as the cycle needs them: from memory, from the store, or on the way from the tracer. Never waits.
 
-The fastest memory means are traced first, which is all that most jobs need; the others only once a job that has been
-offered those is still in the queue.
+The fastest memory means are traced first, which is all that most jobs need; each stage of the others only once a job
+that has been offered those before is still in the queue.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, Protocol
 
 import msgspec
@@ -69,10 +69,10 @@ class FootprintBook:
         self._monotonic = monotonic
         self._wanted: set[str] = set()  # keys looked up this cycle
         self._stages: dict[str, Footprint] = {}
-        self._incomplete: dict[str, Footprint] = {}  # the first stage, knowing that it is alone
-        self._joined: dict[tuple[str, str], Footprint] = {}
-        self._offered: set[int] = set()  # jobs that had no more than the first stage to choose from, last cycle
-        self._offering: set[int] = set()  # the same, this cycle
+        self._incomplete: dict[tuple[str, ...], Footprint] = {}  # the first stages, knowing what they lack
+        self._joined: dict[tuple[str, ...], Footprint] = {}
+        self._offered: dict[int, int] = {}  # jobs that had no more than so many stages to choose from, last cycle
+        self._offering: dict[int, int] = {}  # the same, this cycle
         self._failures: dict[str, _Failure] = {}
 
     def look_up(self, job_id: int, spec: JobSpec, wish: Wish, target: Target) -> Footprint | Untraced:
@@ -82,12 +82,8 @@ class FootprintBook:
 
     def known(self, spec: JobSpec, wish: Wish, target: Target) -> Footprint | None:
         """Return what is known already of a footprint, corrected; asks nobody."""
-        first, *others = requests_for(spec, wish, target)
-        footprint = self._stage(first)
-        rest = self._stage(others[0]) if others and footprint is not None else None
-        if footprint is not None and rest is not None:
-            footprint = self._joined.setdefault((first.key, others[0].key), footprint.joined(rest))
-        return None if footprint is None else self._corrected(footprint, spec, wish, target)
+        known = self._known(requests_for(spec, wish, target))
+        return self._corrected(self._join(known), spec, wish, target) if known else None
 
     def _corrected(self, found: Footprint, spec: JobSpec, wish: Wish, target: Target) -> Footprint:
         if self._teacher is None:
@@ -98,25 +94,43 @@ class FootprintBook:
         return self._raised.setdefault((id(found), correction), (found, found.raised(correction)))[1]
 
     def _look_up(self, job_id: int, spec: JobSpec, wish: Wish, target: Target) -> Footprint | Untraced:
-        first, *others = requests_for(spec, wish, target)
-        footprint = self._stage(first)
-        if footprint is None:
-            return self._ask(first)
-        if not others:
+        requests = requests_for(spec, wish, target)
+        known = self._known(requests)
+        count = len(known)
+        if not known:
+            return self._ask(requests[0])
+        footprint = self._join(known)
+        if count == len(requests):
             return footprint
-        rest = self._stage(others[0])
-        if rest is not None:
-            return self._joined.setdefault((first.key, others[0].key), footprint.joined(rest))
-        self._offering.add(job_id)
-        if job_id in self._offered and self._ask(others[0]).hopeless:
+        self._offering[job_id] = count
+        if self._offered.get(job_id) == count and self._ask(requests[count]).hopeless:
             return footprint  # the other means can't be had
-        return self._incomplete.setdefault(first.key, footprint.without(wish.stages[1]))
+        missing = tuple(modes for stage in wish.stages[count:] for modes in stage)
+        return self._incomplete.setdefault(tuple(known), footprint.without(missing))
+
+    def _known(self, requests: Sequence[Request]) -> dict[str, Footprint]:
+        """Return by key the stages that are known, up to the first that is not."""
+        found: dict[str, Footprint] = {}
+        for request in requests:
+            stage = self._stage(request)
+            if stage is None:
+                break
+            found[request.key] = stage
+        return found
+
+    def _join(self, known: Mapping[str, Footprint]) -> Footprint:
+        keys, stages = tuple(known), list(known.values())
+        if len(stages) == 1:
+            return stages[0]
+        if keys not in self._joined:
+            self._joined[keys] = reduce(Footprint.joined, stages)
+        return self._joined[keys]
 
     def collect(self, *, now: float) -> None:
         """Begin a cycle: store the answers that have come in, and forget what the last cycle had no use for."""
         self._forget_unwanted()
         self._taught.clear()
-        self._offered, self._offering = self._offering, set()
+        self._offered, self._offering = self._offering, {}
         for answer in self._tracer.collect():
             if answer.body is None:
                 self._failures[answer.key] = _Failure(answer=self._judged(answer), at=self._monotonic())
@@ -127,7 +141,7 @@ class FootprintBook:
     def _forget_unwanted(self) -> None:
         wanted, self._wanted = self._wanted, set()
         self._stages = {key: one for key, one in self._stages.items() if key in wanted}
-        self._incomplete = {key: one for key, one in self._incomplete.items() if key in wanted}
+        self._incomplete = {keys: one for keys, one in self._incomplete.items() if wanted.issuperset(keys)}
         kept = {id(one) for one in (*self._stages.values(), *self._incomplete.values(), *self._joined.values())}
         self._raised = {key: one for key, one in self._raised.items() if key[0] in kept}
         self._joined = {keys: one for keys, one in self._joined.items() if wanted.issuperset(keys)}

@@ -1,7 +1,8 @@
 """How long jobs take: estimated before they run, by their trainers' own word once they do.
 
-A step's work is parameters x rows x tokens a row; the rate is what earlier attempts on that kind of device reached, at
-first an assumption. What an attempt measured beside neighbours is taken back to what it would be alone.
+A step's work is parameters x rows x tokens a row, of several devices an equal part for each; the rate is what earlier
+attempts reached on each device of that kind, at first an assumption. What an attempt measured beside neighbours is
+taken back to what it would be alone.
 """
 
 from collections import defaultdict
@@ -45,7 +46,7 @@ class Experience:
                 self._busy[one.kind].append(one.busy_share)
 
     def flops(self, kind: str, work: int) -> float:
-        """Return the rate of attempts of the same size of step, else of all, else an assumption."""
+        """Return the rate of attempts with as much for each device in a step, else of all, else an assumption."""
         known = self._like.get((kind, work)) or self._rates.get(kind)
         return median(known) if known else ASSUMED_FLOPS.get(kind, 1e12)
 
@@ -59,9 +60,9 @@ class Experience:
             seconds = latest.eta_seconds / cost(Modes.from_json(msgspec.json.decode(latest.plan)))
             busy = self.utilisation(kind) if latest.busy_share is None else latest.busy_share
             return Pace(seconds=seconds, utilisation=busy, micro_batch=latest.micro_batch, overhead=overhead)
-        work = step_flops(spec)
+        work = flops_of_one(spec)
         seconds = max(1.0, total_steps(spec) * work / self.flops(kind, work))
-        micro_batch = spec.train.batch_size
+        micro_batch = -(-spec.train.batch_size // spec.resources.gpus)
         return Pace(seconds=seconds, utilisation=self.utilisation(kind), micro_batch=micro_batch, overhead=overhead)
 
 
@@ -87,9 +88,10 @@ def of_running(attempt: Attempt, spec: JobSpec, known: Pace, neighbours: Sequenc
     )
 
 
-def step_flops(spec: JobSpec) -> int:
+def flops_of_one(spec: JobSpec) -> int:
+    """Return what falls to each device of a job in an optimizer step."""
     tokens = spec.effective_batch * spec.data.max_seq_len
-    return FLOPS_PER_PARAMETER * parameters.active(spec.model) * tokens
+    return FLOPS_PER_PARAMETER * parameters.active(spec.model) * tokens // spec.resources.gpus
 
 
 def total_steps(spec: JobSpec) -> int:
@@ -121,7 +123,7 @@ def _rows_of(path: str, size: int, _changed_ns: int) -> int:
 @lru_cache(maxsize=4096)  # the same attempts are looked at each cycle
 def _work_of(spec: str) -> int | None:
     try:
-        return step_flops(decode(spec))
+        return flops_of_one(decode(spec))
     except (msgspec.MsgspecError, KeyError, ValueError):
         return None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scheduler.jobs.means import Checkpointing, checkpointing_of
+from scheduler.jobs.means import Checkpointing, Sharding, checkpointing_of, sharding_of
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -17,6 +17,8 @@ class Modes:
     activation_checkpointing: Checkpointing = "off"
     optimizer_offload: bool = False
     chunked_loss: bool = True
+    sharding: Sharding = "none"  # what the processes of a job over several devices divide among them
+    tensor_parallel: int = 1  # processes that compute each product together
 
     @classmethod
     def from_json(cls, plan: Mapping[str, Any]) -> "Modes":
@@ -25,6 +27,8 @@ class Modes:
             activation_checkpointing=checkpointing_of(plan["activation_checkpointing"]),
             optimizer_offload=bool(plan["optimizer_offload"]),
             chunked_loss=bool(plan["chunked_loss"]),
+            sharding=sharding_of(plan.get("sharding")),
+            tensor_parallel=int(plan.get("tensor_parallel", 1)),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -32,6 +36,8 @@ class Modes:
             "activation_checkpointing": self.activation_checkpointing,
             "optimizer_offload": self.optimizer_offload,
             "chunked_loss": self.chunked_loss,
+            "sharding": self.sharding,
+            "tensor_parallel": self.tensor_parallel,
         }
 
 

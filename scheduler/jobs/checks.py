@@ -29,6 +29,9 @@ def together(filled: dict[str, Any], given: dict[str, Any], problems: Problems) 
         _micro_batch(filled, problems)
     if not problems.touched(("data",), ("train",)):
         _early_stop(filled, problems)
+    if not problems.touched(("memory",), ("resources",), ("train",), ("model",)):
+        _sharding(filled, problems)
+        _tensor_parallel(filled, problems)
 
 
 def _model(model: dict[str, Any], given: dict[str, Any], problems: Problems) -> None:
@@ -118,6 +121,46 @@ def _micro_batch(filled: dict[str, Any], problems: Problems) -> None:
 def _early_stop(filled: dict[str, Any], problems: Problems) -> None:
     if filled["train"]["early_stop"] is not None and not filled["data"]["validation"]:
         problems.add(("train", "early_stop"), "has no validation loss to judge by", "data: {validation: 0.01}")
+
+
+def _sharding(filled: dict[str, Any], problems: Problems) -> None:
+    memory, gpus = filled["memory"], filled["resources"]["gpus"]
+    asked, ways = memory["sharding"], memory["tensor_parallel"]
+    if asked in ("auto", "none"):
+        return
+    if gpus == 1:
+        reason = f"{asked} divides what several devices hold, and resources.gpus is 1"
+        problems.add(("memory", "sharding"), reason, "resources: {gpus: 2}, or sharding: auto")
+    elif gpus == ways:
+        reason = f"{asked} divides what devices hold alike, and all {gpus} split each product"
+        problems.add(("memory", "sharding"), reason, "tensor_parallel: 1, or sharding: auto")
+    if filled["train"]["optimizer"] == "adamw8bit":
+        reason = f"{asked} cannot divide the moments of adamw8bit: their scales are of whole blocks"
+        problems.add(("memory", "sharding"), reason, "train: {optimizer: adamw}, or sharding: none")
+
+
+def _tensor_parallel(filled: dict[str, Any], problems: Problems) -> None:
+    ways, gpus, model, train = (
+        filled["memory"]["tensor_parallel"],
+        filled["resources"]["gpus"],
+        filled["model"],
+        filled["train"],
+    )
+    if ways == 1:
+        return
+    instead = "sharding: zero3 in its place"
+    heads, width = model["num_key_value_heads"], model["intermediate_size"]
+    refused = (
+        (bool(gpus % ways), f"{ways} devices split each product, and resources.gpus is {gpus}", f"gpus: {ways}"),
+        (model["use_moe"], "experts are not split", instead),
+        (train["method"] == "lora", "adapters of lora are not split", instead),
+        (train["optimizer"] == "adamw8bit", "moments of adamw8bit are not split", "train: {optimizer: adamw}"),
+        (bool(heads % ways), f"{heads} key-value heads cannot be split {ways} ways", instead),
+        (bool(width % ways), f"an intermediate size of {width} cannot be split {ways} ways", instead),
+    )
+    for wrong, reason, hint in refused:
+        if wrong:
+            problems.add(("memory", "tensor_parallel"), reason, hint)
 
 
 def name_from(stem: str) -> str:

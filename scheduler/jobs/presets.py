@@ -73,6 +73,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "chunked_loss": "auto",
         "activation_checkpointing": "auto",
         "optimizer_offload": "auto",
+        "sharding": "auto",
+        "tensor_parallel": 1,
     },
     "resources": {"gpus": 1, "max_memory": None, "exclusive": False, "time_limit": None, "devices": None},
     "retries": {"out_of_memory": 6, "crash": 2},

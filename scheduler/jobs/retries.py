@@ -6,7 +6,7 @@ service's) asking for the stop, or by steps that no earlier attempt had reached.
 
 import msgspec
 
-from scheduler.jobs.means import Checkpointing
+from scheduler.jobs.means import Checkpointing, Sharding
 from scheduler.jobs.states import EndReason, JobState
 
 CRASHES = frozenset(
@@ -23,6 +23,7 @@ CRASHES = frozenset(
 
 
 OFFLOAD = "optimizer offload"
+SHARDING = "more sharding"
 
 
 class Shortage(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +67,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     cancel_requested: bool = False
     activation_checkpointing: str = "auto"  # what the job file says, as the line below
     optimizer_offload: str = "auto"
+    shardings: tuple[Sharding, ...] = ("none",)  # that it allows
 
 
 class AttemptFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +76,7 @@ class AttemptFacts(msgspec.Struct, frozen=True, kw_only=True):
     micro_batch: int
     activation_checkpointing: Checkpointing = "off"  # as it was planned
     optimizer_offload: bool = False
+    sharding: Sharding = "none"
     stop_requested: bool = False
     progressed: bool = False  # it reached a step that no earlier attempt had
     device_is_host: bool = False  # a CPU: the kernel's killing it for memory is the device's refusal
@@ -114,7 +117,8 @@ def means_left(job: JobFacts, attempt: AttemptFacts) -> tuple[str, ...]:
         (more, job.activation_checkpointing, checkpointing == "full"),
         (OFFLOAD, job.optimizer_offload, offload),
     )
-    return tuple(name for name, wish, used in offered if wish == "auto" and not used)
+    left = tuple(name for name, wish, used in offered if wish == "auto" and not used)
+    return (*left, SHARDING) if attempt.sharding != job.shardings[-1] else left
 
 
 def _after_out_of_memory(job: JobFacts, attempt: AttemptFacts, told: str, shortage: Shortage | None) -> Verdict:
@@ -125,7 +129,7 @@ def _after_out_of_memory(job: JobFacts, attempt: AttemptFacts, told: str, shorta
         return _verdict(job, JobState.FAILED, f"{tried}, and all {allowed} retries for out of memory are used up")
     limit = job.micro_batch_limit
     if shortage is not None and shortage.is_of_states:
-        how = OFFLOAD if OFFLOAD in left else "more memory, where there is more"
+        how = next((one for one in (SHARDING, OFFLOAD) if one in left), "more memory, where there is more")
     elif attempt.micro_batch <= 1 and not left:
         return _verdict(job, JobState.FAILED, f"{tried}, with nothing left to try: {_means_tried(job, attempt)}")
     else:
@@ -147,9 +151,8 @@ def _means_tried(job: JobFacts, attempt: AttemptFacts) -> str:
         ("activation checkpointing", job.activation_checkpointing, "" if checkpointing == "off" else checkpointing),
         (OFFLOAD, job.optimizer_offload, "on" if offload else ""),
     )
-    return ", ".join(
-        f"{name} was {used}" if used else f"{name} is {wish} in the job file" for name, wish, used in tried
-    )
+    told = [f"{name} was {used}" if used else f"{name} is {wish} in the job file" for name, wish, used in tried]
+    return ", ".join([*told, f"sharding was {attempt.sharding}"] if attempt.sharding != "none" else told)
 
 
 def _after_crash(job: JobFacts, told: str) -> Verdict:

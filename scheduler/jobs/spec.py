@@ -43,6 +43,7 @@ Checkpointing = Annotated[
     Literal["auto", "off", "selective", "full", "on"],
     Meta(title="auto, off, selective or full (on is full)"),
 ]
+Sharding = Annotated[Literal["auto", "none", "zero2", "zero3"], Meta(title="auto, none, zero2 or zero3")]
 MicroBatch = Annotated[Literal["auto"] | Count, Meta(title="auto, or a whole number of at least 1")]
 Validation = Annotated[
     NotNegative | Text, Meta(title="a share of the rows (0 or above, below 1), or the path of a file")
@@ -157,6 +158,8 @@ class Memory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     chunked_loss: Means
     activation_checkpointing: Checkpointing
     optimizer_offload: Means
+    sharding: Sharding = "auto"
+    tensor_parallel: Annotated[int, Meta(title="a whole number from 1 to 1,024", ge=1, le=1024)] = 1
 
 
 class Resources(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,9 +1,11 @@
 """The end of an attempt that a worker had: memory given back, and its job moved on as `scheduler.jobs.retries` says."""
 
+from typing import Any
+
 import msgspec
 
 from scheduler.failpoints import failpoint
-from scheduler.jobs.means import checkpointing_of
+from scheduler.jobs.means import Sharding, checkpointing_of, sharding_of, shardings
 from scheduler.jobs.remedies import Place, would_fit
 from scheduler.jobs.retries import AttemptFacts, JobFacts, Verdict, verdict
 from scheduler.jobs.states import AttemptState, EndReason, JobState
@@ -66,6 +68,17 @@ def _job_facts(job: Job) -> JobFacts:
         cancel_requested=job.cancel_requested_at is not None,
         activation_checkpointing=memory.get("activation_checkpointing", "auto"),
         optimizer_offload=memory.get("optimizer_offload", "auto"),
+        shardings=_shardings(spec),
+    )
+
+
+def _shardings(spec: dict[str, Any]) -> tuple[Sharding, ...]:
+    memory, train, resources = (spec.get(section, {}) for section in ("memory", "train", "resources"))
+    return shardings(
+        memory.get("sharding", "none"),  # a job of an earlier version was planned without
+        processes=resources.get("gpus", 1),
+        tensor_parallel=memory.get("tensor_parallel", 1),
+        optimizer=train.get("optimizer", "adamw"),
     )
 
 
@@ -76,6 +89,7 @@ def _attempt_facts(tx: Transaction, attempt: Attempt, outcome: Outcome) -> Attem
         micro_batch=outcome.micro_batch or attempt.micro_batch,
         activation_checkpointing=checkpointing_of(plan.get("activation_checkpointing")),
         optimizer_offload=bool(plan.get("optimizer_offload")),
+        sharding=sharding_of(plan.get("sharding")),
         stop_requested=attempt.stop_requested_at is not None,
         progressed=(attempt.step or 0) > max(earlier, default=0),
         device_is_host=plan.get("device_config", {}).get("kind") == "cpu",

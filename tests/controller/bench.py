@@ -53,11 +53,15 @@ ROWS_KEPT = {"off": 4, "selective": 3, "full": 2}  # quarters
 
 
 def answer_of(request: dict[str, Any], *, base_mib: int, row_mib: int) -> str:
-    """A footprint of `base_mib` and `row_mib` a row; full checkpointing halves the rows, offload the base."""
-    candidates = []
+    """A footprint of `base_mib` and `row_mib` a row; full checkpointing halves the rows, offload the base.
+
+    A quarter of the base are weights, which ZeRO-3 divides among processes, as ZeRO-2 does the rest.
+    """
+    candidates, processes = [], request["target"].get("processes", 1)
+    divided = {"none": 1.0, "zero2": (1 + 3 / processes) / 4, "zero3": 1 / processes}
     for modes in request["modes"]:
         for size in request["micro_batches"]:
-            base = base_mib * MIB // (2 if modes["optimizer_offload"] else 1)
+            base = int(base_mib * MIB * divided[modes["sharding"]]) // (2 if modes["optimizer_offload"] else 1)
             rows = size * row_mib * MIB
             peak = base + rows * ROWS_KEPT[modes["activation_checkpointing"]] // 4
             candidates.append(

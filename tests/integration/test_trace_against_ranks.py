@@ -46,6 +46,16 @@ def runs(configs: dict[str, Config], tmp_path_factory: pytest.TempPathFactory) -
     return {name: Outcome(pair.root / name) for name in configs}
 
 
+@pytest.mark.parametrize("name", ["zero2", "zero3", "zero3-experts", "tensor"])
+def test_a_template_of_a_rank_is_its_rehearsal(name: str, configs: dict[str, Config]) -> None:
+    config = configs[name]
+    fitted, rehearsed = (Mode(config, TARGET, templates=templates) for templates in (True, False))
+    assert fitted.has_template
+    for micro_batch in (1, 3):
+        one, other = fitted.outcome(micro_batch), rehearsed.outcome(micro_batch)
+        assert (one.allocated_bytes, one.reserved_bytes) == (other.allocated_bytes, other.reserved_bytes)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_prediction_is_what_a_rank_takes(name: str, configs: dict[str, Config], runs: dict[str, Outcome]) -> None:
     config = configs[name]

@@ -139,6 +139,17 @@ def test_what_would_fit_names_devices_or_a_size() -> None:
     assert would_fit(1 << 30, [], max_memory_bytes=None).startswith("a device with more than 1.0 GiB would do")
 
 
+def test_processes_that_may_divide_more_do_before_their_job_fails() -> None:
+    may = ("none", "zero2", "zero3")
+    for used in ("none", "zero2"):
+        again = decide(EndReason.OUT_OF_MEMORY, AttemptFacts(micro_batch=1, sharding=used), shardings=may)
+        assert (again.state, "with more sharding" in again.message) == (JobState.QUEUED, True)
+    failed = decide(EndReason.OUT_OF_MEMORY, AttemptFacts(micro_batch=1, sharding="zero3"), shardings=may)
+    assert (failed.state, "sharding was zero3" in failed.message) == (JobState.FAILED, True)
+    asked = AttemptFacts(micro_batch=1, sharding="zero2")
+    assert decide(EndReason.OUT_OF_MEMORY, asked, shardings=("zero2",)).state is JobState.FAILED
+
+
 def test_a_stop_that_was_asked_for_or_got_further_is_free() -> None:
     for free in (AttemptFacts(micro_batch=8, stop_requested=True), AttemptFacts(micro_batch=8, progressed=True)):
         again = decide(EndReason.STOPPED, free, crash_retries=2)

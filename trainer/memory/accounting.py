@@ -169,10 +169,13 @@ class Accounting(TorchDispatchMode):
 
 
 class _Resize:
-    """Stands for an operator where a storage changes its size: torch has none."""
+    """Stands for an operator where a storage changes its size: torch has none.
+
+    It is called as the one that makes such a storage in the first place, so that a loop's first turn is as any later.
+    """
 
     def name(self) -> str:
-        return "storage::resize_"
+        return "aten::empty.memory_format"
 
 
 RESIZE = _Resize()

@@ -30,6 +30,9 @@ class Group(Protocol):
     def exchange(self, model: MiniMind) -> Exchange | None:
         """Give what joins the processes in each optimizer step."""
 
+    def rest(self, model: MiniMind) -> None:
+        """Let go of what was gathered for passes that no update follows."""
+
     def sums(self, *numbers: float) -> list[float]:
         """Add up numbers of the host over all processes."""
 
@@ -50,6 +53,9 @@ class Alone:
 
     def exchange(self, model: MiniMind) -> Exchange | None:
         return None
+
+    def rest(self, model: MiniMind) -> None:
+        """Nothing was."""
 
     def sums(self, *numbers: float) -> list[float]:
         return list(numbers)

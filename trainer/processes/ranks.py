@@ -32,6 +32,9 @@ class Ranks:
     def exchange(self, model: MiniMind) -> "Replicas":
         return Replicas(model)
 
+    def rest(self, model: MiniMind) -> None:
+        """Nothing was."""
+
     def sums(self, *numbers: float) -> list[float]:
         with self._host():
             told = torch.tensor(numbers, dtype=torch.float64)

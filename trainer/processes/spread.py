@@ -63,6 +63,9 @@ class SpreadRanks:
     def exchange(self, model: MiniMind) -> Exchange:
         return Spread(model, self._mesh, sharding=self._plan.sharding)
 
+    def rest(self, model: MiniMind) -> None:
+        release(model)
+
     def sums(self, *numbers: float) -> list[float]:
         return self._ranks.sums(*numbers)
 
@@ -106,6 +109,12 @@ def split_products(model: MiniMind, mesh: DeviceMesh) -> None:
         parallelize_module(block, mesh, plan)
 
 
+def release(model: MiniMind) -> None:
+    """Let go of weights that are gathered still; the next pass gathers them anew."""
+    for module in _sharded(model):
+        module.reshard()
+
+
 class Spread:
     """The exchange of parts: FSDP has summed what it shards in the backward pass; the rest is summed here."""
 
@@ -141,8 +150,7 @@ class Spread:
     def applied(self) -> None:
         """Let go of weights that stay gathered through a step: they are old now."""
         if self._sharding == "zero2":
-            for module in _sharded(self._model):
-                module.reshard()
+            release(self._model)
 
     def _gradient(self, name: str) -> Tensor:
         gradient = self._trained[name].grad

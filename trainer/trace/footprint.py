@@ -56,6 +56,11 @@ class Mode:
         self.parameters = log.parameters
         self._template = _template_or_none(log) if templates else None
 
+    @property
+    def has_template(self) -> bool:
+        """Say whether one rehearsal serves every micro-batch."""
+        return self._template is not None
+
     def candidate(self, micro_batch: int) -> Candidate:
         """Predict the peaks of a run with so many rows at once."""
         plan = msgspec.structs.replace(self._config.plan, micro_batch=micro_batch)

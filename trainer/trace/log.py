@@ -10,7 +10,7 @@ from typing import NamedTuple
 class Place(NamedTuple):
     """Which stretch of the run: the same place met again does the same."""
 
-    name: str  # weights, optimizer, results, micro, micro.piece, update, evaluation, evaluation.piece
+    name: str  # weights, optimizer, results, micro, micro.piece, update, evaluation, evaluation.piece, rest
     turn: int = 0  # 0 the first time round its loop, 1 any later
     part: int = 0  # how many inner loops lie before it
 

@@ -99,6 +99,8 @@ class _Rehearsal:
         for turn, count in enumerate(programme.evaluations):
             self.recorder.begin(Place("evaluation", min(turn, 1)), count)
             evaluation_loss(model, self._batch(count), chunked_loss=self.config.plan.chunked_loss)
+        self.recorder.begin(Place("rest"), 0)
+        self.group.rest(model)
         if programme.again:
             self._steps(programme.steps, model, optimizer, scaler, results)
         self.recorder.begin(Place("end"), 0)  # what is torn down from here on is no part of the evaluation

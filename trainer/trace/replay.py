@@ -29,6 +29,7 @@ class Replay:
         if evaluation is not None:
             for turn in range(2):
                 self._play("evaluation", turn, evaluation)
+            self._play("rest", 0, 0)
             self._steps(step)
 
     def _steps(self, rows: Sequence[int]) -> None:

@@ -75,6 +75,8 @@ def as_json(candidate: Candidate) -> dict[str, Any]:
         "activation_checkpointing": plan.checkpointing,
         "optimizer_offload": plan.optimizer_offload,
         "chunked_loss": plan.chunked_loss,
+        "sharding": plan.sharding,
+        "tensor_parallel": plan.tensor_parallel,
         "allocated_bytes": outcome.allocated_bytes,
         "reserved_bytes": outcome.reserved_bytes,
         "process_bytes": candidate.process_bytes,
