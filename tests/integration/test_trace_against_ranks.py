@@ -7,13 +7,14 @@ import msgspec
 import pytest
 
 from tests.integration.test_trace_against_runs import CONTEXT_BYTES, configured, rows
-from tests.training.conftest import Outcome
+from tests.training.conftest import PATIENCE_SECONDS, Outcome
 from tests.training.several import Pair
 from trainer.config import Config
 from trainer.trace.footprint import Mode
 from trainer.trace.rehearsal import Target
 
 __all__ = ["rows"]
+pytestmark = pytest.mark.timeout(6 * PATIENCE_SECONDS)  # the pair makes all its runs before the first test
 
 SEGMENT_BYTES = 2 * 1024**2  # of the pool of small blocks
 TARGET = Target(kind="virtual", context_bytes=CONTEXT_BYTES, processes=2)
