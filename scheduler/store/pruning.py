@@ -98,22 +98,18 @@ def _needs(db: Reader, settings: Settings) -> dict[int, list[Row]]:
     for row in rows:
         found.setdefault(row["parent"], []).append(row)
     for row in db.query("SELECT id, state, spec FROM jobs WHERE state <> :done", done=JobState.SUCCEEDED.value):
-        parent = _started_from(row["spec"], settings)
-        if parent is not None:
+        for parent in _reads_from(row["spec"], settings):
             found.setdefault(parent, []).append(row)
     return found
 
 
-def _started_from(spec: str, settings: Settings) -> int | None:
-    """The job in whose run directory the first weights lie, or the tokenizer or data."""
+def _reads_from(spec: str, settings: Settings) -> set[int]:
+    """The jobs in whose run directories its first weights, its tokenizer or its data lie."""
     told = json.loads(spec)
     start, data = told.get("init_from") or {}, told.get("data") or {}
-    if start.get("job") is not None:
-        return int(start["job"])
-    for path in (start.get("path"), data.get("tokenizer"), data.get("path"), data.get("validation")):
-        if isinstance(path, str) and (inside := _inside(Path(path), settings.jobs_dir)) is not None:
-            return inside
-    return None
+    paths = (start.get("path"), data.get("tokenizer"), data.get("path"), data.get("validation"))
+    found = [_inside(Path(path), settings.jobs_dir) for path in paths if isinstance(path, str)]
+    return {int(one) for one in (start.get("job"), *found) if one is not None}
 
 
 def _inside(path: Path, jobs_dir: Path) -> int | None:

@@ -122,8 +122,8 @@ def test_what_a_later_job_needs_stays(mmq: Mmq, store: Database, settings: Setti
     failed = running(store, queued(store, depends_on=(2,)))
     attempts.finish(store, failed.id, ends(EndReason.BAD_DATA), at=NOW)
     weights = {"init_from": {"path": str(kept[3] / "final" / "model.safetensors")}}
-    queued(store, spec=json.dumps(SPEC | weights))
-    queued(store, spec=json.dumps(SPEC | {"data": {"path": "/x", "tokenizer": str(kept[4] / "tokenizer.json")}}))
+    data = {"data": {"path": "/x", "tokenizer": str(kept[4] / "tokenizer.json")}}
+    queued(store, spec=json.dumps(SPEC | weights | data))
     done = mmq("clean", *words)
     assert all(len(left(kept[number])) == 5 for number in (1, 2, 3, 4))
     assert not kept[5].exists() or len(left(kept[5])) < 5
