@@ -8,7 +8,7 @@ SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptan
 BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-hostmem bench-memory bench-weights \
     bench-footprint bench-virtual bench-cycle bench-simulate bench-makespan
 
-.PHONY: help setup demo test test-service test-faults test-gpu check format ci bench pins clean $(BENCHES)
+.PHONY: help setup demo test test-service test-faults chaos test-gpu check format ci bench pins clean $(BENCHES)
 BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
 
 help: ## list the targets
@@ -36,6 +36,9 @@ test-service: setup ## whole services on real trainers, killed in turn; some min
 
 test-faults: setup ## kills at every step, full disks, jumping clocks: real processes, a scripted trainer
 	$(PYTEST) -m faults -n 2 --dist worksteal tests/faults
+
+chaos: setup ## a random walk of 1,000 faults over a queue of small jobs; an hour; SEED=N walks the same again
+	$(BIN)/python -m tests.faults.chaos --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED))
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(PYTEST) -m gpu tests/gpu

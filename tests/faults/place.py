@@ -62,7 +62,7 @@ def fault_place(
 ) -> Iterator[FaultPlace]:
     source = f"{STANDIN}:{REPOSITORY}" if scripted else str(REPOSITORY)
     told = {"PYTHONPATH": source, "MMQ_HASTE": str(HASTE)} | environment
-    with workplace(**told) as place:
+    with workplace(devices, **told) as place:
         failpoints = place.root / "failpoints"
         failpoints.mkdir()
         place.environment["MMQ_FAILPOINTS"] = str(failpoints)

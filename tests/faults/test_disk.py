@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.workplace import REPOSITORY
+from tests.acceptance.workplace import REPOSITORY, until
+from tests.faults.place import fault_place
 from tests.faults.world import World
 
 
@@ -31,3 +32,27 @@ def test_nothing_told_is_lost_at_any_change_of_the_disk(tmp_path: Path, subject:
     found = json.loads(done.stdout)
     assert found["wrong"] == []
     assert found["changes"] >= least, found
+
+
+def test_a_trainer_that_finds_the_disk_full_says_so_and_goes_on_where_it_was_when_there_is_room(tmp_path: Path) -> None:
+    with fault_place(scripted=False) as faulty:
+        place = faulty.place
+        world = World.make(tmp_path, place.settings.run_dir(2) / "checkpoints")
+        place.environment |= world.environment
+        place.up()
+        expected = place.undisturbed
+        job = faulty.submit("tiny.yaml")
+        until(lambda: place.events(job, "checkpoint"), "a checkpoint")
+        world.set(full=1)
+        assert place.until_ended(job) == ["failed"]
+        story = place.story(job)
+        assert story["reason"] == "disk_full"
+        assert "no room to write" in story["message"]
+        assert faulty.violations() == []
+
+        world.calm()
+        place.ok("retry", str(job))
+        assert place.until_ended(job) == ["succeeded"]
+        assert place.events(job, "started")[-1]["step"] in (30, 60, 90)
+        assert place.losses(job) == expected
+        assert faulty.violations() == []

@@ -1,6 +1,7 @@
 /* The world of the processes under test, put before libc by LD_PRELOAD: a clock that jumps, and a disk that is full,
- * or before whose Nth change the process is killed. What happens is read from the shared file that FAULTS_WORLD names,
- * so that it can be changed while they run. Only regular files whose path begins with `prefix` are touched.
+ * or before whose Nth change the process is killed. What happens is read from the shared file that PYTHON_FAULTS_WORLD
+ * names (a name that a shim lets through to its trainer), so that it can be changed while they run. Only files whose
+ * path begins with `prefix` are touched.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -32,7 +33,7 @@ static int (*real_clock_gettime)(clockid_t, struct timespec *);
 
 __attribute__((constructor)) static void begin(void) {
     real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
-    const char *path = getenv("FAULTS_WORLD");
+    const char *path = getenv("PYTHON_FAULTS_WORLD");
     int file = path ? open(path, O_RDWR) : -1;
     if (file < 0) return;
     void *found = mmap(NULL, sizeof *world, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);

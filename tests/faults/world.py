@@ -30,7 +30,7 @@ class World:
     @property
     def environment(self) -> dict[str, str]:
         """For who is to live in it."""
-        return {"LD_PRELOAD": str(self.shared.with_name("world.so")), "FAULTS_WORLD": str(self.shared)}
+        return {"LD_PRELOAD": str(self.shared.with_name("world.so")), "PYTHON_FAULTS_WORLD": str(self.shared)}
 
     def set(self, **values: int) -> None:
         for name, value in values.items():

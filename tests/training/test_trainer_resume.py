@@ -1,15 +1,18 @@
 """Killed, stopped or damaged: the run goes on, bit for bit."""
 
 import errno
+import hashlib
 import json
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from tests.training.conftest import Outcome
 from trainer.__main__ import main
 from trainer.errors import BadConfiguration, BadData, DiskFull, ExitCode, Stopped
 from trainer.files.checkpoint import RunState, load_newest, save
@@ -189,3 +192,59 @@ def test_a_changed_plan_goes_on_from_the_checkpoint(workshop) -> None:
     again = workshop.train("parts", workshop.config(plan=plan))
     assert again.events("started")[-1]["step"] == 6
     assert again.losses() == pytest.approx(whole.losses(), rel=1e-6)
+
+
+class Payload:
+    """What runs code when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.mark,)
+
+
+def forged(workshop, forge: Callable[[Path], object]) -> Outcome:
+    """A run whose newest checkpoint was forged, its checksums too."""
+    whole = workshop.train("whole", workshop.config())
+    shutil.rmtree(whole.run_dir / "final")
+    newest = whole.run_dir / "checkpoints" / "step-8"
+    path = newest / "model.safetensors"
+    forge(path)
+    manifest = json.loads((newest / "manifest.json").read_text())
+    content = path.read_bytes()
+    manifest["files"][path.name] = {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    return whole
+
+
+def test_a_pickle_in_place_of_a_checkpoint_is_passed_over_and_never_run(workshop) -> None:
+    mark = workshop.root / "ran"
+    whole = forged(workshop, lambda path: torch.save({"model": Payload(mark)}, path))
+    before = whole.losses()
+    again = workshop.train("whole", workshop.config())
+    assert "step-8" in again.events("checkpoint_damaged")[0]["message"]
+    assert again.events("started")[-1]["step"] == 6
+    assert again.losses() == before
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tensor: {"model.norm.weight": torch.zeros(5)}, r"norm.weight: the model has \[32\], the file \[5\]"),
+        (lambda tensor: {"model.norm.weight": tensor.to(torch.int32)}, "model.norm.weight is torch.int32"),
+    ],
+    ids=["wrong shape", "another kind of number"],
+)
+def test_a_whole_checkpoint_of_another_model_is_refused_and_stays(workshop, change, told) -> None:
+    """Nothing was damaged: somebody has put it there, so a person decides."""
+
+    def forge(path: Path) -> None:
+        tensors = load_file(path)
+        save_file(tensors | change(tensors["model.norm.weight"]), path)
+
+    whole = forged(workshop, forge)
+    with pytest.raises(BadConfiguration, match=told):
+        workshop.train("whole", workshop.config())
+    assert {path.name for path in (whole.run_dir / "checkpoints").iterdir()} == {"step-6", "step-8"}

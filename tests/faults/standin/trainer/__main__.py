@@ -1,7 +1,7 @@
 """A stand-in for the trainer: its contract of files, signals and exit codes, real checkpoints, and no torch.
 
-Its loss follows from its state alone. Beside the data file `rows.jsonl`, `rows.json` may say {"pause": SECONDS A STEP}.
-It says `doubled` and ends where another trainer of its run directory lives.
+Its loss follows from its state alone. Beside the data file `rows.jsonl`, `rows.json` may say {"pause": SECONDS A STEP},
+or {"real": true}: then it becomes the real trainer. It says `doubled` where another one of its run directory lives.
 """
 
 import fcntl
@@ -19,7 +19,11 @@ from tests.faults.curve import BEGINNING, after, loss_of
 config = json.loads(Path(sys.argv[1]).read_text())
 run = Path(sys.argv[2])
 script = Path(config["data"]["path"]).with_suffix(".json")
-pause = json.loads(script.read_text())["pause"] if script.exists() else 0.05
+told = json.loads(script.read_text()) if script.exists() else {}
+if told.get("real"):
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[4])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "trainer", *sys.argv[1:]])
+pause = told.get("pause", 0.05)
 steps, save_interval = config["train"]["max_steps"], config["train"]["save_interval"]
 checkpoints = run / "checkpoints"
 asked: list[int] = []
