@@ -27,3 +27,5 @@ def command(jobs: tuple[str, ...]) -> None:
             say("note", f"job {job.id} had ended already: {job.state.value}")
         else:
             click.echo(f"{job.id} {job.state.value if job.state.ended else 'cancelling'}")
+            if not job.state.ended:
+                say("note", f"job {job.id} saves and ends; it can go on from there", hint=f"mmq retry {job.id}")

@@ -25,7 +25,7 @@ def as_json(row: Row, holders: Iterable[Row]) -> Row:
     """One device. `free_bytes` is what may still be promised, as the admission cycle counts it.
 
     A live attempt takes what it was promised, or what it is seen to hold if that is more; what is used beyond
-    our own processes is foreign.
+    our own processes is foreign. Beside a job that shares with none nothing may be.
     """
     processes = json.loads(row["processes"] or "[]")
     held = dict(processes)
@@ -35,6 +35,8 @@ def as_json(row: Row, holders: Iterable[Row]) -> Row:
     used = row["used_bytes"]
     foreign = None if used is None else max(0, used - ours)
     pids = {holder["pid"] for holder in mine}
+    exclusive = any(json.loads(holder["plan"]).get("exclusive") for holder in mine)
+    left = None if foreign is None else max(0, row["total_bytes"] - foreign - taken)
     return {
         "id": row["id"],
         "device": f"{row['kind']}:{row['number']}",
@@ -45,7 +47,7 @@ def as_json(row: Row, holders: Iterable[Row]) -> Row:
         "total_bytes": row["total_bytes"],
         "reserved_bytes": row["reserved_bytes"],
         "used_bytes": used,
-        "free_bytes": None if foreign is None else max(0, row["total_bytes"] - foreign - taken),
+        "free_bytes": 0 if exclusive and left is not None else left,
         "foreign_bytes": foreign,
         "foreign_processes": [{"pid": pid, "bytes": size} for pid, size in processes if pid not in pids],
         "jobs": sorted({holder["job_id"] for holder in mine}),

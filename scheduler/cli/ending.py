@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from scheduler.cli.jobview import ENDED
+from scheduler.cli.terminal import one_line
 from scheduler.errors import ExitCode, MmqError, UsageError
 from scheduler.store.database import Database, Reader
 from scheduler.units import parse_duration
@@ -14,7 +15,7 @@ Row = dict[str, Any]
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
 _ENDING = (
-    "SELECT jobs.id, jobs.state, jobs.reason, attempts.exit_code, attempts.exit_signal"
+    "SELECT jobs.id, jobs.state, jobs.reason, jobs.message, attempts.exit_code, attempts.exit_signal"
     " FROM jobs LEFT JOIN attempts ON attempts.id = jobs.attempt_id WHERE jobs.id = :job_id"
 )
 
@@ -29,9 +30,11 @@ def parse_timeout(text: str | None) -> float | None:
 
 
 def sentence(row: Row) -> str:
-    """How a job ended: `12 failed (out of memory)`."""
-    reason = f" ({row['reason'].replace('_', ' ')})" if row["state"] == "failed" and row["reason"] else ""
-    return f"{row['id']} {row['state']}{reason}"
+    """How a job ended: `12 failed (out of memory): its smallest plan needs ...`."""
+    if row["state"] != "failed":
+        return f"{row['id']} {row['state']}"
+    reason = f" ({row['reason'].replace('_', ' ')})" if row["reason"] else ""
+    return f"{row['id']} failed{reason}" + (f": {one_line(row['message'])}" if row["message"] else "")
 
 
 def wait_for(

@@ -82,7 +82,7 @@ def command(
         failpoint("submit.committed")
         _print(stored, as_json=as_json)
         failpoint("submit.printed")
-        _announce(stored[0].id, settings)
+        _announce(stored, settings)
         return _wait(database, stored) if wait else 0
 
 
@@ -150,19 +150,23 @@ def _wait(database: Database, stored: Sequence[Job]) -> int:
     return next((code for code in map(exit_code, rows) if code), 0)
 
 
-def _announce(job_id: int, settings: Settings) -> None:
-    """Ring the controller; warn if the job will have to wait for the service or the broker."""
+def _announce(stored: Sequence[Job], settings: Settings) -> None:
+    """Ring the controller; warn if what was stored will have to wait for the service or the broker."""
     from scheduler.broker.doorbell import ring
 
+    alone = len(stored) == 1
+    named = f"job {stored[0].id} is stored" if alone else f"jobs {in_short([job.id for job in stored])} are stored"
     if not ring(settings):
         if lock_held(settings.service_lock):
-            say("warning", f"job {job_id} is stored; the controller does not listen now, and will find it by itself")
+            them = "it" if alone else "them"
+            say("warning", f"{named}; the controller does not listen now, and will find {them} by itself")
         else:
-            say("warning", f"job {job_id} is stored; the service is not running, so nothing starts yet", hint="mmq up")
+            say("warning", f"{named}; the service is not running, so nothing starts yet", hint="mmq up")
         return
     from scheduler.broker.address import broker_address
     from scheduler.broker.reach import reachable
 
     if not reachable(settings):
-        where = broker_address(settings).shown
-        say("warning", f"job {job_id} is stored; the broker at {where} does not answer yet", hint="mmq doctor")
+        say(
+            "warning", f"{named}; the broker at {broker_address(settings).shown} does not answer yet", hint="mmq doctor"
+        )

@@ -78,3 +78,10 @@ def holder(path: Path) -> Holder | None:
                 return found
         time.sleep(0.01)
     return None
+
+
+def last_devices(path: Path) -> str | None:
+    """What the service chose that has the lock, or had it last; None where there was none."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Holder(**json.loads(path.read_text())).devices
+    return None

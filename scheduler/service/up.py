@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from scheduler.broker.address import broker_address
@@ -14,7 +15,7 @@ from scheduler.devices.choice import open_devices
 from scheduler.errors import ExitCode, MmqError, NoDatabase, Unreachable
 from scheduler.processes.interpreter import python_command
 from scheduler.processes.loglines import log_line
-from scheduler.service.lock import Holder, ServiceLock, holder
+from scheduler.service.lock import Holder, ServiceLock, holder, last_devices
 from scheduler.service.logs import last_line, open_log, rotate
 from scheduler.service.roles import ALL, child_environment, roles
 from scheduler.service.supervisor import Supervisor
@@ -29,11 +30,21 @@ LOG = "service.log"
 
 def up(settings: Settings, devices: str | None, detach: bool) -> int:
     """Start the service, or say who runs it already. Returns the exit code; MmqError if it can't be prepared."""
+    devices = devices or _as_before(settings)
     if detach:
         prepare(settings, devices)
         found = holder(settings.service_lock)
         return _already(settings, found, devices) if found else _in_background(settings, devices)
     return int(ExitCode.OK) if serve(settings, devices) else _already(settings, holder(settings.service_lock), devices)
+
+
+def _as_before(settings: Settings, environment: Mapping[str, str] = os.environ) -> str | None:
+    """What the last service here was told by `--devices`, where nobody says anything else now."""
+    before = None if environment.get("MMQ_DEVICES") else last_devices(settings.service_lock)
+    if before in (None, settings.devices):
+        return None
+    say(f"on the devices of the last time, {before}; `mmq up --devices {settings.devices}` takes others")
+    return before
 
 
 def serve(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) -> bool:

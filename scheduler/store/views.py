@@ -135,9 +135,10 @@ def devices(db: Reader) -> list[Row]:
 
 
 def holders(db: Reader) -> list[Row]:
-    """Who holds what: device_id, job_id, name, pid, reserved_bytes of each live attempt."""
+    """Who holds what: device_id, job_id, name, pid, plan, reserved_bytes of each live attempt."""
     return db.query(
-        "SELECT reservations.device_id, attempts.job_id, jobs.name, attempts.pid, reservations.reserved_bytes"
+        "SELECT reservations.device_id, attempts.job_id, jobs.name, attempts.pid, attempts.plan,"
+        " reservations.reserved_bytes"
         " FROM reservations JOIN attempts ON attempts.id = reservations.attempt_id"
         " JOIN jobs ON jobs.id = attempts.job_id ORDER BY reservations.device_id, attempts.job_id"
     )

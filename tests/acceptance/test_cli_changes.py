@@ -6,10 +6,11 @@ import time
 import pytest
 
 from scheduler.config import Settings
-from scheduler.jobs.states import EndReason
+from scheduler.jobs.states import EndReason, JobState
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
 from scheduler.store.opening import open_database
+from scheduler.store.transitions import move
 from tests.acceptance.conftest import Mmq
 from tests.store.samples import ends, queued, running, with_device
 
@@ -35,7 +36,9 @@ def test_a_waiting_job_is_cancelled_at_once(mmq: Mmq, mine: Database) -> None:
 
 
 def test_a_running_job_is_asked_to_end(mmq: Mmq, mine: Database, settings: Settings) -> None:
-    assert mmq("cancel", "runs").out == "1 cancelling\n"
+    done = mmq("cancel", "runs")
+    assert done.out == "1 cancelling\n"
+    assert "hint: mmq retry 1" in done.err
     assert jobs.get(mine, 1).cancel_requested_by == settings.user
     assert "cancelling" in mmq("status").out
 
@@ -55,6 +58,12 @@ def test_hold_release_and_retry(mmq: Mmq, mine: Database) -> None:
     done = mmq("retry", "1")
     assert done.code == 1
     assert done.err == "error: can't retry job 1: it is running, not failed or cancelled\n  hint: mmq status 1\n"
+
+
+def test_wait_tells_the_reason_of_a_failure(mmq: Mmq, mine: Database) -> None:
+    with mine.transaction() as tx:
+        move(tx, 2, JobState.FAILED, at=1.0, reason=EndReason.DOES_NOT_FIT, message="needs at least 90 GiB")
+    assert mmq("wait", "2") == (1, "2 failed (does not fit): needs at least 90 GiB\n", "")
 
 
 @pytest.mark.parametrize("verb", ["cancel", "hold", "release", "retry"])

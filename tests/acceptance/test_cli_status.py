@@ -94,6 +94,13 @@ def test_devices_count_promises_and_strangers(mmq: Mmq, busy: Database) -> None:
     assert "process 4321" in mmq("gpus").out
 
 
+def test_beside_an_exclusive_job_nothing_is_free(mmq: Mmq, busy: Database) -> None:
+    with busy.transaction() as tx:
+        tx.execute("UPDATE attempts SET plan = :plan", plan='{"exclusive": true}')
+    (device,) = json.loads(mmq("gpus", "--json").out)["devices"]
+    assert (device["free_bytes"], device["foreign_bytes"]) == (0, 2048 * MIB)
+
+
 def test_without_a_service_gpus_looks_itself(mmq: Mmq) -> None:
     done = mmq("gpus", "--json")
     assert [device["device"] for device in json.loads(done.out)["devices"]] == ["virtual:0", "virtual:1"]

@@ -47,6 +47,7 @@ def test_a_sweep_is_an_array_stored_at_once(mmq: Mmq, store: Database, job_file:
     queued(store)
     done = mmq("submit", job_file, *SIX)
     assert (done.code, done.out) == (0, "2-7\n")
+    assert "jobs 2-7 are stored; the service is not running" in done.err
     stored = [jobs.get(store, job_id) for job_id in range(2, 8)]
     assert {(job.array_id, job.name, job.submitted_at) for job in stored} == {(2, "tiny", stored[0].submitted_at)}
     asked = [(resolved.train.learning_rate, resolved.model.num_hidden_layers) for resolved in map(_spec, stored)]

@@ -71,3 +71,51 @@ def test_memory_that_a_foreign_process_takes_is_answered_by_a_shrink(narrow: Wor
         assert steps
     assert narrow.state(running) == "running"
     assert attempt(narrow, running)["number"] == 1
+
+
+def ten_have_run(place: Workplace, example: int) -> None:
+    """Write down ten jobs that have run, as the example did: of so many one may be made to leave for another."""
+    array = place.ok("submit", "tiny.yaml", "--hold", "--sweep", "train.seed=1,2,3,4,5,6,7,8,9,10").strip()
+    same = "state, host, device, plan, micro_batch, accumulation_steps, reserved_bytes, admitted_at, ended_at, reason"
+    with place.store() as database, database.transaction() as tx:
+        tx.execute(
+            f"INSERT INTO attempts (job_id, number, {same}) SELECT others.id, 1, {same} FROM attempts,"
+            " (SELECT id FROM jobs WHERE array_id = :first) others WHERE job_id = :example",
+            example=example,
+            first=int(array.partition("-")[0]),
+        )
+    place.ok("cancel", array)
+
+
+def test_a_job_that_leaves_for_a_short_one_comes_back_and_its_curve_does_not_show_it(place: Workplace) -> None:
+    """By its steps it has hours to go; in truth it ends early, since it soon gets no better."""
+    place.job_file(
+        "curve",
+        data={"validation": 0.25},
+        train={"max_steps": 100_000, "learning_rate": 1e-2, "eval_interval": 20, "early_stop": 4},
+    )
+    undisturbed = place.submit("curve.yaml")
+    assert place.until_ended(undisturbed) == ["succeeded"]
+    ten_have_run(place, undisturbed)
+
+    long = place.submit(
+        "curve.yaml", "-o", "data.row_wait_seconds=0.02", "-o", "resources.devices=0", "-o", "priority=-1"
+    )
+    place.until_steps(long, more=3)
+    short = place.submit(
+        "tiny.yaml", "-o", "train.max_steps=4", "-o", "resources.devices=0", "-o", "resources.exclusive=true"
+    )
+    assert place.until_ended(short, long) == ["succeeded", "succeeded"]
+
+    first, second = place.story(long)["attempts"]
+    assert (first["reason"], first["preempted_for"]) == ("stopped", short)
+    assert second["reason"] == "done"
+    assert place.query("SELECT crash_retries FROM jobs WHERE id = :job", job=long) == [{"crash_retries": 0}]
+    ended = {job: place.story(job)["attempts"][-1]["ended_at"] for job in (short, long)}
+    assert first["ended_at"] < ended[short] < ended[long]
+    left, came_back = (event["step"] for event in place.events(long, "started"))
+    assert left == 0 < came_back
+    assert place.steps(long) == place.steps(undisturbed)  # not one of them twice
+    assert place.losses(long) == place.losses(undisturbed)
+    weights = [place.settings.run_dir(job) / "final/model.safetensors" for job in (long, undisturbed)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
