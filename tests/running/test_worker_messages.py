@@ -60,11 +60,11 @@ def push(stage: Stage, message: bytes) -> None:
         client.lpush(f"mmq:{queue_name(stage.settings.host)}", message)
 
 
-def test_a_message_twenty_times_at_once_to_three_workers(stage: Stage, workers: Workers) -> None:
+def test_a_message_twenty_times_at_once_to_four_workers(stage: Stage, workers: Workers) -> None:
     attempt = stage.admitted({"steps": 3, "pause": 0.2})
     for _ in range(20):
         publish_start(stage.settings, attempt.job_id, attempt.id)
-    workers(3)
+    workers(4)
     assert stage.end(attempt) == (EndReason.DONE, JobState.SUCCEEDED)
     assert stage.run(attempt).events.read_text().count('"started"') == 1
     assert stage.run(attempt).shim_log.read_text().count("trainer ") == 2  # started, ended
