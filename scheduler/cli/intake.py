@@ -141,6 +141,7 @@ def _resolve(database: Database | None, refs: Sequence[str]) -> list[int]:
     return jobs.resolve(database, refs)
 
 
+@cache  # an array has many members, and one source
 def code_version() -> str:
     """The program's version and a checksum of the trainer's source, by which a stored job knows its code."""
     from zlib import crc32

@@ -1,0 +1,183 @@
+"""Load: ten thousand submits at once, 64 attempts at once, a day of queue in compressed time; and nothing leaks."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from scheduler.processes.liveness import process_started
+from scheduler.store import audit, heartbeats
+from scheduler.store.opening import open_database
+from tests.acceptance.workplace import Workplace, kill, until
+from tests.faults.place import FaultPlace, fault_place
+from tests.faults.usage import Growth, Held, growth, held
+
+SUBMITTERS = 8
+JOBS = int(os.environ.get("LOAD_JOBS", "10000"))  # submitted at once
+AT_ONCE = 64
+DAY = int(os.environ.get("LOAD_DAY", "150"))  # jobs of the compressed day
+DAY_AT_ONCE = 6
+MOST_GROWTH_BYTES = 20_000  # of a process's memory, by a job or by a thousand steps
+
+
+def say(**figures: float) -> None:
+    """Show what was measured, for whoever runs with -s."""
+    print(json.dumps({name: round(value, 2) for name, value in figures.items()}), file=sys.stderr)
+
+
+def broken(place: Workplace) -> list[str]:
+    with closing(open_database(place.settings, lean=True)) as database:
+        return audit.violations(database)
+
+
+@pytest.fixture
+def one_device() -> Iterator[FaultPlace]:
+    with fault_place("virtual:1x256MiB") as place:
+        place.place.up()
+        yield place
+
+
+@pytest.mark.timeout(1800)
+def test_ten_thousand_submits_by_eight_processes_at_once_lose_and_double_none(one_device: FaultPlace) -> None:
+    place = one_device.place
+    one_device.job_file("blocker", steps=100_000, resources={"exclusive": True})
+    blocker = place.submit("blocker.yaml")
+    place.until_state(blocker, "running")
+    began = time.monotonic()
+    command = ("-m", "tests.faults.submitter", "job.yaml")
+    submitters = [place.start(f"by-{n}", str(JOBS // SUBMITTERS), command=command) for n in range(SUBMITTERS)]
+    outputs = [submitter.communicate(timeout=1500) for submitter in submitters]
+    took = time.monotonic() - began
+    assert [submitter.returncode for submitter in submitters] == [0] * SUBMITTERS, outputs[0][1][-2000:]
+    accepted = [int(line) for out, _ in outputs for line in out.split()]
+    assert len(accepted) == len(set(accepted)) == JOBS // SUBMITTERS * SUBMITTERS
+    rows = place.query("SELECT id FROM jobs WHERE state = 'queued'")
+    assert {row["id"] for row in rows} == set(accepted)
+
+    # The controller has gone on, and says of each why it waits.
+    until(lambda: place.query("SELECT COUNT(*) AS n FROM jobs WHERE waiting_code = 'new'")[0]["n"] == 0, "a cycle")
+    cycle = next(one for one in heartbeats_of(place) if one.component.startswith("controller@"))
+    status_began = time.monotonic()
+    place.ok("status")
+    status_took = time.monotonic() - status_began
+    assert broken(place) == []
+    seconds = json.loads(cycle.detail)["cycle_seconds"]
+    say(jobs=JOBS, submit_s=took, per_s=JOBS / took, cycle_s=seconds, status_s=status_took)
+
+
+def heartbeats_of(place: Workplace) -> list[heartbeats.Heartbeat]:
+    with place.store() as database:
+        return heartbeats.all(database)
+
+
+@pytest.fixture
+def many_devices() -> Iterator[FaultPlace]:
+    with fault_place(f"virtual:{AT_ONCE}x256MiB") as place:
+        place.place.up()
+        yield place
+
+
+@pytest.mark.timeout(600)
+def test_64_attempts_at_once_outlive_the_service_and_end_well(many_devices: FaultPlace) -> None:
+    place = many_devices.place
+    many_devices.job_file("long", steps=60, pause=0.5, resources={"exclusive": True})
+    began = time.monotonic()
+    submitter = place.start("long", str(AT_ONCE), command=("-m", "tests.faults.submitter", "long.yaml"))
+    out, err = submitter.communicate(timeout=120)
+    assert submitter.returncode == 0, err
+    jobs = [int(line) for line in out.split()]
+    many_devices.accepted = jobs
+
+    def running() -> int:
+        return int(place.query("SELECT COUNT(*) AS n FROM jobs WHERE state = 'running'")[0]["n"])
+
+    until(lambda: running() + ended(place) == AT_ONCE, "all run")
+    started = time.monotonic() - began
+    most = running()
+    for pid in {place.service(), *place.children().values()}:
+        kill(pid)
+    place.up()
+    assert place.until_ended(*jobs) == ["succeeded"] * AT_ONCE
+    attempts = place.query("SELECT COUNT(*) AS n FROM attempts")[0]["n"]
+    assert attempts == AT_ONCE  # each ran once, whatever became of the service
+    assert many_devices.violations() == []
+    say(attempts=AT_ONCE, at_once=most, all_running_s=started, all_ended_s=time.monotonic() - began)
+    assert most >= AT_ONCE // 2
+
+
+def ended(place: Workplace) -> int:
+    return int(place.query("SELECT COUNT(*) AS n FROM jobs WHERE ended_at IS NOT NULL")[0]["n"])
+
+
+@pytest.fixture
+def day_place() -> Iterator[FaultPlace]:
+    with fault_place(f"virtual:{DAY_AT_ONCE}x256MiB") as place:
+        place.place.up()
+        yield place
+
+
+@pytest.mark.timeout(1800)
+def test_a_day_of_queue_leaks_no_memory_no_file_no_socket_no_process(day_place: FaultPlace) -> None:
+    place = day_place.place
+    place.until_ready()
+    day_place.job_file("short", steps=3, pause=0.1, resources={"exclusive": True})
+    submitter = place.start("day", str(DAY), command=("-m", "tests.faults.submitter", "short.yaml"))
+    pids = {"service": place.service(), **place.children()}
+    began, work = time.monotonic(), []
+    samples: dict[str, list[Held]] = {name: [] for name in pids}
+    while (done := ended(place)) < DAY:
+        assert time.monotonic() - began < 1500, f"{done} of {DAY} jobs have ended"
+        if done >= DAY // 10:  # what is loaded once has been by then
+            work.append(float(done))
+            for name, pid in pids.items():
+                samples[name].append(held(pid))
+        time.sleep(0.2)
+    submitter.communicate(timeout=10)
+    took = time.monotonic() - began
+    grown = {name: growth(work, found) for name, found in samples.items()}
+    for name, found in grown.items():
+        say(jobs=DAY, took_s=took, **{f"{name}_{what}_a_job": value for what, value in found._asdict().items()})
+        assert_no_leak(name, found)
+    assert place.children() | {"service": place.service()} == pids  # none of them has ended
+    assert place.query("SELECT DISTINCT state FROM jobs") == [{"state": "succeeded"}]
+    day_place.accepted = [row["id"] for row in place.query("SELECT id FROM jobs")]
+    assert day_place.violations() == []
+    until(lambda: not place.job_processes(), "no shim and no trainer is left", within_seconds=30)
+
+
+@pytest.mark.timeout(600)
+def test_a_shim_leaks_nothing_over_a_long_run(day_place: FaultPlace) -> None:
+    place = day_place.place
+    day_place.job_file("steady", steps=6000, pause=0.004)
+    job = day_place.submit("steady.yaml")
+    place.until_state(job, "running")
+    shim, work, samples = place.shim(job), [], []
+    while process_started(shim) is not None and (done := len(place.steps(job))) < 6000:
+        if done >= 600:
+            work.append(done / 1000)
+            samples.append(held(shim))
+        time.sleep(0.3)
+    assert place.until_ended(job) == ["succeeded"]
+    found = growth(work, samples)
+    say(**{f"shim_{what}_a_thousand_steps": value for what, value in found._asdict().items()})
+    assert_no_leak("shim", found)
+
+
+def assert_no_leak(name: str, found: Growth) -> None:
+    assert found.memory_bytes < MOST_GROWTH_BYTES, (name, found)
+    assert max(found.files, found.threads, found.children) < 0.02, (name, found)
+
+
+@pytest.mark.parametrize(("a_job", "leaks"), [(0, False), (200, False), (50_000, True)])
+def test_a_leak_would_be_told(a_job: int, leaks: bool) -> None:
+    jobs = [float(n) for n in range(30)]
+    samples = [Held(memory_bytes=10**8 + int(n) * a_job, files=9, threads=1, children=0) for n in jobs]
+    samples[3] = Held(memory_bytes=10**9, files=99, threads=9, children=9)  # a moment's need is none
+    found = growth(jobs, samples)
+    assert found.memory_bytes == pytest.approx(a_job, rel=0.1)
+    assert (found.memory_bytes >= MOST_GROWTH_BYTES) is leaks
+    assert (found.files, found.threads, found.children) == (0, 0, 0)
