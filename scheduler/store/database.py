@@ -49,6 +49,13 @@ class Database(Reader, Protocol):
 
 
 def placeholders(name: str, values: "list[Any] | tuple[Any, ...]") -> tuple[str, Mapping[str, Any]]:
-    """Write `:name_0, :name_1` for an IN list, with the parameters to go with it."""
-    parameters = {f"{name}_{number}": value for number, value in enumerate(values)}
+    """Write `:name_0, :name_1` for an IN list, with the parameters to go with it.
+
+    A list is filled up to a power of two with its last value: a driver that keeps what it made of each statement would
+    else keep one for every length there ever was.
+    """
+    padded = list(values)
+    if padded:
+        padded += padded[-1:] * ((1 << (len(padded) - 1).bit_length()) - len(padded))
+    parameters = {f"{name}_{number}": value for number, value in enumerate(padded)}
     return ", ".join(f":{key}" for key in parameters) or "NULL", parameters

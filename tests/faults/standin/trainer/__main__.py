@@ -1,7 +1,8 @@
 """A stand-in for the trainer: its contract of files, signals and exit codes, real checkpoints, and no torch.
 
 Its loss follows from its state alone. Beside the data file `rows.jsonl`, `rows.json` may say {"pause": SECONDS A STEP},
-or {"real": true}: then it becomes the real trainer. It says `doubled` where another one of its run directory lives.
+"until": A FILE, for which it waits before its first step, or {"real": true}: then it becomes the real trainer.
+It says `doubled` where another one of its run directory lives.
 """
 
 import fcntl
@@ -78,6 +79,8 @@ first, link = newest()
 resumed = None if first == 0 else str(checkpoints / f"step-{first}")
 sizes = {"micro_batch": 8, "accumulation_steps": 1}
 say("started", pid=os.getpid(), step=first, total_steps=steps, resumed_from=resumed, **sizes)
+while "until" in told and not Path(told["until"]).exists() and not asked:
+    time.sleep(0.1)
 for step in range(first + 1, steps + 1):
     link = after(link, step)
     say("step", step=step, total_steps=steps, loss=loss_of(link), tokens_per_second=100.0, eta_seconds=1.0,
