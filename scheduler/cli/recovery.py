@@ -19,7 +19,8 @@ from scheduler.store.records import Outcome
 
 FIX = "mmq doctor --fix"
 _KNOWN = (
-    "SELECT jobs.id, jobs.state, jobs.submitted_at, COALESCE(MAX(attempts.number), 0) AS number"
+    "SELECT jobs.id, jobs.state, jobs.submitted_at, COALESCE(MAX(attempts.number), 0) AS number,"
+    " COALESCE(MAX(attempts.admitted_at), 0) AS admitted_at"
     " FROM jobs LEFT JOIN attempts ON attempts.job_id = jobs.id GROUP BY jobs.id, jobs.state, jobs.submitted_at"
 )
 
@@ -49,7 +50,7 @@ def gaps(database: Database, settings: Settings) -> Iterator[Gap]:
         elif kept is not None and kept.submitted_at != row["submitted_at"]:
             told = f"{root} is of another job that had its number; it is put aside when job {job_id} starts"
             yield Gap(job_id=job_id, job=None, attempts=(), sentence=told)
-        elif row["state"] != JobState.SUCCEEDED and (lost := _later(root, row["number"])):
+        elif row["state"] != JobState.SUCCEEDED and (lost := _later(root, row["number"], row["admitted_at"])):
             which = ", ".join(str(attempt.number) for attempt in lost)
             told = f"the database does not know attempt {which} of job {job_id}, whose directory does"
             yield Gap(job_id=job_id, job=None, attempts=lost, sentence=told + _ended(root, lost[-1]))
@@ -90,15 +91,17 @@ def _missing(job_id: int, root: Path, kept: KeptJob | None) -> Gap:
     if kept is None or kept.id != job_id:
         told = f"the database knows no job {job_id}, and {root} does not say enough to enter it again"
         return Gap(job_id=job_id, job=None, attempts=(), sentence=told)
-    lost = _later(root, 0)
+    lost = _later(root, 0, 0.0)
     told = f"the database knows no job {job_id} ({kept.name}), and its directory is there"
     return Gap(job_id=job_id, job=kept, attempts=lost, sentence=told + (_ended(root, lost[-1]) if lost else ""))
 
 
-def _later(root: Path, number: int) -> tuple[KeptAttempt, ...]:
+def _later(root: Path, number: int, admitted_at: float) -> tuple[KeptAttempt, ...]:
+    """What came after the last attempt that the store knows; an earlier one is of a past that has been overtaken."""
     later = [one for one in _numbers(root / "attempts") if one > number]
     read = [keepsakes.read(_attempt(root, one) / ATTEMPT, KeptAttempt) for one in later]
-    return tuple(kept for one, kept in zip(later, read, strict=True) if kept is not None and kept.number == one)
+    found = [kept for one, kept in zip(later, read, strict=True) if kept is not None and kept.number == one]
+    return tuple(kept for kept in found if kept.admitted_at > admitted_at)
 
 
 def _end_of(attempt: KeptAttempt, ends: dict[int, KeptEnd], *, is_last: bool, now: float) -> KeptEnd | None:

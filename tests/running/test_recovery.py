@@ -1,5 +1,6 @@
 """A backup is put in the store's place while jobs went on: what their directories know more is entered anew."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -154,8 +155,13 @@ def test_an_end_of_the_attempt_that_had_the_number_before_is_not_taken_for_ones_
     copy = backed_up(stage, tmp_path)
     stage.end(start(stage.admit(job)))
     restored(stage, copy)
+    first, second = (stage.settings.run_dir(job.id) / "attempts" / number for number in "12")
+    second.mkdir()
+    kept = json.loads((first / "attempt.json").read_text())
+    (second / "attempt.json").write_text(json.dumps(kept | {"number": 2}))  # it had a second attempt, even
     again = attempts.claim(stage.db, stage.admit(job).id, at=1.0)  # nobody mended; its shim never came
     assert again is not None
+    assert fixed(stage) == []  # too late: the store is past what the directory knows
     assert stage.shim(again, "--adopt") == 0
     assert stage.end(again)[0] is EndReason.LOST
 
