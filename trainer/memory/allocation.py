@@ -17,7 +17,13 @@ class OutOfMemory(torch.OutOfMemoryError):
     """A refusal with its numbers; `torch.OutOfMemoryError` is what CUDA raises, so one `except` sees both."""
 
     def __init__(
-        self, *, requested_bytes: int, allocated_bytes: int, reserved_bytes: int, limit_bytes: int | None
+        self,
+        *,
+        requested_bytes: int,
+        allocated_bytes: int,
+        reserved_bytes: int,
+        limit_bytes: int | None,
+        segment_bytes: int | None = None,
     ) -> None:
         cap = "" if limit_bytes is None else f" The limit is {limit_bytes / _MIB:.2f} MiB."
         super().__init__(
@@ -29,6 +35,7 @@ class OutOfMemory(torch.OutOfMemoryError):
         self.allocated_bytes = allocated_bytes
         self.reserved_bytes = reserved_bytes
         self.limit_bytes = limit_bytes
+        self.segment_bytes = requested_bytes if segment_bytes is None else segment_bytes  # asked of the device
 
     @classmethod
     def of_context(cls, context_bytes: int, limit_bytes: int | None) -> Self:

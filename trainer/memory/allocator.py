@@ -82,6 +82,7 @@ class CachingAllocator:
                 allocated_bytes=self.allocated_bytes,
                 reserved_bytes=self.reserved_bytes,
                 limit_bytes=self._capacity.limit_bytes,
+                segment_bytes=segment_bytes(rounded),
             )
         rest = block.size_bytes - rounded
         if self._splits(block, rest):
@@ -118,7 +119,7 @@ class CachingAllocator:
         return rest >= BLOCK_BYTES if block.small else rest > SMALL_BYTES
 
     def _new_segment(self, rounded: int, small: bool) -> Block | None:
-        size_bytes = _segment_bytes(rounded)
+        size_bytes = segment_bytes(rounded)
         if not self._capacity.take(size_bytes):
             self.empty_cache()
             if not self._capacity.take(size_bytes):
@@ -159,7 +160,8 @@ class CachingAllocator:
         return before
 
 
-def _segment_bytes(rounded: int) -> int:
+def segment_bytes(rounded: int) -> int:
+    """Say how large a segment the device is asked for where no cached block of this size is free."""
     if rounded <= SMALL_BYTES:
         return SMALL_SEGMENT_BYTES
     if rounded < OWN_SEGMENT_BYTES:

@@ -16,6 +16,7 @@ _OF_HOST = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: 
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|[KMG]iB)")
 _HELD = re.compile(r"([\d.]+) (bytes|[KMG]iB) is allocated by PyTorch")
+_IDLE = re.compile(r"([\d.]+) (bytes|[KMG]iB) is reserved by PyTorch but unallocated")
 
 
 def is_refusal(error: BaseException, device: "Device") -> bool:
@@ -37,20 +38,38 @@ def is_host_refusal(error: BaseException) -> bool:
 def refusal_numbers(error: BaseException, device: "Device") -> dict[str, int | None]:
     """Write a refusal as the fields of an `out_of_memory` event; what nobody tells is null.
 
-    `needed_bytes` is what the process would have shown on the device at that moment, had it been granted: a lower bound
-    of what it needs, without what its allocator can't use.
+    `needed_bytes` is what the process would have shown on the device had it been granted: the smallest limit under
+    which it would have come so far, and so a lower bound of what it needs.
     """
     peaks = device.peaks()
-    requested = _told(error, "requested_bytes", _ASKED)
-    allocated = _told(error, "allocated_bytes", _HELD)
-    context = peaks.process_bytes - peaks.reserved_bytes
+    requested, allocated = _told(error, "requested_bytes", _ASKED), _told(error, "allocated_bytes", _HELD)
+    reserved = _reserved(error, allocated)
     return {
         "requested_bytes": requested,
         "allocated_bytes": peaks.allocated_bytes if allocated is None else allocated,
-        "reserved_bytes": getattr(error, "reserved_bytes", peaks.reserved_bytes),
+        "reserved_bytes": peaks.reserved_bytes if reserved is None else reserved,
         "limit_bytes": device.limit_bytes,
-        "needed_bytes": None if requested is None or allocated is None else context + allocated + requested,
+        "needed_bytes": None
+        if requested is None or reserved is None
+        else peaks.process_bytes - peaks.reserved_bytes + reserved + _segment(error, requested),
     }
+
+
+def _reserved(error: BaseException, allocated: int | None) -> int | None:
+    """Return what was held of the device, idle or not, once all that could be given back had been."""
+    idle = _told(error, "idle_bytes", _IDLE)
+    given = None if idle is None or allocated is None else allocated + idle
+    return getattr(error, "reserved_bytes", given)
+
+
+def _segment(error: BaseException, requested: int) -> int:
+    """Return what the device was asked for: an allocator takes more at once than it is asked for."""
+    known: int | None = getattr(error, "segment_bytes", None)
+    if known is not None:
+        return known
+    from trainer.memory.allocator import segment_bytes
+
+    return segment_bytes(requested)
 
 
 def _told(error: BaseException, name: str, words: re.Pattern[str]) -> int | None:
