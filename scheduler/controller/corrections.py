@@ -6,7 +6,8 @@ attempt on; else the median of all on devices of the kind, which is what the con
 lowered. Only for CUDA: on the other devices the prediction is the measurement.
 
 On every kind of device, a refusal by which the prediction was too small raises the footprint of that configuration by
-what it lacked at least: the process was refused memory that would have brought it above what was predicted for it.
+what it lacked at least: the process was refused memory that would have brought it above what was predicted for it. What
+came after, nobody saw: each further attempt that is refused doubles what is added.
 """
 
 from collections import defaultdict
@@ -29,13 +30,14 @@ LATEST = 50  # attempts looked at
 SAME_QUANTILE = 0.9
 OTHERS_AT_LEAST = 3
 KIND = "cuda"
+MOST_DOUBLINGS = 4
 
 
 class Corrections:
     """By configuration; read once, for all of a cycle."""
 
     def __init__(self, attempts: Sequence[Taken], target: Target, refused: Sequence[Lesson] = ()) -> None:
-        self._needed: dict[str, dict[tuple[int, Modes], int]] = defaultdict(dict)
+        self._refused: dict[str, list[tuple[Lesson, Modes]]] = defaultdict(list)
         for lesson in refused:
             self._learn(lesson, target)
         self._all: list[int] = []
@@ -53,16 +55,20 @@ class Corrections:
         return max(self._residual_bytes(key), self._lacked_bytes(key, footprint))
 
     def _learn(self, lesson: Lesson, target: Target) -> None:
-        key, plan = _key(lesson.spec, target), _modes(lesson.plan)
-        if key is not None and plan is not None:
-            one = (lesson.micro_batch, plan)
-            self._needed[key][one] = max(lesson.needed_bytes, self._needed[key].get(one, 0))
+        key, modes = _key(lesson.spec, target), _modes(lesson.plan)
+        if key is not None and modes is not None:
+            self._refused[key].append((lesson, modes))
 
     def _lacked_bytes(self, key: str, footprint: Footprint) -> int:
         """Return by how much the footprint is known to be too small."""
-        needed = self._needed.get(key, {})
-        lacked = (needed.get((one.micro_batch, one.modes), 0) - one.process_bytes for one in footprint.candidates)
-        return max(0, *lacked) if needed else 0
+        predicted = {(one.micro_batch, one.modes): one.process_bytes for one in footprint.candidates}
+        lacked: dict[int, int] = {}
+        for lesson, modes in self._refused.get(key, ()):
+            lack = lesson.needed_bytes - predicted.get((lesson.micro_batch, modes), lesson.needed_bytes)
+            if lack > 0:
+                lacked[lesson.attempt_id] = max(lack, lacked.get(lesson.attempt_id, 0))
+        doublings = min(len(lacked) - 1, MOST_DOUBLINGS)
+        return max(lacked.values()) << doublings if lacked else 0
 
     def _residual_bytes(self, key: str) -> int:
         same: Mapping[str, list[int]] = self._same

@@ -1,6 +1,9 @@
 """Admission's effect: memory reserved and the next attempt made, in one transaction, or nothing at all."""
 
+import json
+
 from scheduler.failpoints import failpoint
+from scheduler.jobs.means import in_words
 from scheduler.jobs.states import JobState
 from scheduler.store.attempt_rows import get
 from scheduler.store.database import Database, Transaction
@@ -32,6 +35,7 @@ def admit(db: Database, job_id: int, new: NewAttempt, *, at: float) -> Attempt |
             "micro_batch": new.micro_batch,
             "accumulation_steps": new.accumulation_steps,
             "reserved_bytes": sum(new.reservations.values()),
+            "means": ", ".join(in_words(json.loads(new.plan) | {"chunked_loss": False})) or None,
         }
         move(tx, job_id, JobState.ADMITTED, at=at, attempt_id=attempt_id, detail=detail)
         failpoint("admission.reserved")

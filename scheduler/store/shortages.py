@@ -20,6 +20,7 @@ class Lesson(NamedTuple):
     plan: str  # JSON
     micro_batch: int
     needed_bytes: int
+    attempt_id: int
 
 
 def ended_for_want(db: Reader, job: Job) -> list[tuple[Attempt, Shortage | None]]:
@@ -33,7 +34,7 @@ def ended_for_want(db: Reader, job: Job) -> list[tuple[Attempt, Shortage | None]
 def lessons(db: Reader, *, host: str, kind: str, latest: int) -> list[Lesson]:
     """Read what was refused to the latest attempts on a host's devices of a kind, as far as its size is known."""
     rows = db.query(
-        "SELECT jobs.spec, one.plan, events.detail"
+        "SELECT jobs.spec, one.plan, one.id, events.detail"
         " FROM (SELECT id, job_id, plan FROM attempts WHERE host = :host AND device LIKE :device"
         " ORDER BY id DESC LIMIT :latest) AS one JOIN jobs ON jobs.id = one.job_id"
         " JOIN events ON events.job_id = one.job_id AND events.attempt_id = one.id AND events.kind = 'out_of_memory'",
@@ -43,7 +44,7 @@ def lessons(db: Reader, *, host: str, kind: str, latest: int) -> list[Lesson]:
     )
     found = [(row, msgspec.json.decode(row["detail"])) for row in rows]
     return [
-        Lesson(row["spec"], row["plan"], told["micro_batch"], told["needed_bytes"])
+        Lesson(row["spec"], row["plan"], told["micro_batch"], told["needed_bytes"], row["id"])
         for row, told in found
         if told.get("phase") not in ("evaluation", "sample")
         and isinstance(told.get("micro_batch"), int)

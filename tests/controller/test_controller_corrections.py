@@ -91,11 +91,16 @@ def test_a_refusal_above_the_prediction_raises_the_footprint_by_what_was_lacking
     def raised(*lessons: Lesson) -> int:
         return Corrections([], TARGET, lessons).bytes_for(key(spec), footprint)
 
-    assert raised(Lesson(encode(spec), plan, 4, 390 * MIB)) == 0  # it was given less than was predicted
-    assert raised(Lesson(encode(spec), plan, 4, 430 * MIB), Lesson(encode(spec), plan, 2, 210 * MIB)) == 30 * MIB
-    assert raised(Lesson(encode(spec_of(num_hidden_layers=4)), plan, 4, 430 * MIB)) == 0  # of another configuration
-    assert raised(Lesson(encode(spec), "{}", 4, 430 * MIB), Lesson("{", plan, 4, 430 * MIB)) == 0
-    assert raised(Lesson(encode(spec), plan, 3, 430 * MIB)) == 0  # nothing was predicted for three rows
+    def lesson(micro_batch: int, needed_mib: int, attempt_id: int = 1, spec: str = encode(spec)) -> Lesson:
+        return Lesson(spec, plan, micro_batch, needed_mib * MIB, attempt_id)
+
+    assert raised(lesson(4, 390)) == 0  # it was given less than was predicted
+    assert raised(lesson(4, 430), lesson(2, 210)) == 30 * MIB
+    assert raised(lesson(4, 430), lesson(2, 210, attempt_id=2), lesson(1, 90, attempt_id=3)) == 60 * MIB
+    assert raised(*(lesson(4, 401, attempt_id) for attempt_id in range(20))) == 16 * MIB
+    assert raised(lesson(4, 430, spec=encode(spec_of(num_hidden_layers=4)))) == 0  # of another configuration
+    assert raised(lesson(4, 430)._replace(plan="{}"), lesson(4, 430, spec="{")) == 0
+    assert raised(lesson(3, 430)) == 0  # nothing was predicted for three rows
 
 
 def sized(micro_batch: int, process_bytes: int) -> Candidate:

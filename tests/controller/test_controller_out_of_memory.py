@@ -47,7 +47,7 @@ def means(attempt: Attempt) -> tuple[object, ...]:
 
 def test_at_micro_batch_1_checkpointing_then_offload_are_tried_and_then_it_is_said_what_would_fit(bench: Bench) -> None:
     bench.tracer.base_mib, bench.tracer.row_mib = 100, 80
-    job_id = bench.submit()
+    job_id = bench.submit("memory.micro_batch=1")
     tried = []
     for _ in range(7):
         attempt = admitted(bench, job_id)
@@ -61,7 +61,11 @@ def test_at_micro_batch_1_checkpointing_then_offload_are_tried_and_then_it_is_sa
     assert (job.state, job.reason) == (JobState.FAILED, EndReason.OUT_OF_MEMORY)
     assert job.message is not None
     assert "with nothing left to try: activation checkpointing was full, optimizer offload was on" in job.message
-    assert "on virtual:0 (1.0 GiB) there would be room for" in job.message
+    assert "at least, for which there is room on virtual:0 (1.0 GiB): mmq retry" in job.message
+    story = bench.db.query("SELECT detail FROM events WHERE job_id = :job AND to_state = 'admitted'", job=job_id)
+    told = [json.loads(row["detail"]).get("means") for row in story]
+    assert told[:2] == [None, "selective activation checkpointing"]
+    assert told[-1] == "activation checkpointing, optimizer offload"
     story = bench.db.query("SELECT detail FROM events WHERE job_id = :job AND to_state = 'queued'", job=job_id)
     said = [json.loads(row["detail"])["message"] for row in story if "message" in json.loads(row["detail"])]
     assert ["with activation checkpointing" in said[0], "with optimizer offload" in said[2]] == [True, True]

@@ -131,7 +131,7 @@ def test_a_cpu_s_trainer_killed_for_memory_ran_out_of_its_device_s() -> None:
 def test_what_would_fit_names_devices_or_a_size() -> None:
     small, large = Place("cuda:0", 8 << 30), Place("cuda:1", 24 << 30)
     told = would_fit(10 << 30, [small, large], max_memory_bytes=None)
-    assert told.startswith("on cuda:1 (24.0 GiB) there would be room for 10.0 GiB")
+    assert told.startswith("it needs 10.0 GiB at least, for which there is room on cuda:1 (24.0 GiB)")
     capped = would_fit(10 << 30, [small, large], max_memory_bytes=9 << 30)
     assert capped == "resources.max_memory is 9.0 GiB: with more than 10.0 GiB there would be room on cuda:1 (24.0 GiB)"
     nowhere = would_fit(30 << 30, [small, large], max_memory_bytes=None)
