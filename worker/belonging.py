@@ -4,15 +4,16 @@ the directories of the jobs that had them are still there: no job may take anoth
 Owns the mark that a job leaves in its directory, and the setting aside of a stranger's.
 """
 
-import json
 import os
 import time
 from pathlib import Path
 
+from scheduler.processes.regular import read_regular
 from scheduler.store import keepsakes
 from scheduler.store.records import Job
+from worker.foreign import parse_object
 from worker.process import evict
-from worker.rundir import RunDir, write_durably
+from worker.rundir import RECORD_BYTES, RunDir, write_durably
 
 MARK = keepsakes.JOB
 
@@ -29,7 +30,7 @@ def make_own(run: RunDir, job: Job, *, is_first_start: bool) -> Path | None:
 
 def _is_anothers(run: RunDir, job: Job, is_first_start: bool) -> bool:
     try:
-        mark = json.loads((run.root / MARK).read_text())
+        mark = parse_object(read_regular(run.root / MARK, most_bytes=RECORD_BYTES)) or {}
         return bool((mark["id"], mark["submitted_at"]) != (job.id, job.submitted_at))
     except (OSError, ValueError, KeyError, TypeError):
         # Not marked: before a job's first start nothing there is its own, so whatever was trained is another's.

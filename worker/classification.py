@@ -103,7 +103,12 @@ def _failure(ending: Ending) -> Mapping[str, Any] | None:
 
 def _told(result: Mapping[str, Any] | None, name: str, kind: type[Told]) -> Told | None:
     value = None if result is None else result.get(name)
-    return value if isinstance(value, kind) else None
+    return value if isinstance(value, kind) and (kind is str or _is_code(value)) else None
+
+
+def _is_code(value: object) -> bool:
+    """Whether a trainer's word is an exit code that a process can have."""
+    return isinstance(value, int) and 0 <= value < 256
 
 
 def known_code(last: TrainerEvent | None) -> int | None:
@@ -113,7 +118,7 @@ def known_code(last: TrainerEvent | None) -> int | None:
     if last["event"] == "finished":
         return TrainerExit.DONE
     code = last.get("exit_code") if last["event"] == "failed" else None
-    return code if isinstance(code, int) else None
+    return code if isinstance(code, int) and _is_code(code) else None
 
 
 def _done(last: TrainerEvent | None) -> str:

@@ -1,6 +1,5 @@
 """What the trainer's events amount to: the numbers that the store keeps of a running attempt. Pure."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ _PEAKS = {
     "measured_reserved_bytes": "reserved_peak_bytes",
     "measured_process_bytes": "process_peak_bytes",
 }
+MOST = 1e300  # beyond it a number is none
 _COUNTS = ("step", "total_steps", "micro_batch", "accumulation_steps")
 _RATES = ("loss", "tokens_per_second", "eta_seconds", "busy_share")
 
@@ -78,7 +78,9 @@ def _count(value: object) -> int | None:
 
 
 def _finite(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    if not isinstance(value, int | float) or not -MOST < value < MOST:
+        return None
+    return float(value)
 
 
 def _shortage(event: TrainerEvent) -> Shortage | None:

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from scheduler.processes.locks import SHIM_LOCK, TRAINER_LOCK
+from scheduler.processes.regular import read_regular
+from worker.foreign import parse_object
 
+RECORD_BYTES = 1 << 20  # no record of an end is larger
 LATEST = ("config.json", "log.txt", "exit.json")  # at the top: links to the latest attempt's own
 
 
@@ -97,6 +100,7 @@ class RunDir:
             path.unlink(missing_ok=True)
         write_durably(self.kept, kept)
         write_durably(self.config, json.dumps(config, indent=2) + "\n")
+        self.log.unlink(missing_ok=True)  # whatever an earlier process may have put there
         self.log.touch(mode=0o600)
         for name in LATEST:
             _link(self.root / name, Path("attempts") / str(self.number) / name)
@@ -110,16 +114,16 @@ class RunDir:
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
-        return found if isinstance(found, dict) else None
+    with contextlib.suppress(OSError):
+        return parse_object(read_regular(path, most_bytes=RECORD_BYTES))
     return None
 
 
 def write_durably(path: Path, text: str) -> None:
     """Write a file so that after any crash it is there whole, or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    temporary.unlink(missing_ok=True)  # a link there would lead what is written elsewhere
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -4,11 +4,12 @@ Owns the reading position. A line that is no JSON object, of another attempt, or
 trainer may have died in the middle of it. Standard library only.
 """
 
-import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from scheduler.processes.regular import open_regular
+from worker.foreign import parse_object
 
 LINE_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 22
@@ -29,7 +30,7 @@ class Tail:
         """Begin where the file ends now: what is there is an earlier attempt's."""
         try:
             return cls(path, attempt, offset=path.stat().st_size)
-        except FileNotFoundError:
+        except OSError:
             return cls(path, attempt)
 
     def read(self) -> list[TrainerEvent]:
@@ -39,23 +40,20 @@ class Tail:
     def _events(self) -> Iterator[TrainerEvent]:
         while chunk := self._chunk():
             for line in chunk.splitlines():
-                with contextlib.suppress(ValueError):
-                    event = json.loads(line)
-                    if self._is_ours(event):
-                        yield event
+                event = parse_object(line) if len(line) <= LINE_BYTES else None
+                if event is not None and self._is_ours(event):
+                    yield event
 
-    def _is_ours(self, event: object) -> bool:
-        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            return False
-        return event.get("attempt") == self._attempt
+    def _is_ours(self, event: TrainerEvent) -> bool:
+        return isinstance(event.get("event"), str) and event.get("attempt") == self._attempt
 
     def _chunk(self) -> bytes:
         """Some whole lines from here on, and step over them; nothing while the last one is still being written."""
         try:
-            with self._path.open("rb") as file:
+            with open_regular(self._path) as file:
                 file.seek(self._offset)
                 found = file.read(CHUNK_BYTES)
-        except FileNotFoundError:
+        except OSError:  # not there yet, or something else is
             return b""
         whole = found[: found.rfind(b"\n") + 1]
         if not whole and len(found) > LINE_BYTES:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from scheduler.processes.regular import open_regular
+
 CHUNK_BYTES = 1 << 16
 
 
@@ -22,7 +24,7 @@ class LogFile:
         if self._rotated():
             self.close()
             with contextlib.suppress(FileNotFoundError):
-                self._stream = self._path.open("rb")
+                self._stream = open_regular(self._path)
             yield from self._rest()
 
     def close(self) -> None:

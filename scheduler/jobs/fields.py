@@ -24,9 +24,7 @@ def read_struct(struct: type, given: dict[str, Any], path: Path, problems: Probl
     for key, value in given.items():
         here = (*path, key)
         if key not in types:
-            problems.add(
-                here, "unknown key", likely(key, types) or _elsewhere(key, path) or f"known here: {', '.join(types)}"
-            )
+            problems.add(here, "unknown key", None if problems.are_many else _known(key, types, path))
         elif not isinstance(types[key], type):
             _read_value(types[key], value, here, problems, good)
         elif value is None or isinstance(value, dict):
@@ -35,6 +33,10 @@ def read_struct(struct: type, given: dict[str, Any], path: Path, problems: Probl
             keys = ", ".join(list(field_types(types[key]))[:3])
             problems.add(here, f"must be a group of keys, got {shown(value)}", f"its keys are {keys}, ...")
     return good
+
+
+def _known(key: str, types: dict[str, Any], path: Path) -> str:
+    return likely(key, types) or _elsewhere(key, path) or f"known here: {', '.join(types)}"
 
 
 def field_types(struct: type) -> dict[str, Any]:

@@ -4,6 +4,9 @@ Steps: strict YAML (`document`), overrides, each field alone (`fields`), default
 and the files they name (`checks`). Reads the job file and looks at the files it names; writes nothing.
 """
 
+import os
+import select
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +20,7 @@ from scheduler.jobs.problems import Problems
 from scheduler.jobs.spec import JobSpec
 
 FRESH = "mmq init pretrain  # writes one to start from"
+PIPE_PATIENCE_SECONDS = 10.0
 
 
 class JobFile(NamedTuple):
@@ -66,8 +70,7 @@ def parse(
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(document.LIMIT_BYTES + 1)
+        raw = _content(path, document.LIMIT_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         hint = checks.neighbour(path) if isinstance(error, FileNotFoundError) else None
@@ -77,6 +80,23 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise FileError("is not UTF-8 text", file=str(path), line=line, hint="save it as UTF-8") from None
+
+
+def _content(path: Path, most_bytes: int) -> bytes:
+    """Read so much of a file, or of a pipe: `mmq submit <(...)` names one, and one without a writer would hold us."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as stream:
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return stream.read(most_bytes)
+        content = b""
+        while len(content) < most_bytes:
+            if not select.select([descriptor], [], [], PIPE_PATIENCE_SECONDS)[0]:
+                raise ValueError(f"nobody writes into this pipe, for {PIPE_PATIENCE_SECONDS:g} s")
+            chunk = stream.read(most_bytes - len(content))
+            if not chunk:
+                break
+            content += chunk
+        return content
 
 
 def _require_text(path: Path) -> None:

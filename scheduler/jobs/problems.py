@@ -39,6 +39,11 @@ class Problems:
         field = ".".join(map(str, path)) or None
         self.errors.append(FileError(reason, file=self.file, line=line, field=field, hint=hint))
 
+    @property
+    def are_many(self) -> bool:
+        """Whether to look for what was meant is not worth its time any more: who reads them has read enough."""
+        return len(self.errors) > 10 * SHOWN
+
     def gives(self, section: str) -> bool:
         """Whether the person wrote anything under this section, in the file or as an override."""
         return any(path[:1] == (section,) and len(path) > 1 for path in (*self.lines, *self.overrides))

@@ -4,7 +4,10 @@ Every attempt after the first is paid for: by an out-of-memory retry, by a crash
 service's) asking for the stop, or by steps that no earlier attempt had reached. So their number is bounded.
 """
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from scheduler.jobs.means import Checkpointing, Sharding
 from scheduler.jobs.states import EndReason, JobState
@@ -26,13 +29,17 @@ OFFLOAD = "optimizer offload"
 SHARDING = "more sharding"
 
 
+Count = Annotated[int, Meta(ge=0, lt=1 << 62)] | None
+Status = Annotated[int, Meta(ge=0, lt=256)] | None  # of a process: its exit code, or the signal that ended it
+
+
 class Shortage(msgspec.Struct, frozen=True, kw_only=True):
     """The refusal of device memory at which an attempt gave up, as its trainer told it."""
 
     phase: str
-    micro_batch: int | None = None
-    needed_bytes: int | None = None  # the process would have shown at least so much
-    limit_bytes: int | None = None
+    micro_batch: Count = None
+    needed_bytes: Count = None  # the process would have shown at least so much
+    limit_bytes: Count = None
 
     @property
     def is_of_states(self) -> bool:
@@ -46,13 +53,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     reason: EndReason
     message: str | None = None
-    exit_code: int | None = None
-    exit_signal: int | None = None
-    micro_batch: int | None = None  # the last in use
-    accumulation_steps: int | None = None
-    measured_allocated_bytes: int | None = None
-    measured_reserved_bytes: int | None = None
-    measured_process_bytes: int | None = None
+    exit_code: Status = None
+    exit_signal: Status = None
+    micro_batch: Count = None  # the last in use
+    accumulation_steps: Count = None
+    measured_allocated_bytes: Count = None
+    measured_reserved_bytes: Count = None
+    measured_process_bytes: Count = None
     shortage: Shortage | None = None
 
 

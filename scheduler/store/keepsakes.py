@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from scheduler.jobs.retries import Outcome
+from scheduler.processes.regular import open_regular
 from scheduler.store.records import Attempt, Job
 
 JOB, ATTEMPT, EXIT = "job.json", "attempt.json", "exit.json"
@@ -95,5 +96,5 @@ def read_end(path: Path) -> KeptEnd | None:
 
 
 def _bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(MOST_BYTES)

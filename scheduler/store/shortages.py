@@ -42,13 +42,14 @@ def lessons(db: Reader, *, host: str, kind: str, latest: int) -> list[Lesson]:
         device=f"{kind}:%",
         latest=latest,
     )
-    found = [(row, msgspec.json.decode(row["detail"])) for row in rows]
+    found = ((row, _read(row["detail"])) for row in rows)
     return [
-        Lesson(row["spec"], row["plan"], told["micro_batch"], told["needed_bytes"], row["id"])
+        Lesson(row["spec"], row["plan"], told.micro_batch, told.needed_bytes, row["id"])
         for row, told in found
-        if told.get("phase") not in ("evaluation", "sample")
-        and isinstance(told.get("micro_batch"), int)
-        and isinstance(told.get("needed_bytes"), int)
+        if told is not None
+        and told.phase not in ("evaluation", "sample")
+        and told.micro_batch is not None
+        and told.needed_bytes is not None
     ]
 
 
@@ -65,7 +66,11 @@ def _last(db: Reader, attempt: Attempt) -> Shortage | None:
         job_id=attempt.job_id,
         attempt_id=attempt.id,
     )
+    return _read(rows[0]["detail"]) if rows else None
+
+
+def _read(detail: str) -> Shortage | None:
     try:
-        return msgspec.json.decode(rows[0]["detail"], type=Shortage) if rows else None
-    except msgspec.DecodeError:
+        return msgspec.json.decode(detail, type=Shortage)
+    except (msgspec.DecodeError, RecursionError):
         return None

@@ -1,0 +1,32 @@
+"""JSON that somebody else has written, read without trust: an object that can be stored, or None."""
+
+import contextlib
+import json
+import math
+from typing import Any
+
+
+def parse_object(line: bytes) -> dict[str, Any] | None:
+    """Read one JSON object. What is no number becomes None, and half a character a replacement for one."""
+    with contextlib.suppress(ValueError, RecursionError):
+        text = line.decode(errors="replace")
+        found = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+        if isinstance(found, dict):
+            return _whole(found) if "\\ud" in text.lower() else found
+    return None
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _whole(value: Any) -> Any:
+    """Replace halves of surrogate pairs, which JSON can spell and no database can store."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    if isinstance(value, dict):
+        return {_whole(name): _whole(one) for name, one in value.items()}
+    return value
