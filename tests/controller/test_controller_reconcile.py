@@ -1,9 +1,11 @@
 """What the reconcile pass does about lost messages, dead shims and reboots."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +35,17 @@ def with_shim(bench: Bench, attempt: Attempt, pid: int, ticks: int, boot: str) -
     claimed(bench, attempt)
     attempts.shim_alive(bench.db, attempt.id, shim_pid=pid, shim_started=ticks, boot_id=boot, at=1.0)
     return attempts.get(bench.db, attempt.id)
+
+
+def test_the_figures_are_written_where_they_are_wanted(bench: Bench, tmp_path: Path) -> None:
+    bench.settings = dataclasses.replace(bench.settings, metrics_file=tmp_path / "mmq.prom")
+    controller = bench.new_controller()
+    controller.cycle()
+    controller.cycle()
+    controller.reconcile()
+    text = (tmp_path / "mmq.prom").read_text()
+    assert 'mmq_cycles_total{component="controller@here"} 1\n' in text  # the second is told of by the third
+    assert 'mmq_device_total_bytes{device="virtual:0"' in text
 
 
 def my_ticks() -> int:

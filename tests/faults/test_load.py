@@ -25,7 +25,7 @@ from worker.tail import Tail
 SUBMITTERS = 8
 JOBS = int(os.environ.get("LOAD_JOBS", "10000"))  # submitted at once
 AT_ONCE = 64
-DAY = int(os.environ.get("LOAD_DAY", "150"))  # jobs of the compressed day
+DAY = int(os.environ.get("LOAD_DAY", "100"))  # jobs of the compressed day
 DAY_AT_ONCE = 6
 MOST_GROWTH_BYTES = 20_000  # of a process's memory, by a job or by a thousand steps
 
