@@ -37,7 +37,7 @@ GIB = 1 << 30
 CONTEXT_BYTES = 3 << 20
 TARGET = Target(kind="virtual", context_bytes=CONTEXT_BYTES)
 CONFIGURATIONS, LIMITS = 200, 100
-SEQUENCE, VOCABULARY = 40, 300
+SEQUENCES, VOCABULARY = (33, 65), 300  # 32 or 64 tokens go in, the room of a packed sequence: every row fills it
 COUNTERS = ("allocated", "reserved", "process")
 
 
@@ -86,17 +86,21 @@ def drawn(seed: int) -> dict[str, Any]:
     }
     if experts:
         model |= {"use_moe": True, "num_experts": draw.choice([2, 4]), "num_experts_per_tok": draw.choice([1, 2])}
-    dtype = draw.choice(["float32", "bfloat16"])
+        model |= {"num_shared_experts": draw.choice([0, 1])}
+    dtype = draw.choice(["float32", "bfloat16", "bfloat16", "float16"])
+    targets = draw.choice([["q_proj", "o_proj"], ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj"]])
     return {
         "model": model,
+        "max_seq_len": draw.choice(SEQUENCES),
         "train": {
             "dtype": dtype,
-            "weights": draw.choice(["float32", dtype]),
-            "optimizer": draw.choice(["adamw", "adamw8bit"]),
+            "weights": draw.choice(["float32", "bfloat16"]) if dtype == "bfloat16" else "float32",
+            "optimizer": "adamw" if dtype == "float16" else draw.choice(["adamw", "adamw8bit"]),
+            "packing": draw.random() < 0.3,
             "batch_size": effective_batch,
             "grad_clip": draw.choice([0.0, 1.0]),
         },
-        "lora_rank": draw.choice([4, 16]) if lora else None,
+        "adapters": {"lora_rank": draw.choice([4, 16]), "lora_targets": targets} if lora else None,
         "plan": {
             "micro_batch": draw.randint(1, effective_batch),
             "activation_checkpointing": draw.choice(["off", "selective", "full"]),
@@ -114,7 +118,7 @@ def configured(rows: Path, ledger: Path, draw: dict[str, Any], **plan: Any) -> C
             "kind": "pretrain",
             "data": {
                 "path": str(rows),
-                "max_seq_len": SEQUENCE,
+                "max_seq_len": draw["max_seq_len"],
                 "cache": str(rows.with_name("cache")),
                 **({"validation": str(rows.with_name("validation.jsonl"))} if draw["validates"] else {}),
             },
@@ -131,16 +135,16 @@ def configured(rows: Path, ledger: Path, draw: dict[str, Any], **plan: Any) -> C
             "on_out_of_memory": "exit",
         }
     )
-    return config if draw["lora_rank"] is None else _adapting(config, draw["lora_rank"], rows.parent)
+    return config if draw["adapters"] is None else _adapting(config, draw["adapters"], rows.parent)
 
 
-def _adapting(config: Config, rank: int, folder: Path) -> Config:
+def _adapting(config: Config, adapters: dict[str, Any], folder: Path) -> Config:
     """Turn a job into one of LoRA, on rows of pretraining: their tokens are all targets, as a prediction has them."""
     base = MiniMind(config, torch.device("cpu"))
     initialise(base, seed=1)
     save_file(dict(base.named_parameters()), folder / "base.safetensors")
     open_tokenizer(config, folder)
-    train = msgspec.structs.replace(config.train, method="lora", lora_rank=rank)
+    train = msgspec.structs.replace(config.train, method="lora", **adapters)
     return msgspec.structs.replace(config, train=train, init_from=str(folder / "base.safetensors"))
 
 

@@ -13,7 +13,8 @@ Row = Mapping[str, Any]
 
 
 def text(told: Row) -> str:
-    return "\n\n".join([_counters(told), _parts(told), drawn(told["course"], width=width()), _sentence(told)])
+    verdicts = [_sentence(one) for one in told.get("devices", [told])]
+    return "\n\n".join([_counters(told), _parts(told), drawn(told["course"], width=width()), "\n".join(verdicts)])
 
 
 def _counters(told: Row) -> str:
@@ -27,6 +28,9 @@ def _counters(told: Row) -> str:
         ("least", "under a cap: cached segments given back"),
     ]
     lines = [f"  {name:<11}  {format_bytes(told[f'{name}_bytes']):>9}  {what}" for name, what in rows]
+    worst = told.get("routing", {}).get("worst", told)["process_bytes"]
+    if worst != told["process_bytes"]:
+        lines.append(f"  {'worst':<11}  {format_bytes(worst):>9}  process, with all tokens sent to the same experts")
     return "\n".join([f"{head}:", *lines])
 
 

@@ -11,10 +11,11 @@ from scheduler.cli import context
 
 @click.command(name="estimate", short_help="Say how much memory a job needs, and the plan it would get.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--gpu", metavar="NAME|SIZE", help="Like 'RTX 4090' or 24GiB; by default the largest here.")
+@click.option("--gpu", "gpus", metavar="NAME|SIZE", multiple=True, help="Like 'RTX 4090' or 24GiB; else those here.")
 @click.option("-o", "overrides", metavar="KEY.SUB=VALUE", multiple=True, help="Override a field of the file.")
 @click.option("--entry", metavar="FILE.py:FUNCTION", help="Any torch loop: FUNCTION returns its model and a step.")
 @click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="Call FUNCTION with this argument.")
+@click.option("--python", metavar="PATH", help="With --entry: the interpreter that the loop runs with.")
 @click.option("--parameters", metavar="N", help="The states of a model of so many parameters, like 671B.")
 @click.option("--precision", metavar="NAME", help="With --parameters: one of the table's first column.")
 @click.option("--devices", metavar="N", type=click.IntRange(min=1), default=1, help="With --parameters: shared by N.")
@@ -23,10 +24,11 @@ from scheduler.cli import context
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     file: Path | None,
-    gpu: str | None,
+    gpus: tuple[str, ...],
     overrides: tuple[str, ...],
     entry: str | None,
     settings: tuple[str, ...],
+    python: str | None,
     parameters: str | None,
     precision: str | None,
     devices: int,
@@ -44,27 +46,29 @@ def command(
     if parameters is not None:
         told, text = _states(parameters, precision, devices)
     elif entry is not None:
-        told, text = _entry(entry, settings, gpu, plot)
+        told, text = _entry(entry, settings, python, gpus, plot)
     else:
         assert file is not None
-        told, text = _job(file, overrides, gpu, explain=explain, plot=plot)
+        told, text = _job(file, overrides, gpus, explain=explain, plot=plot)
     click.echo(json.dumps(told) if as_json else text)
 
 
 def _job(
-    file: Path, overrides: tuple[str, ...], gpu: str | None, *, explain: bool, plot: Path | None
+    file: Path, overrides: tuple[str, ...], gpus: tuple[str, ...], *, explain: bool, plot: Path | None
 ) -> tuple[dict[str, Any], str]:
     from scheduler.cli.estimateview import explained, text
     from scheduler.cli.intake import inherited
-    from scheduler.controller.estimate import course, estimate
+    from scheduler.controller.estimate import course, estimates
     from scheduler.jobs.jobfile import read
     from scheduler.store.opening import open_if_any
 
     settings, asked = context.settings(), read(file, overrides, with_files=False)
     with open_if_any(settings) as database:
         spec = inherited(asked, database)
-    found = estimate(spec, gpu, settings)
+    found, *others = estimates(spec, gpus, settings)
     told = found.as_json()
+    if others:
+        told["devices"] = [one.brief() for one in (found, *others)]
     if not explain and plot is None:
         return told, text(told)
     told["course"] = course(spec, found)
@@ -75,11 +79,15 @@ def _job(
     return told, explained(told) if explain else text(told)
 
 
-def _entry(entry: str, settings: tuple[str, ...], gpu: str | None, plot: Path | None) -> tuple[dict[str, Any], str]:
+def _entry(
+    entry: str, settings: tuple[str, ...], python: str | None, gpus: tuple[str, ...], plot: Path | None
+) -> tuple[dict[str, Any], str]:
     from scheduler.cli.entryview import text, write_plot
-    from scheduler.controller.entry import estimate_entry, parse_entry
+    from scheduler.controller.entry import BRIEF, estimate_entry, parse_entry
 
-    told = estimate_entry(parse_entry(entry, settings), gpu, context.settings())
+    told, *others = estimate_entry(parse_entry(entry, settings, python), gpus, context.settings())
+    if others:
+        told["devices"] = [{name: one[name] for name in BRIEF} for one in (told, *others)]
     if plot is not None:
         write_plot(plot, told, entry)
     return told, text(told)

@@ -31,6 +31,8 @@ def text(told: Row) -> str:
     if hidden:
         what = "with other means of saving memory" if told["plan"] else "that don't fit either"
         sections[-1] += f"\n({hidden} more {what}: --json)"
+    if "devices" in told:
+        sections.append("\n".join(map(_verdict, told["devices"])))
     return "\n\n".join([*sections, _sentence(told)])
 
 
@@ -85,6 +87,19 @@ def _short(means: str) -> str:
     for long, short in _SHORTER:
         means = means.replace(long, short)
     return means
+
+
+def _verdict(told: Row) -> str:
+    """Say in a line what would become of the job on one of several devices."""
+    gpu, plan = told["gpu"], told["plan"]
+    if plan is None:
+        return "\n".join(
+            wrap(f"{gpu['name']}: does not fit; the least it needs is {format_bytes(told['least_bytes'])}.", 0)
+        )
+    used = "".join(f", {_short(means)}" for means in in_words(plan))
+    spare = format_bytes(gpu["total_bytes"] - told["reserve_bytes"])
+    split = f"{plan['micro_batch']} x {plan['accumulation_steps']}{used}"
+    return "\n".join(wrap(f"{gpu['name']}: {split}; fits with {spare} to spare. {_knee(told['knee'])}", 0))
 
 
 def _sentence(told: Row) -> str:

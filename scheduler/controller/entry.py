@@ -4,17 +4,22 @@ Traces in a child and waits for it. Nothing is stored: the file may be another t
 """
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scheduler.admission.plan import margin_bytes
 from scheduler.config import Settings
-from scheduler.controller.place import Place, place_of
+from scheduler.controller.place import Place, places_of
 from scheduler.errors import MmqError, UsageError
 from scheduler.footprint.context import context_bytes
 from scheduler.footprint.tracer import trace_entry
+
+COUNTERS = ("allocated_bytes", "reserved_bytes", "process_bytes", "least_bytes")
+
+BRIEF = ("gpu", "fits", "need_bytes", "spare_bytes", "least_bytes", *COUNTERS[:3])  # of one of several devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +29,18 @@ class Entry:
     file: Path
     function: str
     settings: Mapping[str, Any]
+    python: str = sys.executable  # that the loop runs with: it has the loop's torch
 
 
-def parse_entry(told: str, settings: tuple[str, ...]) -> Entry:
+def parse_entry(told: str, settings: tuple[str, ...], python: str | None = None) -> Entry:
     """Read FILE.py:FUNCTION and NAME=VALUE settings; UsageError."""
     file, colon, function = told.rpartition(":")
     if not colon or not function.isidentifier():
         raise UsageError(f"{told!r} is not FILE.py:FUNCTION", hint="like --entry train.py:build")
     if not Path(file).is_file():
         raise UsageError(f"there is no file {file}", hint="like --entry train.py:build")
-    return Entry(file=Path(file).resolve(), function=function, settings=dict(map(_setting, settings)))
+    named = dict(map(_setting, settings))
+    return Entry(file=Path(file).resolve(), function=function, settings=named, python=python or sys.executable)
 
 
 def _setting(told: str) -> tuple[str, Any]:
@@ -46,9 +53,24 @@ def _setting(told: str) -> tuple[str, Any]:
         return name, value
 
 
-def estimate_entry(entry: Entry, gpu: str | None, settings: Settings) -> dict[str, Any]:
-    """Trace the loop for a GPU by name or size, or for the largest device here; MmqError if it can't be traced."""
-    place = place_of(gpu, settings)
+def estimate_entry(entry: Entry, gpus: Sequence[str], settings: Settings) -> list[dict[str, Any]]:
+    """Trace the loop for each GPU by name or size, or for the devices here; MmqError if it can't be traced."""
+    return [_on(entry, place) for place in places_of(gpus, settings)]
+
+
+def _on(entry: Entry, place: Place) -> dict[str, Any]:
+    """Trace for one place; where a router's choices decide on sizes, for even and for uneven choices."""
+    told = _traced(entry, place, uneven=False)
+    if told.get("routed"):
+        uneven = _traced(entry, place, uneven=True)
+        told["routing"] = {
+            "balanced": {name: told[name] for name in COUNTERS},
+            "worst": {name: uneven[name] for name in COUNTERS},
+        }
+    return judged(told, entry, place)
+
+
+def _traced(entry: Entry, place: Place, *, uneven: bool) -> dict[str, Any]:
     capability = place.target.capability
     request = {
         "file": str(entry.file),
@@ -57,16 +79,25 @@ def estimate_entry(entry: Entry, gpu: str | None, settings: Settings) -> dict[st
         "capability": capability,
         "total_bytes": place.total_bytes,
         "context_bytes": context_bytes("cuda", capability),
+        "uneven": uneven,
     }
-    answer = trace_entry(request)
+    try:
+        answer = trace_entry(request, python=entry.python)
+    except OSError as error:
+        raise UsageError(
+            f"{entry.python} can't be started: {error.strerror}", hint="--python .venv/bin/python"
+        ) from None
     if answer.body is None:
         raise MmqError(answer.error or "the tracer gave no answer", hint="docs/any-loop.md says what a loop needs")
-    return judged(json.loads(answer.body), entry, place)
+    told: dict[str, Any] = json.loads(answer.body)
+    return told
 
 
 def judged(told: Mapping[str, Any], entry: Entry, place: Place) -> dict[str, Any]:
-    """Add the GPU and the verdict to what the tracer told."""
-    need_bytes = told["process_bytes"] + margin_bytes("cuda", told["process_bytes"])
+    """Add the GPU and the verdict to what the tracer told: by the worst routing, where there is one."""
+    most = told.get("routing", {}).get("worst", told)
+    process_bytes = max(told["process_bytes"], most["process_bytes"])
+    need_bytes = process_bytes + margin_bytes("cuda", process_bytes)
     return {
         "entry": f"{entry.file}:{entry.function}",
         "settings": dict(entry.settings),

@@ -4,6 +4,7 @@ Reads the footprint cache and adds to it where a store exists; does not create o
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,14 @@ from scheduler.admission.wish import Wish, wish_of
 from scheduler.config import Settings
 from scheduler.controller import corrections
 from scheduler.controller.footprints import Request, requests_for, stored
-from scheduler.controller.place import Place, place_of
+from scheduler.controller.place import Place, places_of
 from scheduler.errors import MmqError
 from scheduler.footprint.context import context_bytes
 from scheduler.footprint.curve import Candidate, Footprint
 from scheduler.footprint.request import Target, trace_request
 from scheduler.footprint.tracer import trace
 from scheduler.jobs.spec import JobSpec
-from scheduler.store import footprints
+from scheduler.store import footprints as kept_footprints
 from scheduler.store.database import Database
 from scheduler.store.opening import open_if_any
 
@@ -49,6 +50,18 @@ class Estimate:
     def fits(self, candidate: Candidate) -> bool:
         cap = min(self.place.total_bytes, self.wish.max_memory_bytes or self.place.total_bytes)
         return self.need_bytes(candidate) <= cap
+
+    def brief(self) -> dict[str, Any]:
+        """Tell the verdict alone, for one of several devices."""
+        return {
+            "gpu": self.place.as_json(),
+            "fits": self.plan is not None,
+            "plan": None if self.plan is None else self._row(self.plan.candidate),
+            "reserve_bytes": None if self.plan is None else self.plan.reserve_bytes,
+            "least_bytes": self.need_bytes(self.shown),
+            "max_memory_bytes": self.wish.max_memory_bytes,
+            "knee": self._knee(),
+        }
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -97,16 +110,25 @@ class Estimate:
         }
 
 
-def estimate(spec: JobSpec, gpu: str | None, settings: Settings) -> Estimate:
-    """Estimate a job on a GPU by name or size, or on the largest device of this host.
+def estimates(spec: JobSpec, gpus: Sequence[str], settings: Settings) -> list[Estimate]:
+    """Estimate a job on each GPU named, by name or size, or on each kind of device of this host, the largest first.
 
     Raises UsageError for a GPU that is not known, MmqError where the footprint can't be traced.
     """
-    place = place_of(gpu, settings)
     wish = wish_of(spec)
-    footprint = _footprint(spec, wish, place.target, settings)
-    correction_bytes = 0 if gpu else _correction_bytes(spec, wish, place.target, footprint, settings)
-    footprint = footprint.raised(correction_bytes)
+    footprints: dict[Target, tuple[Footprint, int]] = {}
+    found = []
+    for place in places_of(gpus, settings):
+        target = place.target
+        if target not in footprints:
+            footprint = _footprint(spec, wish, target, settings)
+            correction_bytes = 0 if gpus else _correction_bytes(spec, wish, target, footprint, settings)
+            footprints[target] = footprint.raised(correction_bytes), correction_bytes
+        found.append(_on(place, wish, *footprints[target]))
+    return found
+
+
+def _on(place: Place, wish: Wish, footprint: Footprint, correction_bytes: int) -> Estimate:
     plan = choose(
         wish,
         footprint,
@@ -154,5 +176,5 @@ def _traced(request: Request, db: Database | None) -> Footprint:
     if answer.body is None:
         raise MmqError(answer.error or "the tracer gave no answer", hint="mmq doctor")
     if db is not None:
-        footprints.put(db, request.key, answer.body, at=time.time())
+        kept_footprints.put(db, request.key, answer.body, at=time.time())
     return Footprint.from_json(msgspec.json.decode(answer.body))

@@ -1,4 +1,4 @@
-"""The device that an estimate is for, taken to be empty: a GPU by name or size, or the largest of this host."""
+"""The devices that an estimate is for, taken to be empty: GPUs by name or size, or those of this host."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,14 +20,19 @@ class Place:
     name: str
     target: Target
     total_bytes: int
+    count: int = 1  # alike
 
     def as_json(self) -> dict[str, Any]:
-        return {"name": self.name, "kind": self.target.kind, "total_bytes": self.total_bytes}
+        told = {"name": self.name, "kind": self.target.kind, "total_bytes": self.total_bytes}
+        return told | ({"count": self.count} if self.count > 1 else {})
 
 
-def place_of(gpu: str | None, settings: Settings) -> Place:
-    """Find the device; UsageError for a GPU that is not known, or where there is none."""
-    return _named(gpu) if gpu else _here(settings)
+def places_of(gpus: Sequence[str], settings: Settings) -> list[Place]:
+    """Find the devices named, or those of this host, the largest first and alike ones as one.
+
+    UsageError for a GPU that is not known, or where there is none.
+    """
+    return [_named(gpu) for gpu in gpus] if gpus else _here(settings)
 
 
 def _named(gpu: str) -> Place:
@@ -36,14 +41,22 @@ def _named(gpu: str) -> Place:
     return Place(name=entry.name, target=target, total_bytes=entry.total_bytes)
 
 
-def _here(settings: Settings) -> Place:
+def _here(settings: Settings) -> list[Place]:
     infos = _served(settings) or _found(settings)
     if not infos:
         raise UsageError("there is no device here to estimate for", hint="mmq estimate FILE --gpu 24GiB")
-    largest = max(infos, key=lambda info: info.total_bytes)
-    target = Target(kind=largest.kind, capability=largest.capability)
-    name = f"{largest.kind}:{largest.number} ({largest.name})"
-    return Place(name=name, target=target, total_bytes=largest.total_bytes)
+    alike: dict[tuple[int, Target], list[DeviceFacts]] = {}
+    for info in sorted(infos, key=lambda info: -info.total_bytes):
+        alike.setdefault((info.total_bytes, Target(kind=info.kind, capability=info.capability)), []).append(info)
+    return [
+        Place(name=_name(same), target=target, total_bytes=total_bytes, count=len(same))
+        for (total_bytes, target), same in alike.items()
+    ]
+
+
+def _name(alike: Sequence[DeviceFacts]) -> str:
+    numbers = ",".join(str(one.number) for one in sorted(alike, key=lambda one: one.number))
+    return f"{alike[0].kind}:{numbers} ({alike[0].name})"
 
 
 def _served(settings: Settings) -> Sequence[DeviceFacts]:

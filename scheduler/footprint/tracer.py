@@ -8,17 +8,19 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from scheduler.footprint.curve import Footprint
 from scheduler.processes.interpreter import python_command, with_source
 
 TRACER = tuple(python_command("trainer.trace"))
-ENTRY_TRACER = tuple(python_command("trainer.entry"))
+ENTRY_TRACER = Path(__file__).resolve().parents[2] / "trainer" / "entry" / "launch.py"
 TIME_LIMIT_SECONDS = 300.0
 CHILDREN = 1  # a trace takes a core, and 320 MiB of host memory for minimind-3
 
@@ -114,9 +116,9 @@ def trace(
     return finish(start(command), key, json.dumps(request), time_limit_seconds)
 
 
-def start(command: Sequence[str]) -> subprocess.Popen[str]:
+def start(command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Start a child that sees no GPU (a trace on one would create a context of half a GB) and uses one thread."""
-    environment = with_source(os.environ) | {
+    environment = dict(with_source(os.environ) if environment is None else environment) | {
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
         "MMQ_TRACER_PARENT": str(os.getpid()),  # it ends with us: nobody else would end it
@@ -125,9 +127,12 @@ def start(command: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace", env=environment)
 
 
-def trace_entry(request: Mapping[str, Any], *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> Answer:
-    """Trace a person's own loop, and wait for the answer."""
-    return finish(start(ENTRY_TRACER), "", json.dumps(request), time_limit_seconds, read=_read_entry)
+def trace_entry(
+    request: Mapping[str, Any], *, python: str = sys.executable, time_limit_seconds: float = TIME_LIMIT_SECONDS
+) -> Answer:
+    """Trace a person's own loop with the interpreter that it runs with, and wait for the answer."""
+    child = start((python, str(ENTRY_TRACER)), environment=os.environ)
+    return finish(child, "", json.dumps(request), time_limit_seconds, read=_read_entry)
 
 
 def finish(

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 import traceback
+from pathlib import Path
 
 from trainer.trace.parent import end_with_parent
 
@@ -28,12 +29,20 @@ def main() -> int:
         return 2
     except Exception as error:  # noqa: BLE001 (the loop's own, or a thing that the emulation lacks: told with its place)
         traceback.print_exc()
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        print(f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})".replace("\n", " "), file=sys.stderr)
+        print(f"{type(error).__name__}: {error} ({_place(error)})".replace("\n", " "), file=sys.stderr)
         return 1
     told["seconds"] = round(time.monotonic() - started, 3)
     print(json.dumps(told))
     return 0
+
+
+def _place(error: Exception) -> str:
+    """Name the line of the person's own, or of a library that they use, nearest to where it happened."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = str(Path(__file__).resolve().parents[1])
+    foreign = [one for one in frames if "/torch/" not in one.filename and not one.filename.startswith((ours, "<"))]
+    place = (foreign or list(frames))[-1]
+    return f"{place.filename}:{place.lineno}"
 
 
 if __name__ == "__main__":

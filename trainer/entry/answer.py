@@ -22,6 +22,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         partial(built, function, request["settings"]),
         capability=request.get("capability"),
         total_bytes=request["total_bytes"],
+        uneven=bool(request.get("uneven")),
     )
     outcome = replay(log)
     context_bytes = int(request["context_bytes"])
@@ -30,6 +31,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         "torch": torch.__version__.partition("+")[0],
         "parameters": log.parameters,
         "steps": len(log.steps),
+        "routed": log.routed,
         "allocated_bytes": outcome.allocated_bytes,
         "reserved_bytes": outcome.reserved_bytes,
         "process_bytes": outcome.reserved_bytes + context_bytes,

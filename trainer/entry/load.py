@@ -1,11 +1,13 @@
 """Finds the function that builds a loop, and reads what it gives back.
 
-The file is a person's own: it is run as it is, with its folder on the path, as `python FILE` would.
+The file is a person's own: it is run as it is, with its folder on the path, as `python FILE` would. A package there of
+the same name as ours is theirs to import.
 """
 
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,19 @@ def load(file: Path, function: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
     sys.path.insert(0, str(file.resolve().parent))
+    _set_ours_aside(file.resolve().parent)
     spec.loader.exec_module(module)
     found = getattr(module, function, None)
     if not callable(found):
         raise BadEntry(f"{file} has no function {function}")
     return found
+
+
+def _set_ours_aside(folder: Path) -> None:
+    ours = __name__.partition(".")[0]
+    if PathFinder.find_spec(ours, [str(folder)]) is not None and not Path(__file__).is_relative_to(folder):
+        for name in [name for name in sys.modules if name.partition(".")[0] == ours]:
+            del sys.modules[name]
 
 
 def built(function: Callable[..., Any], settings: Mapping[str, Any]) -> tuple[nn.Module, Callable[[], Any]]:

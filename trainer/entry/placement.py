@@ -14,6 +14,7 @@ from trainer.entry.tracing import HOST_VALUES_AT_MOST, META, Tracing
 CUDA = torch.device("cuda", 0)
 CPU = torch.device("cpu")
 _Tensor = torch.Tensor
+_FROM_DATA = {torch.tensor, torch.as_tensor, torch.asarray}
 
 
 class Placement(TorchFunctionMode):
@@ -31,6 +32,8 @@ class Placement(TorchFunctionMode):
             _Tensor.is_cuda.__get__: self._tracing.on_device,
             _Tensor.is_meta.__get__: lambda tensor: False,
             _Tensor.is_cpu.__get__: lambda tensor: not self._tracing.on_device(tensor),
+            _Tensor.__format__: lambda tensor, how: format(tensor.item() if not tensor.dim() else repr(tensor), how),
+            _Tensor.__array__: lambda tensor, *given: self._values(tensor).__array__(*given),
             _Tensor.get_device: lambda tensor: 0 if self._tracing.on_device(tensor) else -1,
         }
 
@@ -39,6 +42,9 @@ class Placement(TorchFunctionMode):
         special = self._special.get(func)
         if special is not None:
             return special(*args, **kwargs)
+        if func in _FROM_DATA and is_cuda(kwargs.get("device")):
+            del kwargs["device"]
+            return self._moved(func(*args, **kwargs), None).requires_grad_(bool(kwargs.get("requires_grad")))
         if "device" in kwargs and is_cuda(kwargs["device"]):
             kwargs["device"] = META
             kwargs.pop("generator", None)
@@ -53,15 +59,19 @@ class Placement(TorchFunctionMode):
         args = list(given)
         if args and isinstance(args[0], torch.Tensor):
             args, kwargs = [], {"device": self.device_of(args[0]), "dtype": args[0].dtype, **kwargs}
-        if args and args[0] is None:
-            args = args[1:]
+        while args and args[0] is None:
+            args.pop(0)
+        if args and isinstance(args[0], bool):
+            args = []  # neither a device nor a dtype: whether to wait, and whether to copy
         copy = kwargs.pop("copy", False)
         device, dtype, _, memory_format = torch._C._nn._parse_to(*args, **kwargs)
         if device is not None and is_cuda(device):
             return self._moved(tensor, dtype)
         if device is not None and device.type == "cpu":
             return self._fetched(tensor, dtype)
-        return tensor.to(dtype, copy=copy, **({} if memory_format is None else {"memory_format": memory_format}))
+        if memory_format is not None:
+            return tensor.to(dtype=dtype or tensor.dtype, copy=copy, memory_format=memory_format)
+        return tensor.to(dtype or tensor.dtype, copy=copy)
 
     def _moved(self, tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
         if self._tracing.on_device(tensor):
@@ -74,9 +84,12 @@ class Placement(TorchFunctionMode):
         return self._values(tensor, dtype)
 
     def _values(self, tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Stand in for what a tensor holds: zeros, or nothing where that would be much."""
+        """Give what a tensor holds, as far as it is known; else zeros, or nothing where that would be much."""
         if not tensor.is_meta:
             return tensor
+        known = self._tracing.values.of(tensor)
+        if known is not None:
+            return known.clone() if dtype is None else known.to(dtype, copy=True)
         large = tensor.numel() > HOST_VALUES_AT_MOST
         with self._tracing.host(), torch.no_grad():
             return torch.zeros(tensor.shape, dtype=dtype or tensor.dtype, device=META if large else CPU)

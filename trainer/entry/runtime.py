@@ -10,7 +10,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch.fx.experimental import _config as shapes
 
 from trainer.entry.autocast import Autocast
 from trainer.entry.ranks import Replica
@@ -29,10 +28,40 @@ class _Event:
 
     def record(self, *_: object) -> None: ...
 
+    def wait(self, *_: object) -> None: ...
+
+    def query(self) -> bool:
+        return True
+
     def synchronize(self) -> None: ...
 
     def elapsed_time(self, _: object) -> float:
         return 1.0
+
+
+class _Stream:
+    """There is one, and nothing in it."""
+
+    cuda_stream = stream_id = 0
+    device = torch.device("cuda", 0)
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def wait_stream(self, _: object) -> None: ...
+
+    def wait_event(self, _: object) -> None: ...
+
+    def record_event(self, event: object = None) -> object:
+        return _Event() if event is None else event
+
+    def query(self) -> bool:
+        return True
 
 
 @contextmanager
@@ -54,6 +83,11 @@ def one_gpu(tracing: Tracing, autocast: Autocast, *, total_bytes: int, capabilit
         "get_device_properties": lambda *_: properties,
         "mem_get_info": lambda *_: (total_bytes, total_bytes),
         "memory_stats": lambda *_, **__: {},
+        "is_current_stream_capturing": _constant(False),
+        "current_stream": lambda *_: _Stream(),
+        "default_stream": lambda *_: _Stream(),
+        "Stream": _Stream,
+        "memory_summary": _constant(""),
         "empty_cache": tracing.allocator.empty_cache,
         "get_rng_state": lambda *_: torch.get_rng_state(),
         "device": lambda *_: nullcontext(),
@@ -65,9 +99,9 @@ def one_gpu(tracing: Tracing, autocast: Autocast, *, total_bytes: int, capabilit
             scope.enter_context(patch.object(torch.cuda, name, answer))
         scope.enter_context(patch.object(torch, "clear_autocast_cache", autocast.clear))
         scope.enter_context(patch.object(torch, "compile", _uncompiled))
+        scope.enter_context(patch.object(torch, "save", _constant(None)))  # storages go to the host one by one
         scope.enter_context(patch.object(torch, "inference_mode", torch.no_grad))  # without it, no kernel is chosen
         scope.enter_context(patch.object(torch.nn.parallel, "DistributedDataParallel", Replica))
-        scope.enter_context(patch.object(shapes, "meta_nonzero_assume_all_nonzero", True))  # the worst there can be
         _optimizers_on_meta(scope)
         yield
 

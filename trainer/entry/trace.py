@@ -26,11 +26,19 @@ Build = Callable[[], tuple[nn.Module, Callable[[], Any]]]
 
 
 def trace(
-    build: Build, *, capability: str | None = None, total_bytes: int = 80 * 1024**3, updates: int = UPDATES
+    build: Build,
+    *,
+    capability: str | None = None,
+    total_bytes: int = 80 * 1024**3,
+    updates: int = UPDATES,
+    uneven: bool = False,
 ) -> Log:
-    """Build the loop and step it until so many updates are done, at least that many times."""
+    """Build the loop and step it until so many updates are done, at least that many times.
+
+    With `uneven`, the router of a mixture of experts sends all to the same ones.
+    """
     log = Log()
-    tracing = Tracing(log, workspace_bytes=workspace_bytes(capability))
+    tracing = Tracing(log, workspace_bytes=workspace_bytes(capability), uneven=uneven)
     autocast = Autocast()
     was_enabled = gc.isenabled()
     with ExitStack() as scope:
@@ -42,6 +50,7 @@ def trace(
         scope.enter_context(tracing)
         scope.enter_context(Placement(tracing))
         _run(build, tracing, updates)
+    log.routed = tracing.values.routed
     return log
 
 

@@ -1,7 +1,8 @@
 """Sees every storage of a foreign loop and writes down those that would lie on the GPU.
 
 Owns the question where a tensor lies: on the GPU if it was made or moved there, or computed from one that is; all else
-is the host's, and free. On the meta device neither has values, so a question for one gets a stand-in answer.
+is the host's, and free. On the meta device neither has values; a question for one gets what is known of it (`Values`),
+or a stand-in answer.
 """
 
 from typing import Any
@@ -10,14 +11,18 @@ import torch
 
 from trainer.entry.kernels import temporaries_bytes
 from trainer.entry.log import Log
+from trainer.entry.unknown import no_kernel
+from trainer.entry.values import Values, each, tensors_in
 from trainer.memory.accounting import Accounting
 from trainer.trace.shapes import ShapeMemory
 
 META = torch.device("meta")
+HOST_RUN_AT_MOST = 1 << 26  # elements; on more no operator is tried on the host to learn the shape of its result
 HOST_VALUES_AT_MOST = 1 << 16  # elements; larger floating-point tensors of the host are kept without values
 
 _aten = torch.ops.aten
 _SCALAR = _aten._local_scalar_dense.default
+_GROUPED = getattr(getattr(_aten, "_grouped_mm", None), "default", None)  # not in older torch
 
 
 class _Writer:
@@ -44,9 +49,10 @@ class _Writer:
 class Tracing(Accounting):
     """A dispatch mode; `phase` names what the blocks taken from now on are for."""
 
-    def __init__(self, log: Log, *, workspace_bytes: int) -> None:
+    def __init__(self, log: Log, *, workspace_bytes: int, uneven: bool = False) -> None:
         super().__init__(_Writer(log), workspace_bytes=workspace_bytes, temporaries=temporaries_bytes)
         self.log = log
+        self.values = Values(self.on_device, uneven=uneven)
         self.vocabulary = 0  # logits are what is this wide
         self._shapes = ShapeMemory()
         self._true: set[int] = set()  # storages of booleans whose answer is yes
@@ -54,32 +60,88 @@ class Tracing(Accounting):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        tensors = list(_tensors((args, tuple(kwargs.values()))))
+        kwargs = _translated(kwargs or {})
+        tensors = list(tensors_in((args, tuple(kwargs.values()))))
         metas = any(tensor.is_meta for tensor in tensors)
         if func is _SCALAR and metas:
             return self._answer(args[0])
         if not tensors:
-            return self._factory(func, args, kwargs)
-        if not metas and kwargs.get("device") != META:
+            out = self._factory(func, args, kwargs)
+        elif not metas and kwargs.get("device") != META:
             return func(*args, **kwargs)
-        if func is _aten.copy_.default and not args[0].is_meta:
-            return args[0]  # to the host: nothing to copy
-        args, kwargs = _all_meta(args, kwargs)
-        if func in _DATA_DEPENDENT:
-            func, args, kwargs = _DATA_DEPENDENT[func](*args, **kwargs)
-        arrives = func is _aten._to_copy.default and kwargs.get("device") == META
+        elif func is _aten.copy_.default and not args[0].is_meta:
+            known = self.values.of(args[1])
+            return args[0] if known is None else func(args[0], known)
+        else:
+            args = self._places_for_masks(func, args)
+            out = self._on_device_or_not(func, types, args, kwargs, tensors)
+        self.values.learn(func, args, kwargs, out)
+        return out
+
+    def _on_device_or_not(
+        self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]
+    ) -> Any:
+        self._given = args, kwargs
+        args, kwargs = each(args, _meta), each(kwargs, _meta)
+        arrives = kwargs.get("device") == META
         with self._side(arrives or any(map(self.on_device, tensors))):
             out = super().__torch_dispatch__(func, types, args, kwargs)
         if func in _ALL and isinstance(out, torch.Tensor):
             self._true.add(out.untyped_storage()._cdata)
         return out
 
+    def _places_for_masks(self, func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Turn masks into places, as indexing on CUDA does."""
+        if func.overloadpacket not in _INDEXED:
+            return args
+        places: list[Any] = []
+        for item in args[1]:
+            if item is not None and item.dtype is torch.bool and item.is_meta:
+                places.extend(self.__torch_dispatch__(_aten.nonzero.default, (), (item,)).unbind(1))
+            else:
+                places.append(item)
+        return (args[0], places, *args[2:])
+
     def on_device(self, tensor: torch.Tensor) -> bool:
         return tensor.is_meta and tensor.untyped_storage()._cdata in self._watches
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
-        return self._shapes.call(func, args, kwargs)
+        if func.overloadpacket in _SIZED_BY_VALUES:
+            return self._sized_by_values(func, args, kwargs or {})
+        if func is _GROUPED:
+            return _grouped_products(func, args, kwargs or {})
+        try:
+            return self._shapes.call(func, args, kwargs)
+        except NotImplementedError as error:  # no kernel for the meta device
+            return self._as_on_host(func, error)
+
+    def _sized_by_values(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As many as are chosen; where that is not known, all: the most there can be."""
+        given, _ = self._given
+        if self.values.of(given[-1]) is not None:
+            return self._as_on_host(func, None)
+        if func is _aten.masked_select.default:
+            return torch.empty(args[1].numel(), dtype=args[0].dtype, device=META)
+        if func is _aten.nonzero.default:
+            return torch.empty(args[0].numel(), args[0].dim(), dtype=torch.int64, device=META)
+        if kwargs.get("output_size") is None:
+            raise no_kernel(func)
+        return func(*args, **kwargs)
+
+    def _as_on_host(self, func: Any, error: Exception | None) -> Any:
+        """Run an operator on the host, with stand-ins for what is not known, and give meta tensors of those shapes."""
+        args, kwargs = self._given
+        tensors = list(tensors_in((args, tuple(kwargs.values()))))
+        if func.namespace != "aten" or sum(one.numel() for one in tensors) > HOST_RUN_AT_MOST:
+            raise no_kernel(func) from error
+        try:
+            found = self.values.on_host(func, args, kwargs)
+        except (RuntimeError, NotImplementedError) as refusal:
+            raise no_kernel(func) from refusal
+        out = each(found, lambda one: torch.empty_like(one, device=META))
+        if all(self.values.of(one) is not None for one in tensors):
+            self.values.keep_all(out, found)
+        return out
 
     def take(self, size_bytes: int, func: Any, tensor: torch.Tensor | None) -> Any:
         self._name_phase()
@@ -120,13 +182,18 @@ class Tracing(Accounting):
         return out if large else func(*args, **kwargs)
 
     def _answer(self, tensor: torch.Tensor) -> bool | int | float:
-        """Answer for a tensor without values: `all` holds, nothing else does; no overflow was found; counts are 1."""
+        """Answer; without values `all` holds, nothing else does; no overflow was found; counts are 1."""
+        known = self.values.of(tensor)
+        if known is not None:
+            answer: bool | int | float = known.item()
+            return answer
         if tensor.dtype is torch.bool:
             return tensor.untyped_storage()._cdata in self._true
         return 0.0 if tensor.is_floating_point() else 1
 
     def _release(self, watch: Any) -> None:
         self._true.discard(watch.key)
+        self.values.forget(watch.key)
         super()._release(watch)
 
 
@@ -138,31 +205,23 @@ class _Here:
 _HERE = _Here()
 _ALL = {_aten.all.default, _aten.all.dim, _aten.all.dims}
 
-
-def _masked_select(tensor: torch.Tensor, mask: torch.Tensor) -> Any:
-    """Every element: the worst there can be."""
-    return _aten.empty.memory_format, ([mask.numel()],), {"dtype": tensor.dtype, "device": META}
+_INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
+_SIZED_BY_VALUES = {_aten.nonzero, _aten.masked_select, _aten.repeat_interleave}
 
 
-_DATA_DEPENDENT = {_aten.masked_select.default: _masked_select}
+def _grouped_products(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    """In any dtype, as on CUDA; the meta device's own takes bfloat16 alone."""
+    narrow = [each(item, lambda one: one.bfloat16() if one.is_floating_point() else one) for item in args]
+    out: torch.Tensor = func(*narrow, **kwargs)
+    return torch.empty_strided(out.shape, out.stride(), dtype=args[0].dtype, device=META)
 
 
-def _tensors(item: Any) -> Any:
-    if isinstance(item, torch.Tensor):
-        yield item
-    elif isinstance(item, tuple | list):
-        for one in item:
-            yield from _tensors(one)
+def _translated(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Let a device that was named by default, which comes past the translation of calls, be translated too."""
+    device = kwargs.get("device")
+    return {**kwargs, "device": META} if device is not None and torch.device(device).type == "cuda" else kwargs
 
 
-def _all_meta(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    return _meta(args), {key: _meta(value) for key, value in kwargs.items()}
-
-
-def _meta(item: Any) -> Any:
+def _meta(tensor: torch.Tensor) -> torch.Tensor:
     """Let a host tensor with values stand beside those without; single numbers may anyway."""
-    if isinstance(item, torch.Tensor):
-        return item if item.is_meta or not item.dim() else torch.empty_like(item, device=META)
-    if isinstance(item, tuple | list):
-        return type(item)(map(_meta, item))
-    return item
+    return tensor if tensor.is_meta or not tensor.dim() else torch.empty_like(tensor, device=META)

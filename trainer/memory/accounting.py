@@ -7,12 +7,15 @@ real tensors on the CPU (a virtual device) and meta tensors (a trace): both see 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.memory.allocation import Allocator
+
+if TYPE_CHECKING:
+    from typing import Self  # a foreign loop's interpreter may be of Python 3.10
 
 Temporaries = Callable[[Any, tuple[Any, ...]], Iterable[int]]
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -62,7 +65,7 @@ class Accounting(TorchDispatchMode):
         finally:
             self._on_host -= 1
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         self._unresized = _listen_at_resizing(self._resized)
         return super().__enter__()
 

@@ -25,7 +25,7 @@ class ShapeMemory:
             pure = self._pure[func] = _is_pure(func)
         if not pure:
             return func(*args, **(kwargs or {}))
-        key = (func, _key(args), _key(tuple(kwargs.items())) if kwargs else ())
+        key = (func, _key(args), _key(tuple(kwargs.items())) if kwargs else (), torch.get_default_dtype())
         known = self._known.get(key)
         if known is not None:
             shape, stride, dtype = known

@@ -1,0 +1,19 @@
+"""What is said of an operator that can't be traced: which, and what helps."""
+
+from typing import Any
+
+
+class NoKernel(Exception):
+    """An operator whose result can't be known without running it."""
+
+
+def no_kernel(func: Any) -> NoKernel:
+    name = func._schema.name
+    if func.namespace == "aten":
+        told = f"torch's {name} gives no shape without values: leave it out of the step that is traced"
+    else:
+        told = (
+            f"{name} is an extension's kernel, which nothing is known of: give it a shape with"
+            f" torch.library.register_fake({name!r}), or let an argument (--set) switch it off"
+        )
+    return NoKernel(told)
