@@ -1,6 +1,7 @@
 """`mmq estimate` as typed: a real trace, with no service, no GPU, and none of the files that the job names."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,21 @@ def test_a_loop_of_ones_own_is_estimated_and_drawn(mmq: Mmq, tmp_path: Path) -> 
     assert "|forward" in done.out
     assert "Fits T4 16GB" in done.out
     assert "<svg" in plot.read_text()
+
+
+def test_a_loop_is_traced_by_its_own_interpreter_beside_a_module_of_our_name(mmq: Mmq, tmp_path: Path) -> None:
+    (tmp_path / "trainer.py").write_text("ROWS = 8\n")
+    (tmp_path / "loop.py").write_text("import trainer\n" + LOOP.replace("batch=4", "batch=trainer.ROWS"))
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho used > {tmp_path}/used\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    entry = ("estimate", "--entry", tmp_path / "loop.py:build", "--gpu", "T4", "--gpu", "A100", "--json")
+    told = json.loads(mmq(*entry, "--python", python).out)
+    assert (tmp_path / "used").exists()
+    assert [one["gpu"]["name"] for one in told["devices"]] == ["T4 16GB", "A100 40GB"]
+    refused = mmq(*entry, "--python", tmp_path / "missing")
+    assert refused.code == 2
+    assert "can't be started" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_plan_parts_and_candidates_for_a_gpu_by_name(tmp_path: Path, traced: list[dict[str, Any]]) -> None:
-    told = estimates.estimate(spec_of(tmp_path), "RTX 3080 10GB", settings_at(tmp_path / "home")).as_json()
+    told = estimates.estimates(spec_of(tmp_path), ["RTX 3080 10GB"], settings_at(tmp_path / "home"))[0].as_json()
     assert told["fits"]
     assert told["gpu"]["name"] == "RTX 3080 10GB"
     assert (told["plan"]["micro_batch"], told["plan"]["accumulation_steps"]) == (8, 1)
@@ -42,32 +42,32 @@ def test_plan_parts_and_candidates_for_a_gpu_by_name(tmp_path: Path, traced: lis
 
 
 def test_a_smaller_gpu_gets_a_smaller_micro_batch(tmp_path: Path, traced: list[dict[str, Any]]) -> None:
-    told = estimates.estimate(spec_of(tmp_path), "2GiB", settings_at(tmp_path)).as_json()
+    told = estimates.estimates(spec_of(tmp_path), ["2GiB"], settings_at(tmp_path))[0].as_json()
     plan = told["plan"]
     assert plan["micro_batch"] * plan["accumulation_steps"] == 8
     assert [row["fits"] for row in told["candidates"]].count(False) > 0
 
 
 def test_what_does_not_fit_says_so(tmp_path: Path, traced: list[dict[str, Any]]) -> None:
-    told = estimates.estimate(spec_of(tmp_path), "512MiB", settings_at(tmp_path)).as_json()
+    told = estimates.estimates(spec_of(tmp_path), ["512MiB"], settings_at(tmp_path))[0].as_json()
     assert (told["fits"], told["plan"]) == (False, None)
     assert told["parts"]["weights"] == 500 * MIB  # of the smallest, with the optimizer offloaded
 
 
 def test_without_a_gpu_named_it_is_the_largest_device_here(tmp_path: Path, traced: list[dict[str, Any]]) -> None:
-    told = estimates.estimate(spec_of(tmp_path), None, settings_at(tmp_path, "virtual:2x6GiB")).as_json()
+    told = estimates.estimates(spec_of(tmp_path), [], settings_at(tmp_path, "virtual:2x6GiB"))[0].as_json()
     assert (told["gpu"]["kind"], told["gpu"]["total_bytes"]) == ("virtual", 6 * GIB)
 
 
 def test_the_service_and_the_estimate_share_a_cache(bench: Bench, traced: list[dict[str, Any]]) -> None:
     bench.submit()
     bench.cycles()
-    first = estimates.estimate(spec_of(bench.home), None, bench.settings)
+    first = estimates.estimates(spec_of(bench.home), [], bench.settings)[0]
     assert [len(request["modes"]) for request in traced] == [5]  # the service had needed the fastest means alone
     assert first.plan is not None
     assert first.plan.candidate.process_bytes == 180 * MIB
-    estimates.estimate(spec_of(bench.home), "24GiB", bench.settings)
-    estimates.estimate(spec_of(bench.home), "24GiB", bench.settings)
+    estimates.estimates(spec_of(bench.home), ["24GiB"], bench.settings)[0]
+    estimates.estimates(spec_of(bench.home), ["24GiB"], bench.settings)[0]
     assert len(traced) == 3
 
 
@@ -76,15 +76,29 @@ def test_the_devices_of_a_running_service_go_before_those_of_the_environment(
 ) -> None:
     bench.cycles(1)
     elsewhere = replace(bench.settings, devices="virtual:1x6GiB")
-    assert estimates.estimate(spec_of(bench.home), None, elsewhere).place.total_bytes == 6 * GIB
+    assert estimates.estimates(spec_of(bench.home), [], elsewhere)[0].place.total_bytes == 6 * GIB
     with bench.settings.service_lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert estimates.estimate(spec_of(bench.home), None, elsewhere).place.total_bytes == GIB
+        assert estimates.estimates(spec_of(bench.home), [], elsewhere)[0].place.total_bytes == GIB
 
 
 def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no GPU known"):
-        estimates.estimate(spec_of(tmp_path), "RTX 9999", settings_at(tmp_path))
+        estimates.estimates(spec_of(tmp_path), ["RTX 9999"], settings_at(tmp_path))[0]
     monkeypatch.setattr(estimates, "trace", lambda key, request: Answer(key=key, error="the tracer died"))
     with pytest.raises(MmqError, match="the tracer died"):
-        estimates.estimate(spec_of(tmp_path), "24GiB", settings_at(tmp_path))
+        estimates.estimates(spec_of(tmp_path), ["24GiB"], settings_at(tmp_path))[0]
+
+
+def test_several_devices_have_a_plan_each_and_alike_ones_one(tmp_path: Path, traced: list[dict[str, Any]]) -> None:
+    named = estimates.estimates(spec_of(tmp_path), ["2GiB", "24GiB", "512MiB"], settings_at(tmp_path / "home"))
+    fitting = [one.plan.micro_batch for one in named if one.plan is not None]
+    assert len(fitting) == 2
+    assert fitting[0] < fitting[1] == 8
+    assert len(traced) == 2  # all of one kind: the fastest means, and the others
+    told = named[2].brief()
+    assert (told["fits"], told["plan"]) == (False, None)
+    assert told["least_bytes"] > 512 * MIB
+    (here,) = estimates.estimates(spec_of(tmp_path), [], settings_at(tmp_path, "virtual:2x6GiB"))
+    assert here.place.count == 2
+    assert here.place.name.startswith("virtual:0,1 ")

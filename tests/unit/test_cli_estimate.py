@@ -94,3 +94,15 @@ def test_explained_it_says_what_it_rests_on_and_draws_a_step() -> None:
     assert "1.0 GiB on top of the process figure" in shown
     assert "|micro-batch" in shown
     assert "|update" in shown
+
+
+def test_each_of_several_devices_has_its_sentence() -> None:
+    small = {"name": "RTX 3060 12GB", "kind": "cuda", "total_bytes": 12 * GIB}
+    devices = [
+        {"gpu": answer()["gpu"], "plan": candidate(8, 20 * GIB), "reserve_bytes": 21 * GIB, "knee": answer()["knee"]},
+        {"gpu": small, "plan": None, "reserve_bytes": None, "knee": None, "least_bytes": 13 * GIB},
+    ]
+    shown = " ".join(text(answer(devices=devices)).split())
+    assert "RTX 4090: 8 x 2, chunked loss; fits with 3.0 GiB to spare." in shown
+    assert "The largest micro-batch that fits is 16; 8 is as fast." in shown
+    assert "RTX 3060 12GB: does not fit; the least it needs is 13.0 GiB." in shown
