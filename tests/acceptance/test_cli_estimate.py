@@ -76,10 +76,9 @@ def test_a_loop_is_traced_by_its_own_interpreter_beside_a_module_of_our_name(mmq
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho used > {tmp_path}/used\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    entry = ("estimate", "--entry", tmp_path / "loop.py:build", "--gpu", "T4", "--gpu", "A100", "--json")
-    told = json.loads(mmq(*entry, "--python", python).out)
+    entry = ("estimate", "--entry", tmp_path / "loop.py:build", "--gpu", "T4", "--json")
+    assert json.loads(mmq(*entry, "--python", python).out)["fits"]
     assert (tmp_path / "used").exists()
-    assert [one["gpu"]["name"] for one in told["devices"]] == ["T4 16GB", "A100 40GB"]
     refused = mmq(*entry, "--python", tmp_path / "missing")
     assert refused.code == 2
     assert "can't be started" in refused.err
