@@ -10,6 +10,8 @@ from pathlib import Path
 from scheduler.config import Settings
 from scheduler.errors import MmqError
 
+KEPT = 50
+
 
 def write_details(error: Exception) -> Path:
     """Write the traceback to the log directory, or where that can't be written, to the temporary one."""
@@ -21,6 +23,8 @@ def write_details(error: Exception) -> Path:
         settings.log_dir.mkdir(mode=0o700, exist_ok=True)
         path = settings.log_dir / name
         path.write_text(text)
+        for old in sorted(settings.log_dir.glob("error-*.txt"))[:-KEPT]:  # by their names in the order of time
+            old.unlink(missing_ok=True)
     except (OSError, MmqError):
         descriptor, temporary = tempfile.mkstemp(prefix="mmq-", suffix=f"-{name}")
         with os.fdopen(descriptor, "w") as stream:

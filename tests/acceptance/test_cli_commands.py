@@ -62,14 +62,18 @@ def test_a_fault_of_our_own_is_one_line_and_a_file(
     mmq: Mmq, store: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scheduler.store.views.overview", lambda *_: 1 / 0)
+    settings.log_dir.mkdir()
+    for number in range(60):
+        (settings.log_dir / f"error-20200101-{number:06}-1.txt").touch()
     done = mmq("status")
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith(
         "error: mmq itself failed: ZeroDivisionError: division by zero\n  hint: the details are in "
     )
     assert "Traceback" not in done.err
-    (details,) = settings.log_dir.glob("error-*.txt")
-    assert "Traceback" in details.read_text()
+    kept = sorted(settings.log_dir.glob("error-*.txt"))
+    assert len(kept) == 50
+    assert "Traceback" in kept[-1].read_text()
 
 
 def test_the_world_s_errors_are_one_line_and_no_fault_of_ours(
