@@ -147,7 +147,7 @@ class Cycle:
             return self._put(job, now)
         self._compared[has_room] += 1
         if hurried:
-            self.places.keep(job)
+            self.places.keep(job, _OVERDUE)
         if now is None or later is None:
             return replace(self._why_not(job), starts_in_seconds=None if later is None else later.starts_in)
         return better_later(job, now, later)
@@ -184,9 +184,9 @@ class Cycle:
             for place in gang:
                 self.places.put(Option(place))
             return None
-        if self._is_hurried(job):
-            self.places.keep(job)
-        return self._why_not(job)
+        why = _OVERDUE if self._is_hurried(job) else f"which needs {job.gpus} devices at once and comes before it"
+        starts_in = self.places.keep(job, why)
+        return replace(self._why_not(job), starts_in_seconds=_known(starts_in))
 
     def _is_hurried(self, job: QueuedJob) -> bool:
         return job.waited_seconds >= self._patience_seconds and self.places.kept is None
@@ -246,10 +246,15 @@ def _changes_rung(tenant: Tenant, now: int, new: int, *, may_grow: bool) -> bool
     return new < now or (new > now and may_grow and worth)
 
 
+def _known(seconds: float | None) -> float | None:
+    return seconds if seconds is not None and math.isfinite(seconds) else None
+
+
 def _cost(option: Option | None) -> float:
     return math.inf if option is None else option.added_seconds
 
 
+_OVERDUE = "which has waited longer"
 _BEHIND = f"is behind the first {HEADS} jobs of the queue that could start"
 
 

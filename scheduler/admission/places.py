@@ -16,11 +16,12 @@ from typing import NamedTuple
 from scheduler.admission.facts import NOT_TRACED, QueuedJob
 from scheduler.admission.future import Future, Outlook
 from scheduler.admission.policy import Policy
-from scheduler.admission.room import Room
+from scheduler.admission.room import Kept, Room
 from scheduler.admission.tenant import Tenant, at, newcomer, returning
 from scheduler.footprint.curve import Candidate
 
 _COMPARED = 4  # devices
+_KEPT_AMONG = 64  # devices among which those are found that are kept
 _NO_DELAY_SECONDS = 1.0
 
 
@@ -136,17 +137,26 @@ class Places:
         """Return how the tenants share the device: as small as they can where they are too many for what is left."""
         return self._outlook.split(room.tenants, room.usable_bytes) or (0,) * len(room.tenants)
 
-    def keep(self, job: QueuedJob) -> None:
-        """Keep as many devices as the job needs, those on which it could start first, unless some are kept already."""
+    def keep(self, job: QueuedJob, why: str) -> float | None:
+        """Keep as many devices as the job needs, those on which it could start first, unless some are kept already.
+
+        Return the seconds until it could: for several devices, until the last of them has room.
+        """
         if self.kept is not None:
-            return
-        self.kept = job.job_id
+            return None
         alike: dict[str, list[Place]] = defaultdict(list)
-        for place in sorted(self._allowed(job), key=self._start_of):
+        near = islice(self._allowed(job), max(_KEPT_AMONG, _COMPARED * job.gpus))
+        for place in sorted(near, key=self._start_of):
             alike[place.room.device.target].append(place)
         gangs = [same[: job.gpus] for same in alike.values() if len(same) >= job.gpus]
-        for room, tenant in min(gangs, key=lambda gang: self._start_of(gang[-1]), default=[]):
-            self._replace(replace(room, kept_for=tenant))
+        if not gangs:
+            return None
+        gang = min(gangs, key=lambda gang: self._start_of(gang[-1]))
+        self.kept = job.job_id
+        starts_in, _ = self._start_of(gang[-1])
+        for room, tenant in gang:
+            self._replace(replace(room, kept=Kept(tenant=tenant, starts_in=starts_in, why=why)))
+        return starts_in
 
     def _replace(self, room: Room) -> None:
         self._by_load.remove(self._rooms[room.device.device_id])
@@ -175,7 +185,7 @@ class Places:
             and room.exclusive_to is None
             and not (tenant.exclusive and room.claims)
             and (not job.apart_from or self._may_join(job, room))
-            and (room.kept_for is None or room.kept_for is tenant or self._delays_nobody(room, room.kept_for, tenant))
+            and (room.kept is None or room.kept.tenant is tenant or self._delays_nobody(room, room.kept, tenant))
         )
 
     def _may_join(self, job: QueuedJob, room: Room) -> bool:
@@ -183,10 +193,9 @@ class Places:
         overdue = job.waited_seconds >= self._policy.most_patience_seconds
         return overdue or job.apart_from.keys().isdisjoint(claim.job_id for claim in room.claims)
 
-    def _delays_nobody(self, room: Room, kept_for: Tenant, tenant: Tenant) -> bool:
-        before = self._outlook.start_of(kept_for, room.tenants, room.usable_bytes)
-        after = self._outlook.start_of(kept_for, (*room.tenants, tenant), room.usable_bytes)
-        return after <= before + _NO_DELAY_SECONDS
+    def _delays_nobody(self, room: Room, kept: Kept, tenant: Tenant) -> bool:
+        after = self._outlook.start_of(kept.tenant, (*room.tenants, tenant), room.usable_bytes)
+        return after <= kept.starts_in + _NO_DELAY_SECONDS
 
     def _future(self, room: Room, *more: Tenant, late: Tenant | None = None) -> Future:
         return self._outlook.future((*room.tenants, *more), room.usable_bytes, late)
@@ -202,7 +211,7 @@ class Places:
 
     def _swaps(self, job: QueuedJob, place: Place) -> Iterator[Option]:
         room, tenant = place
-        if room.kept_for is not None and room.kept_for is not tenant:
+        if room.kept is not None and room.kept.tenant is not tenant:
             return
         for victim in room.tenants:
             if not self._may_stop(victim, job, tenant):
@@ -214,8 +223,10 @@ class Places:
                 yield Option(place, after.total_seconds - self._future(room).total_seconds, preempts=victim)
 
     def _may_stop(self, victim: Tenant, job: QueuedJob, tenant: Tenant) -> bool:
+        # Of several devices one alone is looked at here: for what is idle on the others then, only priority makes up.
         longer = victim.seconds[victim.rung or 0] >= self._policy.preemption_ratio * tenant.seconds[-1]
-        return victim.preemptible and longer and victim.priority <= job.priority
+        yields = victim.priority <= job.priority if victim.devices == 1 else victim.priority < job.priority
+        return victim.preemptible and longer and yields
 
     def _start_of(self, place: Place) -> tuple[float, str]:
         room, tenant = place

@@ -87,9 +87,9 @@ def _when_empty(job: QueuedJob, rooms: Iterable[Room]) -> list[tuple[Room, int]]
 def _short(job: QueuedJob, usable: Sequence[tuple[Room, int]]) -> Wait | None:
     """Say what is in the way of a job that fits these devices; None if nothing is but a footprint not whole yet."""
     free = [(room, wanted) for room, wanted in usable if wanted <= room.available_bytes]
-    kept = next((room for room, _ in free if room.kept_for is not None), None)
-    if kept and kept.kept_for:
-        sentence = f"{kept.device.label} is kept for job {kept.kept_for.job_id}, which has waited longer"
+    kept = next((room for room, _ in free if room.kept is not None), None)
+    if kept and kept.kept and kept.kept.tenant.job_id != job.job_id:
+        sentence = f"{kept.device.label} is kept for job {kept.kept.tenant.job_id}, {kept.kept.why}"
         return Wait(job_id=job.job_id, code=WaitCode.KEPT, sentence=sentence)
     taken = next((room for room, _ in free if room.exclusive_to is not None), None)
     if taken:

@@ -15,6 +15,15 @@ from scheduler.admission.tenant import Tenant, resident, stranger
 from scheduler.units import format_bytes
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """A job that is to start here first: who would delay it does not start."""
+
+    tenant: Tenant
+    starts_in: float  # seconds until it can, on all the devices that it needs
+    why: str  # "which ..."
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Room:
     """A usable device; admissions of the cycle are added to it."""
@@ -23,7 +32,7 @@ class Room:
     claims: tuple[Claim, ...]
     foreign_bytes: int
     tenants: tuple[Tenant, ...] = ()  # one for each claim
-    kept_for: Tenant | None = None  # it has waited too long: who would delay it does not start here
+    kept: Kept | None = None
 
     @cached_property
     def usable_bytes(self) -> int:

@@ -26,6 +26,7 @@ class Tenant:
     surplus_bytes: int = 0  # of each need: what it was seen to hold beyond its reservation
     exclusive: bool = False
     preemptible: bool = False
+    devices: int = 1  # that it runs on at once
     gains: tuple[float, ...] = field(init=False)  # share of the time saved by the next rung, per byte
 
     def __post_init__(self) -> None:
@@ -76,6 +77,7 @@ def resident(job: RunningJob, claim: Claim, kind: str, *, elastic: bool) -> Tena
         surplus_bytes=surplus,
         exclusive=claim.exclusive,
         preemptible=job.preemptible,
+        devices=len(job.device_ids),
     )
 
 
@@ -112,6 +114,7 @@ def _tenant(
     surplus_bytes: int = 0,
     exclusive: bool = False,
     preemptible: bool = False,
+    devices: int = 1,
 ) -> Tenant:
     return Tenant(
         job_id=job_id,
@@ -125,6 +128,7 @@ def _tenant(
         surplus_bytes=surplus_bytes,
         exclusive=exclusive,
         preemptible=preemptible,
+        devices=devices,
     )
 
 

@@ -126,7 +126,7 @@ def _running(
         effective_batch=resident.job.effective_batch,
         priority=resident.job.priority,
         starts_in_seconds=0.0 if attempt.step else max(1.0, START_SECONDS - (now - attempt.admitted_at)),
-        preemptible=resident.begun() and len(resident.device_ids) == 1,
+        preemptible=resident.begun(),
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,6 +128,34 @@ def test_a_longer_job_saves_and_leaves_for_a_short_one(bench: Bench, monkeypatch
     assert bench.job(short).state is JobState.ADMITTED
     back = bench.job(long)
     assert (back.state, back.crash_retries, back.out_of_memory_retries) == (JobState.QUEUED, 0, 0)
+
+
+def test_a_job_over_several_devices_leaves_for_higher_priority_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, "virtual:2x1GiB")
+    bench.tracer.base_mib, bench.tracer.row_mib = 900, 0
+    monkeypatch.setattr("scheduler.controller.snapshot.PREEMPTIONS_A_JOB", 1.0)
+    whole = (*NO_MEANS, "memory.sharding=none")
+    gang = bench.submit(*whole, "resources.gpus=2", "train.max_steps=100000")
+    bench.cycles()
+    attempt = begin(bench, gang, eta_seconds=90000.0)
+    equal = bench.submit(*whole)
+    bench.cycles()
+    assert bench.job(equal).waiting_code == "memory", bench.job(equal).waiting
+    urgent = bench.submit(*whole, priority=1)
+    bench.cycles()
+    assert bench.job(urgent).waiting_code == "preempting", bench.job(urgent).waiting
+    assert attempts.get(bench.db, attempt.id).preempted_for == urgent
+    attempts.finish(bench.db, attempt.id, Outcome(reason=EndReason.STOPPED, exit_code=75), at=time.time())
+    bench.cycles()
+    for job_id in (urgent, equal):
+        one = begin(bench, job_id)
+        attempts.finish(bench.db, one.id, Outcome(reason=EndReason.DONE, exit_code=0), at=time.time())
+    bench.cycles()
+    back = bench.job(gang)
+    assert (back.state, back.crash_retries, back.out_of_memory_retries) == (JobState.ADMITTED, 0, 0)
+    assert attempts.get(bench.db, back.attempt_id or 0).device == "virtual:0,1"
 
 
 def test_at_most_one_job_in_ten_is_made_to_leave(bench: Bench) -> None:

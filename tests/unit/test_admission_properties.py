@@ -66,7 +66,18 @@ def worlds(draw):
                 claims=tuple(claims),
             )
         )
+    if len(devices) > 1 and draw(st.booleans()):
+        devices = _with_gang(draw, running, devices)
     return queue, running, devices
+
+
+def _with_gang(draw, running: list[RunningJob], devices: list[DeviceView]) -> list[DeviceView]:
+    """Put a job on the first two devices."""
+    now = draw(LADDERS)[0]
+    both = tuple(device.device_id for device in devices[:2])
+    running.append(replace(_running(draw, 2000, both[0], now, (now,)), device_ids=both))
+    claim = Claim(job_id=2000, reserved_bytes=now.process_bytes)
+    return [replace(device, claims=(*device.claims, claim)) for device in devices[:2]] + devices[2:]
 
 
 def _queued(draw, job_id: int) -> QueuedJob:
@@ -115,6 +126,7 @@ def test_what_is_promised_is_there_once_room_was_made(world, left: float, elasti
     assert len(stopped) <= left
     assert elastic or not resized
     assert all(priority[victim] <= priority[winner] for victim, winner in stopped.items())
+    assert 2000 not in stopped or priority[2000] < priority[stopped[2000]]  # it has two devices
     for device in devices:
         here = [one for one in admitted if device.device_id in one.device_ids]
         stays = [claim for claim in device.claims if claim.job_id not in stopped]
@@ -246,26 +258,90 @@ def _fits(job: QueuedJob, sizes: list[int]) -> bool:
     return sum(size * GIB >= least for size in sizes) >= job.gpus
 
 
-def test_a_job_over_several_devices_starts_though_others_keep_coming_on_each() -> None:
-    """On two devices of 12 GiB jobs of 8 arrive for ever, so that both are never free by themselves."""
-    policy, gang = Policy(patience_seconds=3600.0, patience_backlogs=0.0), replace(_job(0, size=8, seconds=100), gpus=2)
-    waiting, ends, started = {}, {}, None
+class Stream:
+    """Devices of 12 GiB on each of which one job of 8 has room, and jobs that arrive for ever."""
+
+    def __init__(self, devices: int, policy: Policy) -> None:
+        self.names = [f"gpu-{number}" for number in range(devices)]
+        self.policy = policy
+        self.now = 0.0
+        self.waiting: dict[int, tuple[QueuedJob, float]] = {}
+        self.ends: dict[int, tuple[float, QueuedJob, tuple[str, ...]]] = {}
+
+    def arrives(self, job: QueuedJob) -> None:
+        self.waiting[job.job_id] = (job, self.now)
+
+    def runs(self, job: QueuedJob, *names: str) -> None:
+        self.ends[job.job_id] = (self.now + job.pace.seconds, job, names)
+
+    def cycle(self, now: float) -> list[Decision]:
+        """Let what has ended go, and start what is decided to start."""
+        self.now = now
+        self.ends = {one: (end, job, where) for one, (end, job, where) in self.ends.items() if end > now}
+        queue = [replace(job, waited_seconds=now - since) for job, since in self.waiting.values()]
+        running = [replace(_runs(job, end - now), device_ids=where) for end, job, where in self.ends.values()]
+        devices = [
+            replace(_device(job for _, job, where in self.ends.values() if name in where), device_id=name)
+            for name in self.names
+        ]
+        decisions = decide(queue, running, devices, policy=self.policy)
+        for decision in decisions:
+            if isinstance(decision, Admit):
+                job, _ = self.waiting.pop(decision.job_id)
+                self.runs(job, *decision.device_ids)
+        return decisions
+
+
+def _gang(job_id: int, *, seconds: float, gpus: int, priority: int = 0) -> QueuedJob:
+    return replace(_job(job_id, size=8, seconds=seconds, priority=priority), gpus=gpus)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    left=st.lists(st.integers(50, 3000), min_size=2, max_size=4),
+    gpus=st.integers(2, 4),
+    lengths=st.lists(st.integers(20, 4000), min_size=5, max_size=20),
+)
+def test_once_it_is_its_turn_a_job_over_several_devices_waits_for_those_that_run_and_no_other(
+    left: list[int], gpus: int, lengths: list[int]
+) -> None:
+    """The bound: when the jobs that ran as it came have left as many devices as it needs, whatever comes behind it."""
+    gpus, stream = min(gpus, len(left)), Stream(len(left), Policy())
+    for number, seconds in enumerate(left):
+        stream.runs(_job(100 + number, size=8, seconds=seconds), stream.names[number])
+    stream.arrives(_gang(0, seconds=1000, gpus=gpus))
+    bound, every = sorted(left)[gpus - 1], 50
+    for number, now in enumerate(range(0, bound + 2 * every, every)):
+        length = lengths[number % len(lengths)]
+        stream.arrives(_job(1000 + number, size=8, seconds=length, priority=-1))
+        stream.cycle(now)
+    assert 0 not in stream.waiting
+
+
+def test_what_ends_before_it_can_start_uses_the_device_that_is_free_meanwhile() -> None:
+    told = {}
+    for seconds in (300, 2000):
+        stream = Stream(2, Policy())
+        stream.runs(_job(100, size=8, seconds=1000), "gpu-1")
+        stream.arrives(_gang(0, seconds=500, gpus=2))
+        stream.arrives(_job(seconds, size=8, seconds=seconds, priority=-1))
+        told |= {one.job_id: one for one in stream.cycle(0.0)}
+    assert isinstance(told[300], Admit)
+    assert "is kept for job 0, which needs 2 devices at once" in told[2000].sentence
+    assert told[0].starts_in_seconds == 1000
+    assert "on each of 2 devices at once" in told[0].sentence
+
+
+def test_a_job_over_several_devices_behind_an_endless_stream_starts_when_its_patience_is_over() -> None:
+    """Jobs of 450 s arrive for ever on two devices and go before one of 10,000: both are never free by themselves."""
+    policy = Policy(patience_seconds=3600.0, most_patience_seconds=3600.0)
+    stream, started = Stream(2, policy), None
     for number, now in enumerate(range(0, 8000, 150), start=1):
         if now == 300:
-            waiting[0] = (gang, now)
-        waiting[number] = (_job(number, size=8, seconds=450), now)
-        ends = {one: (end, job, where) for one, (end, job, where) in ends.items() if end > now}
-        queue = [replace(job, waited_seconds=now - since) for job, since in waiting.values()]
-        running = [replace(_runs(job, end - now), device_ids=where) for end, job, where in ends.values()]
-        devices = [
-            replace(_device(job for _, job, where in ends.values() if place in where), device_id=place)
-            for place in ("gpu-0", "gpu-1")
-        ]
-        for decision in decide(queue, running, devices, policy=policy):
-            if isinstance(decision, Admit):
-                job, _ = waiting.pop(decision.job_id)
-                ends[job.job_id] = (now + job.pace.seconds, job, decision.device_ids)
-        if 0 in ends:
+            stream.arrives(_gang(0, seconds=10_000, gpus=2, priority=-1))
+        stream.arrives(_job(number, size=8, seconds=450))
+        stream.cycle(now)
+        if 0 in stream.ends:
             started = now
             break
     assert started is not None
