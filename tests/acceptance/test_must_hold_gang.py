@@ -1,11 +1,12 @@
 """One job over two devices in a real service: beside another, with the curve of one device, and nothing left of it."""
 
+import random
 from pathlib import Path
 
 import pytest
 
 from scheduler.processes.kinship import descendants
-from tests.acceptance.workplace import Workplace, gone, kill, until
+from tests.acceptance.workplace import WORDS, Workplace, gone, kill, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -86,6 +87,32 @@ def test_adopted_and_killed_and_cancelled_nothing_of_it_is_left(place: Workplace
     assert all(map(gone, (launcher(place, job), *pids.values())))
     assert place.events(job)[-1]["exit_code"] == 75  # it was not killed
     assert [attempt["reason"] for attempt in place.story(job)["attempts"]] == ["lost", "cancelled"]
+
+
+def test_a_divided_model_that_runs_out_in_one_process_goes_on_with_half_the_micro_batch(place: Workplace) -> None:
+    """Two long rows among short ones, at most one in the batch of a process: where it comes 8 rows are too many."""
+    draw = random.Random(3)
+    place.write_rows("uneven.jsonl", [" ".join(draw.choices(WORDS, k=600 if n in (20, 40) else 30)) for n in range(64)])
+    place.job_file(
+        "divided",
+        data={"path": "uneven.jsonl", "max_seq_len": 512},
+        train={"batch_size": 16, "max_steps": 8, "save_interval": 1},
+        memory={"micro_batch": 8, "activation_checkpointing": "off", "optimizer_offload": "off"},
+        resources={"max_memory": "92MiB"},
+    )
+    alone = place.submit("divided.yaml", "-o", "memory.micro_batch=auto")
+    job = place.submit("divided.yaml", "-o", "resources.gpus=2", "-o", "memory.sharding=zero3")
+    assert place.until_ended(job, alone) == ["succeeded", "succeeded"]
+    story = place.story(job)
+    first, second = story["attempts"]
+    assert (first["reason"], first["exit_code"], first["micro_batch"]) == ("out_of_memory", 80, 8)
+    assert (second["reason"], second["exit_code"]) == ("done", 0)
+    assert second["micro_batch"] <= 4
+    assert second["micro_batch"] * second["accumulation_steps"] == 8  # of the 16 rows of a step
+    assert {attempt["plan"]["sharding"] for attempt in (first, second)} == {"zero3"}
+    assert place.events(job, "started")[-1]["step"] == place.events(job, "out_of_memory")[0]["step"] - 1
+    assert place.losses(job) == pytest.approx(place.losses(alone), rel=1e-6)
+    assert story["effective_batch"] == 16
 
 
 def known_shim(place: Workplace, job: int) -> int:
