@@ -173,10 +173,12 @@ class Workplace:
     def until_state(self, job: int, *states: str) -> None:
         until(lambda: self.state(job) in states, f"job {job} is {' or '.join(states)}")
 
-    def until_ended(self, *jobs: int) -> list[str]:
+    def until_ended(self, *jobs: int, within_seconds: float = PATIENCE_SECONDS) -> list[str]:
         """Wait for the jobs' ends: their states."""
         for job in jobs:
-            until(lambda job=job: JobState(self.state(job)).ended, f"the end of job {job}")
+            until(
+                lambda job=job: JobState(self.state(job)).ended, f"the end of job {job}", within_seconds=within_seconds
+            )
         return [self.state(job) for job in jobs]
 
     def events(self, job: int, kind: str | None = None) -> list[dict[str, Any]]:
