@@ -14,7 +14,7 @@ from scheduler.broker.address import broker_address
 from scheduler.broker.reach import reachable
 from scheduler.broker.valkey import find_server
 from scheduler.cli import recovery
-from scheduler.cli.mending import private_files
+from scheduler.cli.mending import partial_copies, private_files
 from scheduler.config import Settings
 from scheduler.devices.choice import open_devices
 from scheduler.errors import MmqError
@@ -150,6 +150,8 @@ def _store(settings: Settings, *, up: bool) -> Iterator[Finding]:
         yield from (Finding("database", "wrong", sentence, "mmq db backup") for sentence in broken[:10])
         if not broken:
             yield Finding("database", "ok", "its invariants hold")
+        for copy in partial_copies(settings):
+            yield Finding("database", "note", f"{copy} was never completed: an upgrade was killed", recovery.FIX)
         yield from _service(database, settings, up=up)
         yield from _locks(database, settings, up=up)
         yield from _runs(database, settings)

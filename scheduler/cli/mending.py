@@ -20,7 +20,9 @@ UNFINISHED_SECONDS = 600.0
 def mend(settings: Settings) -> Iterator[str]:
     """Mend what is safe to mend, and say so; what is not, the findings tell."""
     yield from _modes(settings)
-    yield from _partial_copies(settings)
+    for copy in partial_copies(settings):
+        copy.unlink(missing_ok=True)
+        yield f"removed {copy}, a copy that was never completed"
     with contextlib.suppress(MmqError), open_if_any(settings) as database:  # a store that can't be opened is a finding
         if database is None:
             return
@@ -48,10 +50,8 @@ def _modes(settings: Settings) -> Iterator[str]:
             yield f"took {path} away from others: its mode is {mode:04o}"
 
 
-def _partial_copies(settings: Settings) -> Iterator[str]:
-    """Remove the copies that an upgrade or backup was killed over; one that is being made is young."""
+def partial_copies(settings: Settings) -> list[Path]:
+    """The copies that an upgrade or backup was killed over; one that is being made is young."""
     path = sqlite_path(settings.database_url)
-    for copy in sorted((path.parent / "backups").glob("*.partial")) if path is not None else ():
-        if time.time() - copy.stat().st_mtime > UNFINISHED_SECONDS:
-            copy.unlink(missing_ok=True)
-            yield f"removed {copy}, a copy that was never completed"
+    found = [] if path is None else sorted((path.parent / "backups").glob("*.partial"))
+    return [copy for copy in found if time.time() - copy.stat().st_mtime > UNFINISHED_SECONDS]

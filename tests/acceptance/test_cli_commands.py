@@ -157,6 +157,9 @@ def test_doctor_mends_what_is_safe_and_says_so(mmq: Mmq, store: Database, settin
     for copy in (killed_over, young):
         copy.touch()
     os.utime(killed_over, (1, 1))
+    found = mmq("doctor").out
+    assert f"{killed_over} was never completed" in found
+    assert str(young) not in found
     done = mmq("doctor", "--fix")
     assert done.code == 0, done
     fixed = [line for line in done.out.splitlines() if line.startswith("fixed")]
