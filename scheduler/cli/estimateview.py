@@ -42,7 +42,8 @@ def explained(told: Row) -> str:
     capability = f"compute capability {why['capability']}" if why["capability"] else "no compute capability given"
     lines = [
         f"Traced with torch {why['torch']} for a {gpu['kind']} device, {capability}.",
-        f"Outside the allocator: {format_bytes(why['context_bytes'])} of context and kernels.",
+        f"Outside the allocator: {format_bytes(why['context_bytes'])} of context and kernels"
+        + (f", {format_bytes(why['nccl_bytes'])} of it NCCL's." if why["nccl_bytes"] else "."),
         f"Added for what earlier attempts took on this machine: {format_bytes(why['correction_bytes'])}.",
         f"The margin of a reservation: {format_bytes(why['margin_bytes'])} on top of the process figure.",
     ]

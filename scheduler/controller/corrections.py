@@ -42,8 +42,8 @@ class Corrections:
             self._learn(lesson, target)
         self._all: list[int] = []
         self._same: dict[str, list[int]] = defaultdict(list)
-        outside = context_bytes(target.kind, target.capability)
         for one in attempts:
+            outside = context_bytes(target.kind, target.capability, _processes(one.spec))
             residual = one.measured_process_bytes - one.predicted_reserved_bytes - outside
             self._all.append(residual)
             key = _key(one.spec, target)
@@ -96,6 +96,14 @@ def _key(spec: str, target: Target) -> str | None:
         return requests_for(job, wish_of(job), target)[0].key
     except (msgspec.DecodeError, KeyError, ValueError):
         return None
+
+
+@lru_cache(maxsize=512)
+def _processes(spec: str) -> int:
+    try:
+        return decode(spec).resources.gpus
+    except (msgspec.DecodeError, KeyError, ValueError):
+        return 1
 
 
 def _modes(plan: str) -> Modes | None:

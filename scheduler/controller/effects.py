@@ -12,7 +12,7 @@ from scheduler.controller.dispatch import Dispatch
 from scheduler.controller.residents import Resident
 from scheduler.controller.sight import Sight
 from scheduler.devices.device import Devices, Launch
-from scheduler.devices.gang import label, together
+from scheduler.devices.gang import label, one_of_several, together
 from scheduler.errors import MmqError
 from scheduler.failpoints import failpoint
 from scheduler.jobs.states import JobState, WaitCode
@@ -116,7 +116,7 @@ def _resize(db: Database, resize: Resize, live: Mapping[int, Resident], now: flo
 def _new_attempt(decision: Admit, settings: Settings, devices: Devices, sight: Sight) -> NewAttempt:
     plan = decision.plan
     infos = sorted((sight.info(device_id) for device_id in decision.device_ids), key=lambda info: info.number)
-    launch = together([devices.launch(info, plan.reserve_bytes) for info in infos])
+    launch = together([one_of_several(devices.launch(info, plan.reserve_bytes), info, len(infos)) for info in infos])
     return NewAttempt(
         host=settings.host,
         device=label(infos),

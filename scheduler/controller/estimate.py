@@ -5,7 +5,7 @@ Reads the footprint cache and adds to it where a store exists; does not create o
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from scheduler.controller import corrections
 from scheduler.controller.footprints import Request, requests_for, stored
 from scheduler.controller.place import Place, places_of
 from scheduler.errors import MmqError
-from scheduler.footprint.context import context_bytes
+from scheduler.footprint.context import context_bytes, nccl_bytes
 from scheduler.footprint.curve import Candidate, Footprint
 from scheduler.footprint.request import Target, trace_request
 from scheduler.footprint.tracer import trace
@@ -33,6 +33,7 @@ class Estimate:
     wish: Wish
     footprint: Footprint
     plan: Plan | None  # None: it does not fit
+    processes: int = 1  # that train one model together; the footprint is of one
     correction_bytes: int = 0  # added to each candidate for what earlier attempts took here
 
     @property
@@ -90,11 +91,12 @@ class Estimate:
 
     def _explain(self) -> dict[str, Any]:
         """Tell what the figures rest on beside the trace."""
-        target = self.place.target
+        target, processes = self.place.target, self.processes
         return {
             "torch": self.footprint.torch,
             "capability": target.capability,
-            "context_bytes": context_bytes(target.kind, target.capability),
+            "context_bytes": context_bytes(target.kind, target.capability, processes),
+            "nccl_bytes": nccl_bytes(target.kind, target.capability, processes),
             "correction_bytes": self.correction_bytes,
             "margin_bytes": self.need_bytes(self.shown) - self.shown.process_bytes,
         }
@@ -124,7 +126,7 @@ def estimates(spec: JobSpec, gpus: Sequence[str], settings: Settings) -> list[Es
             footprint = _footprint(spec, wish, target, settings)
             correction_bytes = 0 if gpus else _correction_bytes(spec, wish, target, footprint, settings)
             footprints[target] = footprint.raised(correction_bytes), correction_bytes
-        found.append(_on(place, wish, *footprints[target]))
+        found.append(replace(_on(place, wish, *footprints[target]), processes=spec.resources.gpus))
     return found
 
 

@@ -1,9 +1,11 @@
 """How one job is started on several devices: a process on each, in the order of the devices. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from scheduler.devices.device import DeviceInfo, Launch
 from scheduler.devices.host_cores import usable_cores
+from scheduler.footprint.context import nccl_bytes
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -11,6 +13,12 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 def label(infos: Sequence[DeviceInfo]) -> str:
     """Name devices of one kind as people read them: `cuda:0,1`."""
     return f"{infos[0].kind}:{','.join(str(info.number) for info in infos)}"
+
+
+def one_of_several(launch: Launch, info: DeviceInfo, processes: int) -> Launch:
+    """Leave room beside the allocator for what NCCL holds."""
+    more = nccl_bytes(info.kind, info.capability, processes)
+    return replace(launch, device=launch.device | {"context_bytes": launch.device["context_bytes"] + more})
 
 
 def together(launches: Sequence[Launch]) -> Launch:

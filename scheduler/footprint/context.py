@@ -18,8 +18,30 @@ GENERATION_BYTES = {
 }
 
 
-def context_bytes(kind: str, capability: str | None = None) -> int:
-    """Guess what a process holds on a device of this kind and compute capability before its first tensor, and by the
-    kernels it loads later."""
+# What NCCL holds in each of two processes, and in each of more, by compute capability. It grows with its channels, and
+# they with what the links carry: between cards on PCIe, which all others here are, nothing was left for it of what
+# nvidia-smi showed for eight L20s (minimind-A11 of benchmarks/measured_peaks.csv; torch 2.6, CUDA 12.4).
+NCCL_BYTES = {
+    "8.0": (544 * MIB, 688 * MIB),  # A100s over NVLink, 2023 (NVIDIA/nccl issue 964)
+    "9.0": (
+        992 * MIB,
+        992 * MIB,
+    ),  # eight H100s, torch 2.10, CUDA 12.8: 1,521 less the context (modded-nanogpt)
+}
+_LIKE = {"10": "9.0"}  # by the major number: not measured
+
+
+def context_bytes(kind: str, capability: str | None = None, processes: int = 1) -> int:
+    """Guess what one of so many processes holds on a device of this kind and compute capability before its first
+    tensor, and by the kernels it loads later."""
     known = GENERATION_BYTES.get(int(capability.partition(".")[0])) if kind == "cuda" and capability else None
-    return CONTEXT_BYTES[kind] if known is None else known + KERNELS_BYTES
+    alone = CONTEXT_BYTES[kind] if known is None else known + KERNELS_BYTES
+    return alone + nccl_bytes(kind, capability, processes)
+
+
+def nccl_bytes(kind: str, capability: str | None, processes: int) -> int:
+    """Guess what NCCL holds in each of so many processes that train together."""
+    if kind != "cuda" or processes == 1 or capability is None:
+        return 0
+    two, more = NCCL_BYTES.get(_LIKE.get(capability.partition(".")[0], capability), (0, 0))
+    return two if processes == 2 else more

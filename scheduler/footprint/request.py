@@ -35,19 +35,20 @@ class Target:
     def name(self) -> str:
         return self.kind if self.capability is None else f"{self.kind}-{self.capability}"
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self, processes: int = 1) -> dict[str, Any]:
         capability = {} if self.capability is None else {"capability": self.capability}
-        return {"kind": self.kind, **capability, "context_bytes": context_bytes(self.kind, self.capability)}
+        several = {} if processes == 1 else {"processes": processes}
+        outside = context_bytes(self.kind, self.capability, processes)
+        return {"kind": self.kind, **capability, **several, "context_bytes": outside}
 
 
 def trace_request(
     spec: JobSpec, target: Target, *, modes: Sequence[Modes], micro_batches: Sequence[int]
 ) -> dict[str, Any]:
     """Build the JSON that `python -m trainer.trace` reads; of a job over several devices, about one process."""
-    processes = {"processes": spec.resources.gpus} if spec.resources.gpus > 1 else {}
     return {
         "config": training_part(spec),
-        "target": target.as_json() | processes,
+        "target": target.as_json(spec.resources.gpus),
         "modes": [one.as_json() for one in modes],
         "micro_batches": list(micro_batches),
     }

@@ -46,6 +46,7 @@ def answer(**changes: Any) -> dict[str, Any]:
             "torch": "2.13.0",
             "capability": "8.9",
             "context_bytes": 499 << 20,
+            "nccl_bytes": 0,
             "correction_bytes": 0,
             "margin_bytes": GIB,
         },

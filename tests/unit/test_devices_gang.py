@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from scheduler.devices.device import DeviceInfo, Launch
-from scheduler.devices.gang import label, together
+from scheduler.devices.gang import label, one_of_several, together
 from scheduler.devices.virtual import VirtualDevices
+from scheduler.footprint.context import context_bytes
 from trainer import session
 from trainer.config import parse_config
 from trainer.errors import BadConfiguration
@@ -22,6 +23,20 @@ def test_gpus_are_seen_by_all_in_the_order_of_the_processes() -> None:
     assert launch.environment["CUDA_VISIBLE_DEVICES"] == "GPU-b,GPU-a"
     assert int(launch.environment["OMP_NUM_THREADS"]) >= 1
     assert together(launches[:1]) is launches[0]
+
+
+def test_room_is_left_for_what_nccl_holds() -> None:
+    launch = Launch(device=GPU, environment={})
+    for capability, processes, more in (
+        ("8.0", 1, 0),
+        ("8.0", 2, 544),
+        ("9.0", 8, 992),
+        ("10.0", 4, 992),
+        ("8.9", 8, 0),
+    ):
+        info = DeviceInfo(id="", kind="cuda", number=0, name="", total_bytes=1, capability=capability)
+        assert one_of_several(launch, info, processes).device["context_bytes"] == 1 + more * 1024**2
+        assert context_bytes("cuda", capability, processes) == context_bytes("cuda", capability) + more * 1024**2
 
 
 def test_they_are_named_by_kind_and_numbers() -> None:

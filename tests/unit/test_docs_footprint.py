@@ -1,7 +1,7 @@
 """The figures and parts in `docs/footprint.md` are the code's."""
 
 from scheduler.admission.plan import margin_bytes
-from scheduler.footprint.context import CONTEXT_BYTES, GENERATION_BYTES, MIB, context_bytes
+from scheduler.footprint.context import CONTEXT_BYTES, GENERATION_BYTES, MIB, NCCL_BYTES, context_bytes
 from tests.unit.pages import page, spans
 from trainer.data.batches import LENGTH_STEP
 from trainer.memory.allocator import BLOCK_BYTES
@@ -19,6 +19,10 @@ def test_the_figures_outside_the_trace() -> None:
         **{
             f"context and kernels, compute capability {major}": f"{context_bytes('cuda', f'{major}.0') // MIB} MiB"
             for major in GENERATION_BYTES
+        },
+        **{
+            f"NCCL, compute capability {capability}, two processes, and more": f"{two // MIB} and {more // MIB} MiB"
+            for capability, (two, more) in NCCL_BYTES.items()
         },
         "cuBLAS's workspace, one thread": f"{WORKSPACE_BYTES:,} B",
         "the same on compute capability 9, 10 and 12": f"{workspace_bytes('9.0') // MIB} MiB",
