@@ -44,7 +44,7 @@ WEIGHTS = {
     "kill controller": 9,
     "kill broker": 11,
     "kill service": 11,
-    "kill shim": 15,
+    "kill shim": 26,
     "kill trainer": 28,
     "kill submit": 9,
     "failpoint": 8,
@@ -52,7 +52,8 @@ WEIGHTS = {
     "flush": 3,
     "hung broker": 2,
     "clock": 3,
-    "disk full": 2,
+    "disk full": 3,
+    "kill at a change of the disk": 8,
     "foreign memory": 3,
     "cancel": 2,
 }
@@ -96,6 +97,8 @@ class Chaos:
         for _ in range(self._real_wanted):
             self.real.append(self.faulty.submit("real.yaml"))
         while self.report.done.total() < faults:
+            if holder(self.place.settings.service_lock) is None:
+                self.up()
             self.fill()
             name = self.dice.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
             if self.faults[name]():
@@ -125,6 +128,7 @@ class Chaos:
             "hung broker": self.hang_broker,
             "clock": self.jump,
             "disk full": self.fill_disk,
+            "kill at a change of the disk": self.kill_at_a_change,
             "foreign memory": self.take_memory,
             "cancel": self.cancel,
         }
@@ -135,10 +139,7 @@ class Chaos:
             "SELECT COUNT(*) AS n FROM jobs WHERE state NOT IN ('succeeded', 'failed', 'cancelled')"
         )
         if row["n"] < FEWEST:
-            done = self.place.mmq("submit", "small.yaml", "--sweep", "train.seed=1,2,3,4,5,6")
-            if done.code == 0:
-                first, last = map(int, done.out.split("-"))
-                self.faulty.accepted += range(first, last + 1)
+            self.accept(self.place.mmq("submit", "small.yaml", "--sweep", "train.seed=1,2,3,4,5,6").out)
 
     def kill_child(self, name: str, number: int = signal.SIGKILL) -> bool:
         with contextlib.suppress(AssertionError, OSError, KeyError):  # in the moment between two of them there is none
@@ -166,10 +167,14 @@ class Chaos:
             submit.wait(self.dice.random() * 0.8)
         killed = submit.poll() is None
         submit.kill()
-        out, _ = submit.communicate()
-        if out.endswith("\n"):
-            self.faulty.accepted.append(int(out))
+        self.accept(submit.communicate()[0])
         return killed
+
+    def accept(self, told: str) -> None:
+        """Note the ids that a submit has printed: from then on they must not be lost, whatever became of it."""
+        if told.endswith("\n"):
+            first, _, last = told.strip().partition("-")
+            self.faulty.accepted += range(int(first), int(last or first) + 1)
 
     def arm(self) -> bool:
         where = self.dice.choice(list(PLACES))
@@ -197,9 +202,15 @@ class Chaos:
         return True
 
     def fill_disk(self) -> bool:
-        self.world.set(full=1)
+        """From one of the next changes on there is no space, for a moment."""
+        self.world.full_from(self.dice.randint(1, 40))
         time.sleep(self.dice.random())
         self.world.calm()
+        return True
+
+    def kill_at_a_change(self) -> bool:
+        """Kill whoever makes one of the next changes of the disk."""
+        self.world.kill_at(self.dice.randint(1, 150))
         return True
 
     def take_memory(self) -> bool:
@@ -221,8 +232,8 @@ class Chaos:
         if not rows:
             return False
         job = self.dice.choice(rows)["id"]
-        if self.place.mmq("cancel", str(job)).code == 0:
-            self.cancelled.add(job)
+        self.cancelled.add(job)
+        self.place.mmq("cancel", str(job))
         return True
 
     def up(self) -> None:
