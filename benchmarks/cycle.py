@@ -1,15 +1,21 @@
 """What one admission cycle costs, by the length of the queue and the number of devices: CPU time on one core.
 
 The devices are busy with one to three jobs each, and the queue is drawn by seed: footprints of twelve sizes, lengths
-from a log-normal distribution. `make bench-cycle` runs it.
+from a log-normal distribution. Then the controller's whole cycle, with all that it reads from the store and writes
+there, by the length of the queue alone. `make bench-cycle` runs it.
 """
 
 import gc
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
 
 from benchmarks.measure import Bar, judged, machine
 from scheduler.admission.cycle import decide
@@ -18,11 +24,17 @@ from scheduler.admission.facts import Claim, DeviceView, QueuedJob, RunningJob
 from scheduler.admission.pace import Pace
 from scheduler.admission.wish import Wish
 from scheduler.footprint.curve import Candidate, Footprint, Modes
+from scheduler.jobs.spec import JobSpec, encode
+from scheduler.store.jobs import submit_array
+from scheduler.store.records import NewJob
+from tests.controller.bench import Bench, spec_of
 
 GIB = 1 << 30
 TOTAL_BYTES = int(23.5 * GIB)
 ROUNDS = 5
 SIZES = ((1_000, 8), (10_000, 8), (100_000, 8), (100_000, 1_000))
+QUEUES = (1_000, 10_000)
+DEVICES = "virtual:8x24GiB"
 WISH = Wish(effective_batch=256, max_seq_len=512)
 
 
@@ -44,12 +56,16 @@ def main() -> int:
             f"{jobs:>8}{devices:>9}{started:>9}{seconds[0] * 1e3:>12.1f}{seconds[len(seconds) // 2] * 1e3:>11.1f}"
             f"{seconds[0] / jobs * 1e6:>17.2f}"
         )
+    whole = {jobs: _controller_seconds(jobs) for jobs in QUEUES}
+    told = ", ".join(f"{seconds * 1e3:.0f} ms with {jobs:,} queued" for jobs, seconds in whole.items())
+    print(f"\nthe controller's whole cycle on {DEVICES}, all of it explained: {told}")
     growth = (found[100_000, 8] / 100_000) / (found[10_000, 8] / 10_000)
     return judged(
         [
             Bar("cycle_10k_jobs_8_devices_ms", found[10_000, 8] * 1e3, 50.0),
             Bar("cycle_100k_jobs_1000_devices_ms", found[100_000, 1_000] * 1e3, 500.0),
             Bar("cost_per_job_at_100k_over_10k", growth, 1.0),
+            Bar("controller_cycle_at_10k_over_1k", whole[10_000] / whole[1_000], 1.5),
         ]
     )
 
@@ -64,6 +80,39 @@ def _measured(world: World) -> tuple[list[float], int]:
         seconds.append(time.process_time() - began)
         started = sum(isinstance(one, Admit) for one in decisions)
     return sorted(seconds), started
+
+
+def _controller_seconds(jobs: int) -> float:
+    """The CPU seconds of the fastest of some cycles in which nothing changes any more."""
+    draw = random.Random(1)
+    with tempfile.TemporaryDirectory(prefix="mmq-bench-") as folder, closing(Bench(Path(folder), DEVICES)) as bench:
+        bench.tracer.base_mib, bench.tracer.row_mib = 6_000, 500
+        spec = spec_of(Path(folder))
+        submit_array(bench.db, [_new_job(spec, draw) for _ in range(jobs)], at=time.time())
+        while bench.db.query("SELECT 1 AS one FROM jobs WHERE waiting_code = 'new' LIMIT 1"):
+            bench.cycles(1)
+        bench.cycles(ROUNDS)
+        seconds = []
+        for _ in range(ROUNDS):
+            began = time.process_time()
+            bench.cycles(1)
+            seconds.append(time.process_time() - began)
+    return min(seconds)
+
+
+def _new_job(spec: JobSpec, draw: random.Random) -> NewJob:
+    train = replace(spec.train, max_steps=1 + int(draw.lognormvariate(8, 1.8)), batch_size=draw.choice([4, 8, 16, 32]))
+    spec = replace(spec, train=train)
+    return NewJob(
+        name="queued",
+        kind=spec.kind,
+        user_name=draw.choice("abcdef"),
+        spec=encode(spec),
+        source="",
+        source_path="job.yaml",
+        code_version="1",
+        effective_batch=spec.effective_batch,
+    )
 
 
 def _world(jobs: int, devices: int, seed: int = 1) -> World:

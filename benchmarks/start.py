@@ -48,6 +48,7 @@ STAGES = {
     "submitted to admitted": ("submitted", "admitted"),
     "admitted to claimed": ("admitted", "claimed"),
     "claimed to trainer started": ("claimed", "started"),
+    "submitted to claimed": ("submitted", "claimed"),
     "submitted to trainer started": ("submitted", "started"),
     "started to first step": ("started", "stepped"),
     "first step to job ended": ("stepped", "ended"),
@@ -67,6 +68,7 @@ def main() -> int:
     medians = {name: statistics.median(seconds) for name, seconds in found.items()}
     return judged(
         [
+            Bar("submit_to_worker_ms", medians["submitted to claimed"] * 1000, 100.0),
             Bar("submit_to_start_over_floor", medians["submitted to trainer started"] / medians[FLOOR], 6.0),
             Bar("first_step_over_torch", medians["started to first step"] / medians[TORCH], 1.3),
         ]

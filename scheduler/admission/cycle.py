@@ -204,7 +204,8 @@ class Cycle:
 
     def _why_not(self, job: QueuedJob) -> Wait:
         devices = self._named(job)
-        return why_not(job, devices, [room for room in self.places if room.device in devices])
+        ids = {device.device_id for device in devices}
+        return why_not(job, devices, [room for room in self.places if room.device.device_id in ids])
 
     def _admit(self, placement: _Placement, changes: Mapping[str, list[Resize]]) -> Admit:
         job, rooms = placement.job, [self.places[device_id] for device_id in placement.device_ids]

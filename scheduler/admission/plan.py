@@ -98,6 +98,7 @@ def _keeps_less(modes: Modes, than: Modes) -> bool:
     return offloads or _SHARDINGS.index(modes.sharding) > _SHARDINGS.index(than.sharding)
 
 
+@lru_cache(maxsize=4096)
 def smallest(wish: Wish, footprint: Footprint, kind: str) -> Candidate | None:
     """Return the permitted candidate that needs the least memory, or None where none is permitted."""
     return min(allowed(wish, footprint, kind), key=lambda candidate: candidate.process_bytes, default=None)
@@ -138,6 +139,7 @@ def _fastest_missing(wish: Wish, footprint: Footprint) -> float:
     return max(speeds, default=0.0)
 
 
+@lru_cache(maxsize=8192)  # asked about each device, for a job that no device has room for
 def wanted_bytes(wish: Wish, footprint: Footprint, kind: str, usable_bytes: int) -> int | None:
     """Return the least that must be free on a device of this size for the job to start; None: never fits there."""
     least = smallest(wish, footprint, kind)

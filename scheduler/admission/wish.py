@@ -39,6 +39,10 @@ class Wish:
     micro_batch_limit: int | None = None  # lowered by an out-of-memory that ended an attempt
     ran_out: tuple[RanOut, ...] = ()  # the attempts that did, as far as only other means will do
 
+    def __hash__(self) -> int:
+        """Hash what tells most wishes apart: it is asked for many times a cycle, as a key of what was worked out."""
+        return hash((self.effective_batch, self.max_seq_len, self.micro_batch, self.micro_batch_limit, self.shares))
+
     @property
     def rows(self) -> int:
         """The most rows of an optimizer step that fall to one process."""

@@ -244,7 +244,7 @@ def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: f
         wish, footprints = _ONE_ROW, {target.name: unreadable for target in targets}
     else:
         latest = rows.latest.get(job.attempt_id) if job.attempt_id is not None else None
-        wish = wish_of(spec, micro_batch_limit=job.micro_batch_limit, ran_out=_ran_out(rows.ran_out.get(job.id, [])))
+        wish = _wish(job.spec, job.micro_batch_limit, _ran_out(rows.ran_out.get(job.id, [])))
         footprints = {target.name: book.look_up(job.id, spec, wish, target) for target in set(targets)}
         chosen = _chosen(spec, sight)
         kind = sight.infos[0].kind if sight.infos else "cpu"
@@ -274,6 +274,11 @@ def _chosen(spec: JobSpec, sight: Sight) -> frozenset[str] | None:
 
 
 _spec = lru_cache(maxsize=4096)(decode)  # a queue is read again every cycle, and specs do not change
+
+
+@lru_cache(maxsize=4096)  # the same object each cycle: what was worked out for it is found by it
+def _wish(spec: str, micro_batch_limit: int | None, ran_out: tuple[RanOut, ...]) -> Wish:
+    return wish_of(_spec(spec), micro_batch_limit=micro_batch_limit, ran_out=ran_out)
 
 
 def _ran_out(ended: Sequence[tuple[Attempt, Shortage | None]]) -> tuple[RanOut, ...]:
