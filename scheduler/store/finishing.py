@@ -24,6 +24,7 @@ def finish(db: Database, attempt_id: int, outcome: Outcome, *, at: float) -> Att
         if attempt.state is AttemptState.ENDED:
             return attempt
         job = get_job(tx, attempt.job_id)
+        outcome = _with_lost_device(tx, attempt, outcome)
         decided = verdict(_job_facts(job), _attempt_facts(tx, attempt, outcome), outcome)
         if decided.state is JobState.FAILED and outcome.reason is EndReason.OUT_OF_MEMORY:
             remedy = _remedy(tx, job, attempt, outcome)
@@ -32,6 +33,23 @@ def finish(db: Database, attempt_id: int, outcome: Outcome, *, at: float) -> Att
         _move_on(tx, job, attempt_id, outcome, decided, at)
         failpoint("finish.updated")
         return get(tx, attempt_id)
+
+
+def _with_lost_device(tx: Transaction, attempt: Attempt, outcome: Outcome) -> Outcome:
+    """Put a failure down to the device, where that is gone or was in error by its last reading."""
+    if outcome.reason not in (EndReason.EXIT_CODE, EndReason.KILLED):
+        return outcome
+    rows = tx.query(
+        "SELECT devices.kind, devices.number, devices.present, readings.error FROM reservations"
+        " JOIN devices ON devices.id = reservations.device_id LEFT JOIN readings ON readings.device_id = devices.id"
+        " WHERE reservations.attempt_id = :id AND (devices.present = 0 OR readings.error IS NOT NULL)"
+        " ORDER BY devices.id LIMIT 1",
+        id=attempt.id,
+    )
+    if not rows:
+        return outcome
+    what = f"{rows[0]['kind']}:{rows[0]['number']} " + (rows[0]["error"] or "is not there any more")
+    return msgspec.structs.replace(outcome, reason=EndReason.DEVICE_LOST, message=f"{what}; {outcome.message}")
 
 
 def _end(tx: Transaction, attempt: Attempt, outcome: Outcome, at: float) -> None:

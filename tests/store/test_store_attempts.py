@@ -2,6 +2,7 @@
 
 import pytest
 
+from scheduler.devices.device import DeviceReading
 from scheduler.errors import MmqError
 from scheduler.jobs.states import AttemptState, EndReason, JobState
 from scheduler.store import attempts, audit, devices, jobs
@@ -137,3 +138,31 @@ def test_live_attempts_and_those_of_a_job(db: Database) -> None:
     assert [(a.id, a.number) for a in attempts.of_job(db, job.id)] == [(first.id, 1), (second.id, 2)]
     with pytest.raises(MmqError, match="no attempt 999"):
         attempts.get(db, 999)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_failure_on_a_device_that_is_gone_or_in_error_is_put_down_to_it(db: Database, gone: bool) -> None:
+    job = queued(db)
+    attempt = running(db, job)
+    if gone:
+        devices.upsert(db, [], "here")
+    else:
+        devices.write_readings(db, [a_reading(error="it has fallen off the bus")])
+    ended = attempts.finish(db, attempt.id, ends(EndReason.EXIT_CODE, exit_code=1, message="CUDA error"), at=9.0)
+    what = "is not there any more" if gone else "it has fallen off the bus"
+    assert (ended.reason, ended.message) == (EndReason.DEVICE_LOST, f"virtual:0 {what}; CUDA error")
+    again = jobs.get(db, job.id)
+    assert (again.state, again.crash_retries) == (JobState.QUEUED, 1)
+    assert audit.violations(db) == []
+
+
+def test_a_failure_on_a_device_that_is_well_is_its_own(db: Database) -> None:
+    devices.write_readings(db, [a_reading(error=None)])
+    ended = attempts.finish(db, running(db, queued(db)).id, ends(EndReason.EXIT_CODE, exit_code=1), at=9.0)
+    assert ended.reason is EndReason.EXIT_CODE
+
+
+def a_reading(error: str | None) -> DeviceReading:
+    return DeviceReading(
+        device_id=DEVICE, at=8.0, total_bytes=20 * GIB, used_bytes=0, processes=(), utilisation=None, error=error
+    )
