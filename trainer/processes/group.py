@@ -74,10 +74,16 @@ def any_of(group: Group, flag: bool) -> bool:
 
 
 def share(rows: Sequence[Row], group: Group) -> list[Row]:
-    """Give this process its rows of an optimizer step: dealt out by length, so that all have as much to do."""
+    """Give this process its rows of an optimizer step."""
+    return shares(rows, group)[group.share]
+
+
+def shares(rows: Sequence[Row], group: Group) -> list[list[Row]]:
+    """Give each process its rows of an optimizer step: dealt out by length, so that all have as much to do."""
     if group.shares == 1:
-        return list(rows)
-    return sorted(rows, key=lambda row: -len(row.tokens))[group.share :: group.shares]
+        return [list(rows)]
+    dealt = sorted(rows, key=lambda row: -len(row.tokens))
+    return [dealt[number :: group.shares] for number in range(group.shares)]
 
 
 @contextmanager

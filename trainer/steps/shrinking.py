@@ -15,7 +15,7 @@ from trainer.errors import OutOfDeviceMemory
 from trainer.memory.device import Device
 from trainer.memory.refusal import is_refusal, refusal_numbers
 from trainer.model.minimind import MiniMind
-from trainer.processes.group import Group, share
+from trainer.processes.group import Group, share, shares
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
 from trainer.steps.optimizer import Optimizer
@@ -101,7 +101,9 @@ class ShrinkingStep:
 
     def _turns(self, rows: Sequence[Row]) -> int:
         """Count the micro-batches that every process must take, where they need each other in each."""
-        return -(-len(rows) // (self._group.shares * self.micro_batch)) if self._group.spreads else 0
+        if not self._group.spreads:
+            return 0
+        return -(-max(self._sequences(one) for one in shares(rows, self._group)) // self.micro_batch)
 
     def _at_most(self, micro_batch: int) -> int:
         return min(micro_batch, -(-self._config.effective_batch // self._group.shares))
