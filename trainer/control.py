@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from trainer.files.storage import read_record
 from trainer.processes.group import Group
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
@@ -48,15 +49,15 @@ class ControlFile:
         """Read the file where it is another than at the last look; one that is no request is told, and left alone."""
         try:
             status = self._path.stat()
-        except FileNotFoundError:
+        except OSError:
             return None
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         if seen == self._seen:
             return None
         self._seen = seen
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Control)
-        except (OSError, msgspec.DecodeError) as error:
+            return msgspec.json.decode(read_record(self._path), type=Control)
+        except (OSError, ValueError, RecursionError) as error:
             self._events.write("control_refused", message=f"{self._path}: {error}")
             say(f"{self._path} is no request and changes nothing: {error}")
             return None

@@ -189,7 +189,14 @@ def _set_first_weights(model: MiniMind, config: Config) -> None:
 
 def _restore(run: Run, saved: Mapping[str, Tensor], device: Device) -> None:
     with device.host(), torch.no_grad():
-        for name, part in run.training_tensors().items():
+        expected = run.training_tensors()
+        for name in sorted(expected.keys() | saved.keys()):
+            if name not in expected or name not in saved or saved[name].shape != expected[name].shape:
+                raise BadConfiguration(
+                    f"{run.resumed_from}: {name[:80]!r} of the optimizer's state does not fit this run"
+                    f"\nhint: rm -r {run.resumed_from}  # then it goes on from the one before"
+                )
+        for name, part in expected.items():
             if name != "random":
                 part.fill(saved[name])
         torch.set_rng_state(saved["random"])

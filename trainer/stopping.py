@@ -15,6 +15,7 @@ import msgspec
 from trainer.config import Config
 from trainer.errors import NonFiniteLoss, Stopped, TimeLimitReached
 
+LONGEST_SECONDS = 1e12  # nobody has trained that long: the line is not ours
 TAIL_BYTES = 1 << 18  # of the events: many more than stand between two lines that tell the time
 CHECKPOINT_BYTES_PER_PARAMETER = 12  # the weight and its two moments
 SAVED_BYTES_PER_SECOND = 200e6  # a guess, until a save has been measured
@@ -124,11 +125,11 @@ def used_seconds(events: Path) -> float:
     for line in lines:
         try:
             event = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             continue  # cut short by a kill, or by us
         if not isinstance(event, dict):
             continue
-        if isinstance(told := event.get("elapsed_seconds"), int | float):
+        if isinstance(told := event.get("elapsed_seconds"), int | float) and 0 <= told < LONGEST_SECONDS:
             used = float(told)
         if (event.get("event"), event.get("reason")) == ("failed", "time_limit"):
             used = 0.0

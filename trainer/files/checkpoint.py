@@ -7,7 +7,6 @@ since they were damaged: they make way.
 """
 
 import hashlib
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainer.files.storage import new_directory, remove_leftovers
+from trainer.files.storage import is_file, new_directory, read_record, remove, remove_leftovers
 from trainer.files.tensors import attend, save_tensors
 from trainer.processes.parts import Part
 from trainer.stopping import Validation
 
 KEPT = 2
+_FILES = frozenset({"model.safetensors", "training.safetensors", "state.json"})
 
 
 class RunState(msgspec.Struct, kw_only=True):
@@ -98,8 +98,8 @@ def newest_state(root: Path) -> tuple[Path, RunState] | None:
     """Name the newest complete checkpoint, for who only reads: nothing is removed, and the run may go on meanwhile."""
     for path in _newest_first(root):
         try:
-            return path, msgspec.json.decode((path / "state.json").read_bytes(), type=RunState)
-        except (OSError, msgspec.DecodeError):
+            return path, msgspec.json.decode(read_record(path / "state.json"), type=RunState)
+        except (OSError, ValueError, RecursionError):
             continue
     return None
 
@@ -111,18 +111,21 @@ def load_weights_of(root: Path, step: int) -> dict[str, Tensor]:
 
 def _load(path: Path) -> Checkpoint:
     try:
-        manifest = msgspec.json.decode((path / "manifest.json").read_bytes(), type=Manifest)
-        for name, expected in manifest.files.items():
-            if _facts(path / name) != expected:
-                raise DamagedCheckpoint(f"{name} is not as it was written")
+        manifest = msgspec.json.decode(read_record(path / "manifest.json"), type=Manifest)
+        for name in manifest.files.keys() | _FILES:
+            if name not in _FILES or not is_file(path / name) or _facts(path / name) != manifest.files.get(name):
+                raise DamagedCheckpoint(f"{name[:80]!r} is not as it was written")
+        state = msgspec.json.decode(read_record(path / "state.json"), type=RunState)
+        if path.name != f"step-{state.step}":
+            raise DamagedCheckpoint(f"it is of step {state.step}")
         return Checkpoint(
             path=path,
-            state=msgspec.json.decode((path / "state.json").read_bytes(), type=RunState),
+            state=state,
             model=load_file(path / "model.safetensors"),
             training=load_file(path / "training.safetensors"),
         )
-    except (OSError, msgspec.DecodeError, SafetensorError) as error:
-        raise DamagedCheckpoint(str(error)) from None
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:  # msgspec's errors are ValueErrors
+        raise DamagedCheckpoint(str(error) or type(error).__name__) from None
 
 
 def _facts(file: Path) -> FileFacts:
@@ -142,14 +145,14 @@ def _prune(root: Path, newest: int) -> None:
     best = min(_scores(current), default=(0.0, 0, None))[2]
     for path in paths:
         if path not in current[:KEPT] and path != best:
-            shutil.rmtree(path)
+            remove(path)
 
 
 def _scores(paths: list[Path]) -> Iterator[tuple[float, int, Path]]:
     for path in paths:
         try:
-            manifest = msgspec.json.decode((path / "manifest.json").read_bytes(), type=Manifest)
-        except (OSError, msgspec.DecodeError):
+            manifest = msgspec.json.decode(read_record(path / "manifest.json"), type=Manifest)
+        except (OSError, ValueError, RecursionError):
             continue  # damaged: never the best
         if manifest.validation_loss is not None:
             yield manifest.validation_loss, manifest.step, path

@@ -12,6 +12,7 @@ from trainer.data.tokenizer import Tokenizer, read_tokenizer
 from trainer.errors import BadConfiguration
 from trainer.files import checkpoint
 from trainer.files.export import FINAL
+from trainer.files.storage import read_record
 from trainer.files.weights import load_weights, read_weights
 from trainer.memory.cpu import CpuDevice
 from trainer.memory.device import Device
@@ -41,21 +42,30 @@ def find(run_dir: Path) -> Found:
     """Look for the result in a run directory (or a `final/` itself), else for the newest complete checkpoint."""
     for place in (run_dir, run_dir / FINAL):
         if (place / "model.safetensors").exists() and (place / "config.json").exists():
-            told = msgspec.json.decode((place / "config.json").read_bytes())
+            told = _shape_of(place / "config.json")
             return _found(told["kind"], told, TrainConfig(), place, place / "tokenizer.json")
     newest = checkpoint.newest_state(run_dir / "checkpoints")
     if newest is None:
         raise BadConfiguration(f"{run_dir} has no result, and no checkpoint yet")
     place, state = newest
     identity = state.identity
-    train = {name: value for name, value in identity.items() if name.startswith("lora_")}
-    return _found(
-        identity["kind"],
-        identity["model"],
-        msgspec.convert(train, TrainConfig),
-        place,
-        run_dir / "tokenizer.json",
-    )
+    lora = {name: value for name, value in identity.items() if name.startswith("lora_")}
+    try:
+        train, model, kind = msgspec.convert(lora, TrainConfig), dict(identity["model"]), str(identity["kind"])
+    except (KeyError, TypeError, ValueError):
+        raise BadConfiguration(f"{place} does not say of which model it is") from None
+    return _found(kind, model, train, place, run_dir / "tokenizer.json")
+
+
+def _shape_of(file: Path) -> dict[str, Any]:
+    """Read what a result says of its model."""
+    try:
+        told: dict[str, Any] = msgspec.json.decode(read_record(file), type=dict[str, Any])
+        if told["kind"] in ("pretrain", "sft"):
+            return told
+    except (OSError, KeyError, ValueError, RecursionError):
+        pass
+    raise BadConfiguration(f"{file} does not say of which model it is")
 
 
 def open_tokenizer_of(found: Found) -> Tokenizer:

@@ -6,12 +6,14 @@ Owns that order and the error when the disk is full. Must not know what is writt
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.errors import DiskFull
 
+RECORD_BYTES = 4 << 20
 _ASIDE = ".tmp-"
 
 
@@ -19,7 +21,9 @@ def write_file(path: Path, content: bytes) -> None:
     """Put one whole file in place."""
     aside = path.with_name(_ASIDE + path.name)
     with _room_for(path):
-        aside.write_bytes(content)
+        aside.unlink(missing_ok=True)  # a link there would lead the content elsewhere
+        with aside.open("xb") as file:
+            file.write(content)
         _sync(aside)
         aside.replace(path)
         _sync(path.parent)
@@ -37,8 +41,7 @@ def new_directory(path: Path) -> Iterator[Path]:
             for file in aside.iterdir():
                 _sync(file)
             _sync(aside)
-            if path.exists():  # damaged, or of a run that was set back: the new one is better
-                shutil.rmtree(path)
+            remove(path)  # damaged, or of a run that was set back: the new one is better
             aside.replace(path)
             _sync(path.parent)
         finally:
@@ -48,7 +51,33 @@ def new_directory(path: Path) -> Iterator[Path]:
 def remove_leftovers(parent: Path) -> None:
     """Remove what a killed process left half-written."""
     for leftover in parent.glob(f"{_ASIDE}*"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        remove(leftover)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory with all in it, if there is one; of a link just the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_record(path: Path) -> bytes:
+    """Read a small file of a run; OSError where it is none: a pipe would hold us, and a device has no end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > RECORD_BYTES:
+            raise OSError(errno.EINVAL, "is no small regular file", str(path))
+        return file.read(RECORD_BYTES)
+
+
+def is_file(path: Path) -> bool:
+    """Say whether a path is a file itself, and no link to one, pipe or device."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def is_full(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from trainer.errors import ExitCode, LostProcess
-from trainer.files.storage import write_file
+from trainer.files.storage import read_record, write_file
 
 NAME = "result.json"
 DONE = "done"
@@ -48,8 +48,8 @@ def settle(run_dir: Path, ending: Ending) -> Ending:
 
 def _known(run_dir: Path) -> Ending | None:
     try:
-        return msgspec.json.decode((run_dir / NAME).read_bytes(), type=Ending)
-    except (OSError, msgspec.DecodeError):
+        return msgspec.json.decode(read_record(run_dir / NAME), type=Ending)
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+from trainer.errors import BadConfiguration
+from trainer.files.storage import is_file
+
 
 class EventLog:
     """Lines of earlier attempts stay; one cut short by a kill is ended first, so that ours stand alone.
@@ -19,6 +22,8 @@ class EventLog:
         self.attempt = 1  # until CONFIG is read
         self._path = path
         self._clock = clock
+        if path is not None and os.path.lexists(path) and not is_file(path):
+            raise BadConfiguration(f"{path} is no file: events are appended to it\nhint: use another run directory")
         if path is not None and _cut_short(path):
             self._append(b"\n")
 
