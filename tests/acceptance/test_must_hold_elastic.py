@@ -4,8 +4,11 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
+from scheduler.admission.decisions import Wait
+from scheduler.controller import record
 from scheduler.processes.liveness import process_started
 from tests.acceptance.workplace import Workplace, until
 
@@ -119,3 +122,28 @@ def test_a_job_that_leaves_for_a_short_one_comes_back_and_its_curve_does_not_sho
     assert place.losses(long) == place.losses(undisturbed)
     weights = [place.settings.run_dir(job) / "final/model.safetensors" for job in (long, undisturbed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_reservation_follows_and_what_the_service_decided_is_decided_again_from_its_record(narrow: Workplace) -> None:
+    """Rows are shorter than they may be: the peak stays below what was predicted for the longest."""
+    place, seen = narrow, {}
+
+    def look() -> bool:
+        cycle = record.read(place.home / record.NAME)
+        if cycle is not None:
+            seen[cycle.at] = cycle
+        return any(event["kind"] == "resize_asked" for event in place.story(job)["events"])
+
+    job = place.submit("long.yaml")
+    place.until_steps(job, more=1)
+    look()
+    at_first = place.story(job)["attempts"][0]["predicted_process_bytes"]
+    place.submit("long.yaml", "-o", "resources.exclusive=true")
+    place.submit("tiny.yaml", "--after", str(job))
+    until(look, "a lower reservation")
+    until(lambda: attempt(place, job)["reserved_bytes"] < at_first, "that its memory is given back")
+    assert place.events(job, "out_of_memory") == []
+    assert any(cycle.running for cycle in seen.values())
+    assert any(isinstance(one, Wait) for cycle in seen.values() for one in cycle.decisions)
+    for cycle in seen.values():
+        assert msgspec.json.encode(cycle.decided().decisions) == msgspec.json.encode(cycle.decisions)
