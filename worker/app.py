@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 
 from celery import Celery
-from celery.signals import worker_ready, worker_shutdown
+from celery.signals import task_postrun, task_prerun, worker_ready, worker_shutdown
 
 from scheduler.broker.app import make_app
 from scheduler.config import Settings
@@ -19,6 +19,7 @@ from scheduler.processes.liveness import process_started
 from scheduler.store import heartbeats
 from scheduler.store.opening import open_database
 from worker import tasks
+from worker.ear import Ear
 
 BEAT_SECONDS = 5.0
 
@@ -32,10 +33,11 @@ def build(settings: Settings) -> Celery:
 
 
 class Pulse:
-    """Says every few seconds that this worker lives, from the moment it can take messages."""
+    """Says every few seconds that this worker lives, from the moment it can take messages; ends one that hears none."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ear: Ear) -> None:
         self._settings = settings
+        self._ear = ear
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
@@ -51,6 +53,9 @@ class Pulse:
                 self._beat()
             except MmqError as error:
                 _logger.warning("no heartbeat: %s", error)
+            if self._ear.deaf():
+                _logger.critical("messages wait, and this worker takes none: it ends, for another to be started")
+                os._exit(1)
             if self._over.wait(BEAT_SECONDS):
                 return
 
@@ -62,7 +67,10 @@ class Pulse:
 
 settings = Settings.from_environment()
 app = build(settings)
-pulse = Pulse(settings)
+ear = Ear(app, settings)
+pulse = Pulse(settings, ear)
+task_prerun.connect(ear.begin)
+task_postrun.connect(ear.end)
 
 
 @worker_ready.connect

@@ -40,6 +40,18 @@ def test_a_broker_that_takes_no_message_is_said_and_made_up_for(place: FaultPlac
     assert place.undisturbed(job)
 
 
+def test_a_broker_killed_while_a_message_is_answered_leaves_no_worker_deaf(place: FaultPlace) -> None:
+    """Celery can then lose its consumer for good; a worker that takes none of the messages that wait is replaced."""
+    for _ in range(3):
+        place.arm("claim.spawned", "delay 1")
+        job = place.submit("job.yaml")
+        place.fired("claim.spawned")
+        kill(place.place.children()["broker"])
+        after = place.submit("job.yaml")
+        assert place.undisturbed(job)
+        assert place.undisturbed(after)
+
+
 def test_a_flush_at_any_time_costs_nothing(place: FaultPlace) -> None:
     jobs = [place.submit("job.yaml") for _ in range(3)]
     for _ in range(10):

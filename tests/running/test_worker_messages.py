@@ -16,6 +16,7 @@ from scheduler.jobs.states import AttemptState, EndReason, JobState
 from scheduler.processes.interpreter import python_command
 from scheduler.store import heartbeats, jobs
 from tests.running.stage import Stage, kill, until
+from worker.ear import Ear
 
 Workers = Callable[[int], list["subprocess.Popen[bytes]"]]
 
@@ -185,3 +186,24 @@ def test_a_worker_beats_and_loads_nothing_heavy(stage: Stage, workers: Workers) 
     table = Path(f"/proc/{worker.pid}/smaps_rollup").read_text()
     (resident,) = [int(line.split()[1]) for line in table.splitlines() if line.startswith("Rss:")]
     assert resident < 80 * 1024
+
+
+def test_a_worker_that_takes_none_of_what_waits_is_known_to_be_deaf(
+    stage: Stage, broker: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.ear.DEAF_SECONDS", 0.1)
+    app = make_app(stage.settings)
+    ear = Ear(app, stage.settings)
+    assert not ear.deaf(), "nothing waits"
+    publish_start(stage.settings, 1, 1)
+    assert not ear.deaf(), "not for long"
+    until(ear.deaf)
+    ear.begin()
+    assert not ear.deaf(), "it is at work"
+    ear.end()
+    assert not ear.deaf(), "it has just been at work"
+    until(ear.deaf)
+    broker.kill()
+    broker.wait()
+    assert not ear.deaf(), "nobody can know"
+    app.close()
