@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.complete
 PYTEST := $(BIN)/python -m pytest
-# Whole services on real trainers, killed in turn: too long for `make test`.
-SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptance/test_rivals_failures.py
+# Whole services on real trainers, killed in turn, and what torch's compiler takes its time over: too long for `make test`.
+SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptance/test_rivals_failures.py \
+    tests/training/test_trainer_compiled.py
 BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-hostmem bench-memory bench-weights \
     bench-footprint bench-virtual bench-cycle bench-simulate bench-makespan
 

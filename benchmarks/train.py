@@ -3,8 +3,8 @@
 Same model (minimind-3 halved: half as wide, half as deep, heads as wide), same rows, same process, one thread, turn by
 turn. Speed is target tokens by CPU time of the fastest round of each side, which a busy machine blurs least. The step
 is timed as it runs on a GPU, whose allocator counts by itself; the counting of a plain CPU device costs up to a tenth
-more. Memory is the allocator's count on a virtual device, of rows that fill the sequence, by the same plan. Prints
-tables, then a line a bar. `make bench-train` runs it.
+more; what is compiled is compiled before. Memory is the allocator's count on a virtual device, of rows that fill the
+sequence, by the same plan. Prints tables, then a line a bar. `make bench-train` runs it.
 
 Lengths of rows: MiniMind's pretrain data has targets in 31 % of the slots at 768, the length upstream names for its
 small file, and cuts 4 % of the rows; at 380 it is 57 % and 14 %. `LENGTHS` is such a spread. For SFT no such count is
@@ -36,6 +36,7 @@ from trainer.loop import learning_rate
 from trainer.memory.accounted import AccountedDevice
 from trainer.memory.cpu import CpuDevice
 from trainer.memory.virtual import VirtualDevice
+from trainer.model.compiled import compile_blocks
 from trainer.model.minimind import MiniMind, initialise
 from trainer.steps.optimizer import build_optimizer
 from trainer.steps.step import evaluation_loss, train_step
@@ -57,6 +58,7 @@ class Work(NamedTuple):
     full: bool = False
     sft: bool = False
     at_least: float | None = None
+    compiled: bool = False
 
 
 FULL = Work("no padding", 340, full=True, at_least=1.15)
@@ -65,6 +67,7 @@ WORKS = (
     Work("SFT at 768", 768, sft=True, at_least=2.0),
     FULL,
     Work("pretrain at 340", 340),
+    Work("no padding, compiled", 340, full=True, compiled=True),
 )
 
 
@@ -80,6 +83,8 @@ class Ours:
         self.device = device
         self.model = MiniMind(config, device.torch_device)
         self.model.load_state_dict(weights)
+        if config.train.compile:
+            compile_blocks(self.model, config, device.torch_device)
         self.optimizer = build_optimizer(self.model, config)
 
     def step(self, rows: Sequence[Row], rate: float) -> None:
@@ -119,7 +124,7 @@ def _speed_bars() -> Iterator[Bar]:
 def _speeds(work: Work) -> tuple[float, list[tuple[float, float]]]:
     """Give the share of the slots that are targets, and in each round the reference's speed and the trainer's."""
     draw = np.random.default_rng(1)
-    config = _config(HALVED, work.max_seq_len, "bfloat16", ROWS, MICRO_BATCH)
+    config = _config(HALVED, work.max_seq_len, "bfloat16", ROWS, MICRO_BATCH, compiled=work.compiled)
     weights = _weights(config)
     device = CpuDevice()
     ours, reference = Ours(config, device, weights), _reference(config, weights)
@@ -220,14 +225,27 @@ def _row(length: int, draw: np.random.Generator, *, sft: bool) -> Row:
 
 
 def _config(
-    model: Mapping[str, int], max_seq_len: int, dtype: str, rows: int, micro_batch: int, folder: Path = Path()
+    model: Mapping[str, int],
+    max_seq_len: int,
+    dtype: str,
+    rows: int,
+    micro_batch: int,
+    folder: Path = Path(),
+    *,
+    compiled: bool = False,
 ) -> Config:
     return parse_config(
         {
             "kind": "pretrain",
             "model": model,
             "data": {"path": str(folder / "rows.jsonl"), "max_seq_len": max_seq_len, "validation": 0.05},
-            "train": {"dtype": dtype, "batch_size": rows, "accumulation_steps": 1, "max_steps": 1000},
+            "train": {
+                "dtype": dtype,
+                "batch_size": rows,
+                "accumulation_steps": 1,
+                "max_steps": 1000,
+                "compile": compiled,
+            },
             "plan": {"micro_batch": micro_batch},
         }
     )

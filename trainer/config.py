@@ -87,6 +87,7 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     eval_interval: Count | None = None  # None: before each save
     sample_interval: Count | None = None  # None: at the end only
     packing: bool = False  # several rows in one sequence: this changes nothing in the result
+    compile: bool = False  # by torch's compiler: only rounding differs
     early_stop: Count | None = None  # evaluations without a better loss before the run ends; None: never
 
 
@@ -251,6 +252,8 @@ def _contradictions(config: Config) -> list[str]:
         and config.train.dtype != "bfloat16",
         "train.optimizer: adamw8bit can't pass over a step without waiting for the device, as dtype: float16 must"
         "\nhint: dtype: bfloat16": config.train.optimizer == "adamw8bit" and config.train.dtype == "float16",
+        "train.compile: not for a model that is divided among processes"
+        "\nhint: train.compile: false": config.train.compile and config.plan.spreads,
         **_indivisible(config),
         "device: a virtual device needs ledger and total_bytes": device.kind == "virtual"
         and not (device.ledger and device.total_bytes),

@@ -65,6 +65,8 @@ def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events
         _check_same(found, identity, run_dir)
     torch.manual_seed(config.train.seed)
     model = _model(config, device, found, group)
+    if config.train.compile:
+        _compile(model, config, device)
     optimizer = build_optimizer(model, config, device.host)
     scaler = LossScaler(device.torch_device) if config.train.dtype == "float16" else None
     model.balance.scale = None if scaler is None else scaler.scale
@@ -164,6 +166,15 @@ def _model(config: Config, device: Device, found: Checkpoint | None, group: Grou
     return model
 
 
+def _compile(model: MiniMind, config: Config, device: Device) -> None:
+    if device.kind == "virtual":
+        say("train.compile: a virtual device counts what operators take one by one, so nothing is compiled")
+        return
+    from trainer.model.compiled import compile_blocks
+
+    compile_blocks(model, config, device.torch_device)
+
+
 def _set_weights(model: MiniMind, config: Config, device: Device, found: Checkpoint | None) -> None:
     if not found:
         with device.host():
@@ -217,7 +228,7 @@ def _identity(config: Config, data_key: str) -> dict[str, Any]:
     """Collect what shapes the result; plan, device and how often to report do not."""
     train = msgspec.to_builtins(config.train)
     intervals = ("log_interval", "save_interval", "eval_interval", "sample_interval")
-    free = (*intervals, "packing", "early_stop", "batch_size", "accumulation_steps")
+    free = (*intervals, "packing", "compile", "early_stop", "batch_size", "accumulation_steps")
     return {
         **{name: value for name, value in train.items() if name not in free},
         "kind": config.kind,

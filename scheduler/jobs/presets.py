@@ -58,6 +58,7 @@ _TRAIN = {
     "sample_interval": None,
     "early_stop": None,
     "packing": False,
+    "compile": False,
 }
 TRAIN: dict[str, dict[str, Any]] = {
     "pretrain": _TRAIN | {"epochs": 2, "batch_size": 32, "accumulation_steps": 8, "learning_rate": 5e-4},

@@ -145,6 +145,7 @@ class Train(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sample_interval: Count | None = None
     early_stop: Count | None = None
     packing: Switch = False
+    compile: Switch = False
     method: Method = "full"
     lora_rank: Annotated[int, Meta(title="a whole number from 1 to 65,536", ge=1, le=1 << 16)] = 16
     lora_alpha: Positive = 16.0

@@ -1,19 +1,23 @@
 """Norm, rotation, SwiGLU and the mixed-precision product as single steps of autograd: each keeps only its inputs.
 
 Written out as chains of small operators they would keep every intermediate result for the backward pass, several
-times the memory, and pass over it as often. Internally fp32 where the small operators would be. Pure functions.
+times the memory, and pass over it as often. Internally fp32 where the small operators would be. Pure functions. Within
+what torch's compiler compiles they are those chains (`plain`): fusing is its own work there.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
+
+from trainer.model import plain
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """Give `weight * x / rms(x)` over the last dimension, computed in fp32, as `dtype`."""
-    return _RMSNorm.apply(x, weight, eps, dtype)
+    return (plain.rms_norm if is_compiling() else _RMSNorm.apply)(x, weight, eps, dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
@@ -21,7 +25,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
 
     cos and sin, [length, 1, width] or [batch, length, 1, width], are the tables of `rotations`.
     """
-    return _Rotate.apply(x, cos, sin, dtype)
+    return (plain.rotate if is_compiling() else _Rotate.apply)(x, cos, sin, dtype)
 
 
 def rotations(length: int, width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -34,16 +38,18 @@ def rotations(length: int, width: int, theta: float, device: torch.device) -> tu
 
 def repeat(x: Tensor, times: int) -> Tensor:
     """Give each head of x [batch, length, heads, width] so many times."""
-    return _Repeat.apply(x, times)
+    return (plain.repeat if is_compiling() else _Repeat.apply)(x, times)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Give `silu(gate) * up`."""
-    return _SwiGLU.apply(gate, up)
+    return (plain.swiglu if is_compiling() else _SwiGLU.apply)(gate, up)
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply in the dtype of x; a weight of another dtype is cast for the moment, and its copy not kept."""
+    if is_compiling():
+        return plain.linear(x, weight)
     return F.linear(x, weight) if x.dtype == weight.dtype else _CastLinear.apply(x, weight)
 
 

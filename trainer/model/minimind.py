@@ -6,7 +6,7 @@ Owns shapes and arithmetic; knows nothing of data, losses or devices.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,12 @@ def apart(starts: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(sees.shape, dtype=dtype, device=starts.device).masked_fill_(sees.logical_not_(), -torch.inf)
 
 
+class Computation(Protocol):
+    """All that a block computes, in another way."""
+
+    def __call__(self, block: "Block", x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor: ...
+
+
 class Block(nn.Module):
     """One layer; what the backward pass needs of it is kept, or made again, as `checkpointing` says."""
 
@@ -90,11 +96,14 @@ class Block(nn.Module):
         self.self_attn = Attention(model, compute, device)
         self.post_attention_layernorm = RMSNorm(model.hidden_size, model.rms_norm_eps, compute, device)
         self.mlp = Experts(model, balance, device) if model.use_moe else FeedForward(model, device)
+        self.compiled: Computation | None = None  # see `compiled`
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
         if self.checkpointing == "off" or not torch.is_grad_enabled():
             return self.compute_all(x, cos, sin, mask)
         if self.checkpointing == "selective":
+            if self.compiled is not None:
+                return self.compute_all(x, cos, sin, mask)  # torch's compiler selects
             with forgetting():
                 return self.compute_all(x, cos, sin, mask)
         if not x.requires_grad:
@@ -102,6 +111,8 @@ class Block(nn.Module):
         return Recomputed.apply(self.compute_all, x, cos, sin, mask)
 
     def compute_all(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        if self.compiled is not None:
+            return self.compiled(self, x, cos, sin, mask)
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
         return x + self.mlp(self.post_attention_layernorm(x))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 
 class _Recipe:
@@ -69,7 +70,7 @@ _recipes: ContextVar[_Recipes | None] = ContextVar("recipes", default=None)
 def cheap(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
     """Call a function that gives a new tensor and depends on its arguments alone."""
     result = function(*arguments)
-    recipes = _recipes.get()
+    recipes = None if is_compiling() else _recipes.get()
     if recipes is not None:
         recipes.note(result, function, arguments)
     return result
