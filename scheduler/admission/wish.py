@@ -88,6 +88,7 @@ def modes_of(spec: JobSpec) -> tuple[Modes, ...]:
         processes=spec.resources.gpus,
         tensor_parallel=memory.tensor_parallel,
         optimizer=spec.train.optimizer,
+        compiled=spec.train.compile,
     )
     return tuple(
         Modes(

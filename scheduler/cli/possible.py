@@ -108,7 +108,13 @@ def least_bytes(spec: JobSpec) -> int:
 def _parts(spec: JobSpec) -> tuple[int, int]:
     """Return in how many parts the weights may lie on the devices, and what belongs to them."""
     gpus, ways = spec.resources.gpus, spec.memory.tensor_parallel
-    smallest = shardings(spec.memory.sharding, processes=gpus, tensor_parallel=ways, optimizer=spec.train.optimizer)[-1]
+    smallest = shardings(
+        spec.memory.sharding,
+        processes=gpus,
+        tensor_parallel=ways,
+        optimizer=spec.train.optimizer,
+        compiled=spec.train.compile,
+    )[-1]
     return gpus if smallest == "zero3" else ways, gpus if smallest != "none" else ways
 
 

@@ -137,6 +137,9 @@ def _sharding(filled: dict[str, Any], problems: Problems) -> None:
     if filled["train"]["optimizer"] == "adamw8bit":
         reason = f"{asked} cannot divide the moments of adamw8bit: their scales are of whole blocks"
         problems.add(("memory", "sharding"), reason, "train: {optimizer: adamw}, or sharding: none")
+    if filled["train"]["compile"]:
+        reason = f"{asked} cannot divide what train.compile compiles: it takes whole weights"
+        problems.add(("memory", "sharding"), reason, "train: {compile: false}, or sharding: none")
 
 
 def _tensor_parallel(filled: dict[str, Any], problems: Problems) -> None:
@@ -155,6 +158,7 @@ def _tensor_parallel(filled: dict[str, Any], problems: Problems) -> None:
         (model["use_moe"], "experts are not split", instead),
         (train["method"] == "lora", "adapters of lora are not split", instead),
         (train["optimizer"] == "adamw8bit", "moments of adamw8bit are not split", "train: {optimizer: adamw}"),
+        (train["compile"], "what train.compile compiles is not split", "train: {compile: false}"),
         (bool(heads % ways), f"{heads} key-value heads cannot be split {ways} ways", instead),
         (bool(width % ways), f"an intermediate size of {width} cannot be split {ways} ways", instead),
     )

@@ -24,14 +24,17 @@ def sharding_of(value: object) -> Sharding:
     return "zero3" if value == "zero3" else "none"
 
 
-def shardings(asked: str, *, processes: int, tensor_parallel: int, optimizer: str) -> tuple[Sharding, ...]:
+def shardings(
+    asked: str, *, processes: int, tensor_parallel: int, optimizer: str, compiled: bool
+) -> tuple[Sharding, ...]:
     """List what a job allows its processes to divide, the fastest first.
 
-    There must be several that hold the same; scales of 8-bit moments are of blocks that can't be divided.
+    There must be several that hold the same; scales of 8-bit moments are of blocks that can't be divided, and compiled
+    code takes whole weights.
     """
     if asked != "auto":
         return (sharding_of(asked),)
-    can_divide = processes > tensor_parallel and optimizer == "adamw"
+    can_divide = processes > tensor_parallel and optimizer == "adamw" and not compiled
     return ("none", "zero2", "zero3") if can_divide else ("none",)
 
 

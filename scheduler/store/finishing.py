@@ -97,6 +97,7 @@ def _shardings(spec: dict[str, Any]) -> tuple[Sharding, ...]:
         processes=resources.get("gpus", 1),
         tensor_parallel=memory.get("tensor_parallel", 1),
         optimizer=train.get("optimizer", "adamw"),
+        compiled=train.get("compile", False),
     )
 
 

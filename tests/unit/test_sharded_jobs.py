@@ -46,6 +46,13 @@ def footprint_of(spec: JobSpec, base_mib: int, row_mib: int) -> Footprint:
             "tensor_parallel: 1",
         ),
         ((*TWO, "memory.sharding=zero3", "train.optimizer=adamw8bit"), "sharding", "adamw8bit", "optimizer: adamw"),
+        ((*TWO, "memory.sharding=zero3", "train.compile=true"), "sharding", "train.compile", "compile: false"),
+        (
+            (*TWO, "memory.tensor_parallel=2", "train.compile=true"),
+            "tensor_parallel",
+            "train.compile",
+            "compile: false",
+        ),
         (("memory.tensor_parallel=2",), "tensor_parallel", "resources.gpus is 1", "gpus: 2"),
         ((*FOUR, "memory.tensor_parallel=3"), "tensor_parallel", "resources.gpus is 4", "gpus: 3"),
         ((*TWO, "memory.tensor_parallel=2", "model.use_moe=true"), "tensor_parallel", "experts", "zero3"),
@@ -71,6 +78,7 @@ def test_what_can_be_divided_is_tried_the_fastest_first_and_offloaded_last() -> 
     assert modes[-1] == Modes(sharding="zero3", optimizer_offload=True, activation_checkpointing="full")
     assert {one.sharding for one in wish_of(spec_of()).modes} == {"none"}
     assert {one.sharding for one in wish_of(spec_of(*TWO, "train.optimizer=adamw8bit")).modes} == {"none"}
+    assert {one.sharding for one in wish_of(spec_of(*TWO, "train.compile=true")).modes} == {"none"}
     assert {one.sharding for one in wish_of(spec_of(*TWO, "memory.sharding=zero2")).modes} == {"zero2"}
     offloaded = wish_of(spec_of(*TWO, "memory.optimizer_offload=on")).modes
     assert len(offloaded) == 9

@@ -6,6 +6,7 @@ import torch
 from trainer.config import parse_config
 from trainer.errors import BadConfiguration
 from trainer.model import compiled, fused, plain
+from trainer.model.minimind import MiniMind
 
 COS, SIN = fused.rotations(5, 8, 1e4, torch.device("cpu"))
 CASES = {
@@ -55,3 +56,17 @@ def test_it_is_refused_for_a_model_that_is_divided() -> None:
         parse_config(
             {"kind": "pretrain", "data": {"path": "x"}, "train": {"compile": True}, "plan": {"sharding": "zero3"}}
         )
+
+
+@pytest.mark.parametrize(("asked", "built"), [("selective", "off"), ("full", "full"), ("off", "off")])
+def test_what_is_kept_between_the_passes_is_left_to_the_compiler_where_it_would_select(asked, built) -> None:
+    config = parse_config(
+        {
+            "kind": "pretrain",
+            "data": {"path": "x"},
+            "model": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1},
+            "train": {"compile": True},
+            "plan": {"activation_checkpointing": asked},
+        }
+    )
+    assert MiniMind(config, torch.device("meta")).model.layers[0].checkpointing == built

@@ -102,8 +102,6 @@ class Block(nn.Module):
         if self.checkpointing == "off" or not torch.is_grad_enabled():
             return self.compute_all(x, cos, sin, mask)
         if self.checkpointing == "selective":
-            if self.compiled is not None:
-                return self.compute_all(x, cos, sin, mask)  # torch's compiler selects
             with forgetting():
                 return self.compute_all(x, cos, sin, mask)
         if not x.requires_grad:
@@ -151,9 +149,11 @@ class Decoder(nn.Module):
         self.embed_tokens = Embedding(model.vocab_size, model.hidden_size, device)
         self.routed = model.use_moe
         self.balance = Balance(config.effective_batch)
+        checkpointing = config.plan.checkpointing
+        if checkpointing == "selective" and config.train.compile:
+            checkpointing = "off"  # torch's compiler selects by itself
         self.layers = nn.ModuleList(
-            Block(model, self.balance, compute, device, config.plan.checkpointing)
-            for _ in range(model.num_hidden_layers)
+            Block(model, self.balance, compute, device, checkpointing) for _ in range(model.num_hidden_layers)
         )
         self.norm = RMSNorm(model.hidden_size, model.rms_norm_eps, compute, device)
         cos, sin = rotations(config.max_seq_len, model.head_width, model.rope_theta, device)
