@@ -14,7 +14,7 @@ from scheduler.admission.plan import margin_bytes
 from scheduler.config import Settings
 from scheduler.controller.place import Place, places_of
 from scheduler.errors import MmqError, UsageError
-from scheduler.footprint.context import context_bytes
+from scheduler.footprint.context import context_bytes, nccl_bytes
 from scheduler.footprint.tracer import trace_entry
 
 COUNTERS = ("allocated_bytes", "reserved_bytes", "process_bytes", "least_bytes")
@@ -90,6 +90,9 @@ def _traced(entry: Entry, place: Place, *, uneven: bool) -> dict[str, Any]:
     if answer.body is None:
         raise MmqError(answer.error or "the tracer gave no answer", hint="docs/any-loop.md says what a loop needs")
     told: dict[str, Any] = json.loads(answer.body)
+    more = nccl_bytes("cuda", capability, told.get("processes", 1))
+    told |= {name: told[name] + more for name in ("process_bytes", "least_bytes", "expandable_bytes")}
+    told["parts"]["context"] += more
     return told
 
 

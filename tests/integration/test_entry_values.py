@@ -178,3 +178,25 @@ def test_a_default_device_and_a_memory_format_are_followed() -> None:
         return made.is_cuda, model.weight.is_cuda, made.to(memory_format=torch.channels_last).stride()
 
     assert asked(question)[0] == (True, True, (48, 1, 12, 3))
+
+
+def test_a_group_of_processes_is_joined_alone() -> None:
+    def build() -> tuple[nn.Module, Callable[[], None]]:
+        torch.distributed.init_process_group("nccl", rank=1, world_size=4)
+        model = nn.Linear(64, 64).to("cuda")
+        update = torch.optim.SGD(model.parameters(), lr=1.0)
+
+        def step() -> None:
+            loss = model(torch.ones(2, 64, device="cuda")).sum()
+            loss.backward()
+            for parameter in model.parameters():
+                torch.distributed.all_reduce(parameter.grad)
+            torch.distributed.barrier()
+            assert (torch.distributed.get_rank(), torch.distributed.get_world_size()) == (1, 4)
+            update.step()
+
+        return model, step
+
+    log = trace(build)
+    assert (len(log.steps), log.processes) == (3, 4)
+    assert not torch.distributed.is_initialized()

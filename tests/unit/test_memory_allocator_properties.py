@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainer.entry.log import Log
+from trainer.entry.replay import course, replay, smallest_cap, survives
 from trainer.memory.allocation import OutOfMemory
 from trainer.memory.allocator import BLOCK_BYTES, SMALL_BYTES, Block, CachingAllocator
 from trainer.memory.capacity import Limited
@@ -102,3 +104,40 @@ def test_expandable_segments_waste_no_more_than_pages_where_sizes_grow(sizes: li
             allocator.free(allocator.malloc(size))
     assert expandable.reserved_bytes <= max(sizes) + 20 * MIB
     assert expandable.reserved_bytes <= native.reserved_bytes + 20 * MIB
+
+
+def logged(events: list[int | float]) -> Log:
+    """Write the events down as a trace would."""
+    log, held = Log(), []
+    log.begin_step()
+    for event in events:
+        if isinstance(event, int):
+            held.append(log.take(event, "activations" if event % 2 else "weights"))
+        elif held:
+            log.give_back(held.pop(int(event * len(held))))
+    return log
+
+
+@given(events=EVENTS)
+@settings(max_examples=40, deadline=None)
+def test_the_smallest_cap_is_survived_and_the_next_below_is_not(events: list[int | float]) -> None:
+    """A larger cap need not do better, since it changes what is given back: what is told holds all the same."""
+    log = logged(events)
+    outcome = replay(log)
+    least = smallest_cap(log, outcome)
+    assert survives(log, least)
+    assert outcome.allocated_bytes <= least <= -(-outcome.reserved_bytes // (2 * MIB)) * 2 * MIB
+    if least - 2 * MIB >= outcome.allocated_bytes:
+        assert not survives(log, least - 2 * MIB)
+
+
+@given(events=EVENTS)
+@settings(max_examples=40, deadline=None)
+def test_the_kinds_add_up_at_the_peak_and_the_course_comes_to_it(events: list[int | float]) -> None:
+    log = logged(events)
+    outcome = replay(log)
+    assert sum(outcome.parts.values()) == outcome.allocated_bytes
+    highest = max(course(log), key=lambda point: point["allocated_bytes"], default=None)
+    if highest is not None:
+        assert highest["allocated_bytes"] == outcome.allocated_bytes == sum(highest["parts"].values())
+        assert outcome.reserved_bytes >= highest["reserved_bytes"] >= highest["allocated_bytes"]

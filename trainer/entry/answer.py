@@ -31,6 +31,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         "torch": torch.__version__.partition("+")[0],
         "parameters": log.parameters,
         "steps": len(log.steps),
+        "processes": log.processes,
         "routed": log.routed,
         "allocated_bytes": outcome.allocated_bytes,
         "reserved_bytes": outcome.reserved_bytes,

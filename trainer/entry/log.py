@@ -26,6 +26,7 @@ class Log:
     marks: list[Mark] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)  # the event with which each began
     parameters: int = 0
+    processes: int = 1  # that the loop says it is one of
     routed: bool = False  # sizes depend on where a router sends each token
 
     @property

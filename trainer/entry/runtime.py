@@ -3,6 +3,7 @@
 Owns the replaced functions, all put back at the end. Nothing here is memory but the `empty_cache` it passes on.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
@@ -21,6 +22,9 @@ _NOTHING = (
     " reset_accumulated_memory_stats".split()
 )
 _ZERO = "memory_allocated max_memory_allocated memory_reserved max_memory_reserved current_device utilization".split()
+
+
+_init_process_group: Callable[..., None] = getattr(torch.distributed, "init_process_group", lambda: None)
 
 
 class _Event:
@@ -102,8 +106,25 @@ def one_gpu(tracing: Tracing, autocast: Autocast, *, total_bytes: int, capabilit
         scope.enter_context(patch.object(torch, "save", _constant(None)))  # storages go to the host one by one
         scope.enter_context(patch.object(torch, "inference_mode", torch.no_grad))  # without it, no kernel is chosen
         scope.enter_context(patch.object(torch.nn.parallel, "DistributedDataParallel", Replica))
+        if torch.distributed.is_available():
+            scope.enter_context(patch.object(torch.distributed, "init_process_group", _alone_in_a_group))
+            scope.callback(_leave_group)
         _optimizers_on_meta(scope)
         yield
+
+
+def _alone_in_a_group(*_: Any, rank: int = -1, world_size: int = -1, **__: Any) -> None:
+    """Take part in every collective with nobody, by torch's "fake" backend: whichever was asked for needs others."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    rank = rank if rank >= 0 else int(os.environ.get("RANK", "0"))
+    world_size = world_size if world_size > 0 else int(os.environ.get("WORLD_SIZE", "1"))
+    _init_process_group("fake", store=FakeStore(), rank=rank, world_size=world_size)
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _constant(value: Any) -> Callable[..., Any]:

@@ -71,6 +71,8 @@ def _run(build: Build, tracing: Tracing, updates: int) -> None:
             if counted.number >= updates and turn + 1 >= updates:
                 break
     log.enter("end")
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        log.processes = torch.distributed.get_world_size()
     if not counted.number:
         raise NoUpdate(f"the step was run {MOST_STEPS} times, and no optimizer of torch's updated anything")
 
