@@ -9,7 +9,7 @@ SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptan
 BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-hostmem bench-memory bench-weights \
     bench-footprint bench-virtual bench-cycle bench-simulate bench-makespan
 
-.PHONY: help setup demo test test-service test-faults chaos test-gpu check format ci bench pins clean $(BENCHES)
+.PHONY: help setup demo test test-service test-faults chaos fuzz test-gpu check format ci bench pins clean $(BENCHES)
 BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
 
 help: ## list the targets
@@ -40,6 +40,11 @@ test-faults: setup ## kills at every step, full disks, jumping clocks: real proc
 
 chaos: setup ## a random walk of 1,000 faults over a queue of small jobs; an hour; SEED=N walks the same again
 	$(BIN)/python -m tests.faults.chaos --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED))
+
+fuzz: setup ## hostile input: each property on 2,000 inputs, then a walk guided by coverage; FUZZ_SECONDS=300
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt 'atheris>=3,<4'
+	MMQ_FUZZ_EXAMPLES=2000 $(PYTEST) -n 2 --timeout 1800 tests/fuzz
+	$(BIN)/python -m tests.fuzz.guided $(or $(FUZZ_SECONDS),300)
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(PYTEST) -m gpu tests/gpu

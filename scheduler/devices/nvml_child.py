@@ -18,6 +18,7 @@ from scheduler.devices.nvml_report import Report
 
 _COMMAND = (sys.executable, "-m", "scheduler.devices.nvml_probe")
 _LONGEST_PAUSE_SECONDS = 60.0
+ANSWER_BYTES = 4 << 20  # a thousand GPUs with a hundred processes each say less
 
 
 class ProbeFailed(Exception):
@@ -95,10 +96,7 @@ class ProbeChild:
             process.stdin.write(b"look\n")
         except OSError:
             raise ProbeFailed(_death(process)) from None
-        try:
-            return msgspec.json.decode(self._line(process), type=Report)
-        except msgspec.DecodeError as error:
-            raise ProbeFailed(f"the NVML probe's answer can't be read: {error}") from error
+        return read_report(self._line(process))
 
     def _line(self, process: subprocess.Popen[bytes]) -> bytes:
         assert process.stdout
@@ -112,7 +110,17 @@ class ProbeChild:
             if not chunk:
                 raise ProbeFailed(_death(process))
             line += chunk
+            if len(line) > ANSWER_BYTES:
+                raise ProbeFailed(f"the NVML probe's answer is longer than {ANSWER_BYTES >> 20} MiB")
         return line
+
+
+def read_report(line: bytes) -> Report:
+    """Read an answer; ProbeFailed if it is none."""
+    try:
+        return msgspec.json.decode(line, type=Report)
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        raise ProbeFailed(f"the NVML probe's answer can't be read: {error}") from error
 
 
 def _death(process: subprocess.Popen[bytes]) -> str:

@@ -10,9 +10,10 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scheduler.errors import FileError, MmqError, UsageError
-from scheduler.jobs import jobfile, spec, trainer_config
+from scheduler.errors import FileError, MmqError
+from scheduler.jobs import jobfile, spec
 from scheduler.jobs.document import LIMIT_BYTES
+from tests.fuzz.loader import refused_or_read
 
 BASE = {"kind": "pretrain", "data": {"path": "rows.jsonl"}}
 SECTIONS = ("model", "data", "train", "memory", "resources", "retries", "report", "sample", "init_from", "name", "odd")
@@ -38,17 +39,6 @@ values = st.recursive(
 )
 groups = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=8), values, max_size=5)
 documents = st.dictionaries(st.sampled_from(SECTIONS), groups | values, max_size=5)
-
-
-def refused_or_read(text: str, overrides: tuple[str, ...] = ()) -> None:
-    try:
-        found, _ = jobfile.parse(text, file="job.yaml", overrides=overrides)
-    except (FileError, UsageError):
-        return
-    again = spec.decode(spec.encode(found))
-    assert spec.encode(again) == spec.encode(found)
-    plan = {"micro_batch": 1, "activation_checkpointing": "off", "optimizer_offload": False, "chunked_loss": True}
-    trainer_config.trainer_config(found, init_from_path=None, plan=plan, device={"kind": "cpu"}, attempt=1)
 
 
 @given(documents)
@@ -136,3 +126,10 @@ def test_data_that_is_no_file_is_not_opened(tmp_path: Path, kind: str) -> None:
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(BASE))
     with pytest.raises(FileError, match=r"data.path"):
         jobfile.load(tmp_path / "job.yaml")
+
+
+def test_what_a_guided_walk_found_its_way_with_is_walked_again() -> None:
+    kept = sorted((Path(__file__).parent / "corpus").iterdir())
+    assert len(kept) > 10
+    for path in kept:
+        refused_or_read(path.read_bytes().decode(errors="surrogateescape"))
