@@ -136,7 +136,7 @@ def test_a_killed_service_takes_its_children_and_not_its_jobs(stage: Stage, serv
 
 def test_down_leaves_jobs_and_up_adopts_what_was_orphaned(stage: Stage, service: Service) -> None:
     up(service)
-    attempt = stage.running({"steps": 40, "pause": 0.5})
+    attempt = stage.running({"steps": 400, "pause": 0.5})  # longer than a busy machine takes to come back up
     assert service("down", "False").returncode == 0
     assert process_started(attempt.pid or 0) == attempt.pid_started
     kill(attempt.shim_pid)
