@@ -1,5 +1,6 @@
 """What people choose: devices in the job file, a limit of jobs a user."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,3 +73,24 @@ def test_use_decays_by_halves_and_is_held_against_an_equal_share() -> None:
     assert shares["cy"] == 0.0
     assert sum(shares.values()) == pytest.approx(3.0)
     assert overuse([], ["ada"], now=now) == {"ada": 1.0}
+
+
+def test_a_model_too_large_for_each_device_is_divided_once_that_is_traced(three: Bench) -> None:
+    """Of 1,800 MiB each of two devices has 1,125 with ZeRO-2 and 900 with ZeRO-3; a device has 1,024."""
+    three.tracer.base_mib, three.tracer.row_mib = 1800, 10
+    job_id = three.submit("resources.gpus=2", "memory.optimizer_offload=off")
+    asked = []
+    for _ in range(6):  # a stage is asked for once a cycle has gone by without it
+        three.cycles(1)
+        asked.append(three.job(job_id).waiting_code)
+    assert asked[:5] == ["tracing"] * 5
+    assert [{mode["sharding"] for mode in one["modes"]} for one in three.tracer.asked] == [
+        {"none"},
+        {"none"},
+        {"zero2", "zero3"},
+    ]
+    assert device_of(three, job_id) == "virtual:0,1"
+    attempt = attempts.get(three.db, three.job(job_id).attempt_id or 0)
+    plan = json.loads(attempt.plan)
+    assert (plan["sharding"], plan["processes"], plan["activation_checkpointing"]) == ("zero3", 2, "off")
+    assert attempt.micro_batch * attempt.accumulation_steps >= 4
