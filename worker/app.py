@@ -15,13 +15,14 @@ from celery.signals import task_postrun, task_prerun, worker_ready, worker_shutd
 from scheduler.broker.app import make_app
 from scheduler.config import Settings
 from scheduler.errors import MmqError
+from scheduler.periods import period
 from scheduler.processes.liveness import process_started
 from scheduler.store import heartbeats
 from scheduler.store.opening import open_database
 from worker import tasks
 from worker.ear import Ear
 
-BEAT_SECONDS = 5.0
+BEAT_SECONDS = period(5.0)
 
 _logger = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """Real workers on a real broker: whatever a message says, and how often, each attempt starts once."""
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -207,3 +208,15 @@ def test_a_worker_that_takes_none_of_what_waits_is_known_to_be_deaf(
     broker.wait()
     assert not ear.deaf(), "nobody can know"
     app.close()
+
+
+def test_a_deaf_worker_ends(stage: Stage, broker: "subprocess.Popen[bytes]") -> None:
+    """One whose pulse goes and whose consumer does not, as it was found in a random walk of faults."""
+    publish_start(stage.settings, 1, 1)
+    code = "import time; from worker.app import pulse; pulse.start(); time.sleep(100)"
+    environment = stage.environment | {"MMQ_HASTE": "30"}
+    deaf = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert deaf.returncode == 1
+    assert "messages wait, and this worker takes none" in deaf.stderr
