@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "hostile",
     max_examples=int(os.environ.get("MMQ_FUZZ_EXAMPLES", "60")),
-    deadline=timedelta(seconds=5),
+    deadline=timedelta(seconds=30),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("hostile")

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,9 @@ def test_what_a_guided_walk_found_its_way_with_is_walked_again() -> None:
     assert len(kept) > 10
     for path in kept:
         refused_or_read(path.read_bytes().decode(errors="surrogateescape"))
+
+
+def test_twenty_thousand_wrong_keys_are_refused_at_once() -> None:
+    began_at = time.process_time()
+    refused_or_read("\n".join(f"k{number}: v" for number in range(20_000)))
+    assert time.process_time() - began_at < 3
