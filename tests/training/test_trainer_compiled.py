@@ -25,7 +25,7 @@ def kept_code(tmp_path_factory, monkeypatch) -> None:
 def assert_same_curve(curve, expected) -> None:
     assert curve.keys() == expected.keys()
     for step, loss in curve.items():
-        assert loss == pytest.approx(expected[step], rel=1e-5), f"step {step}"
+        assert loss == pytest.approx(expected[step], rel=1e-6), f"step {step}"
 
 
 @pytest.mark.parametrize(
