@@ -29,7 +29,7 @@ def _counters(told: Row) -> str:
     ]
     lines = [f"  {name:<11}  {format_bytes(told[f'{name}_bytes']):>9}  {what}" for name, what in rows]
     worst = told.get("routing", {}).get("worst", told)["process_bytes"]
-    if worst != told["process_bytes"]:
+    if worst > told["process_bytes"]:
         lines.append(f"  {'worst':<11}  {format_bytes(worst):>9}  process, with all tokens sent to the same experts")
     return "\n".join([f"{head}:", *lines])
 
