@@ -69,7 +69,9 @@ def test_one_row_too_large_turns_to_other_means_and_a_neighbour_sees_nothing(dec
     assert until_ended(place, narrow, neighbour) == ["succeeded", "succeeded"]
     story = place.story(narrow)
     tried = rungs(story)
-    assert tried == RUNGS[: len(tried)]
+    assert tried == [
+        one for one in RUNGS if one in tried
+    ]  # each once, in this order; what was refused passes over some
     assert len(tried) > 1
     assert [one["reason"] for one in story["attempts"]] == ["out_of_memory"] * (len(tried) - 1) + ["done"]
     text = " ".join(place.ok("status", str(narrow)).split())

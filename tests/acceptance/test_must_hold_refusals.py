@@ -44,7 +44,7 @@ def break_a_row(root: Path) -> None:
             "for example batch_size: 32",
         ),
         (
-            edit("rows.jsonl", "nowhere.jsonl"),
+            edit("rows.jsonl", "rwos.jsonl"),
             "bad.yaml:13: data.path:",
             "there is no file",
             "did you mean rows.jsonl?",
