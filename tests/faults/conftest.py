@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.workplace import until
 from tests.faults.place import FaultPlace, fault_place
 
 HERE = Path(__file__).parent
@@ -26,10 +27,15 @@ def lasting_place() -> Iterator[FaultPlace]:
 @pytest.fixture
 def place(lasting_place: FaultPlace) -> Iterator[FaultPlace]:
     """The lasting place, up; after the test nothing is armed, nothing left, and every invariant holds."""
-    lasting_place.place.up()
+    _up(lasting_place)
     yield lasting_place
     for file in lasting_place.failpoints.iterdir():
         file.unlink()
-    lasting_place.place.up()
+    _up(lasting_place)
     lasting_place.place.end_jobs()
     assert lasting_place.violations() == []
+
+
+def _up(place: FaultPlace) -> None:
+    """See it up. A part that was killed again and again is given a pause first, of which `mmq up` complains."""
+    until(lambda: place.place.mmq("up", "--detach").code == 0, "the service", within_seconds=60)
