@@ -5,7 +5,7 @@ import json
 from scheduler.failpoints import failpoint
 from scheduler.jobs.means import in_words
 from scheduler.jobs.states import JobState
-from scheduler.store.attempt_rows import get
+from scheduler.store.attempt_rows import get, take_its_place
 from scheduler.store.database import Database, Transaction
 from scheduler.store.records import Attempt, NewAttempt
 from scheduler.store.transitions import move
@@ -17,19 +17,7 @@ def admit(db: Database, job_id: int, new: NewAttempt, *, at: float) -> Attempt |
         if not _admissible(tx, job_id) or not _there_is_room(tx, new):
             return None
         attempt_id = _insert(tx, job_id, new, at)
-        for device_id, reserved_bytes in new.reservations.items():
-            tx.execute(
-                "INSERT INTO reservations (attempt_id, device_id, reserved_bytes)"
-                " VALUES (:attempt_id, :device_id, :reserved_bytes)",
-                attempt_id=attempt_id,
-                device_id=device_id,
-                reserved_bytes=reserved_bytes,
-            )
-        tx.execute(
-            "UPDATE jobs SET attempt_id = :attempt_id WHERE id = :job_id",
-            attempt_id=attempt_id,
-            job_id=job_id,
-        )
+        take_its_place(tx, job_id, attempt_id, new.reservations)
         detail = {
             "device": new.device,
             "micro_batch": new.micro_batch,

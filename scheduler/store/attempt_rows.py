@@ -1,5 +1,6 @@
 """Rows of attempts, read and written by the modules that move attempts on. Decides nothing."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from scheduler.errors import MmqError
@@ -45,6 +46,19 @@ def reserved(db: Reader, attempt_id: int) -> dict[str, int]:
     """What a live attempt was promised, by device id."""
     rows = db.query("SELECT * FROM reservations WHERE attempt_id = :attempt_id", attempt_id=attempt_id)
     return {row["device_id"]: row["reserved_bytes"] for row in rows}
+
+
+def take_its_place(tx: Transaction, job_id: int, attempt_id: int, reservations: Mapping[str, int]) -> None:
+    """Make a new attempt the one of its job, with the bytes that it is promised, by device id."""
+    for device_id, reserved_bytes in reservations.items():
+        tx.execute(
+            "INSERT INTO reservations (attempt_id, device_id, reserved_bytes)"
+            " VALUES (:attempt_id, :device_id, :reserved_bytes)",
+            attempt_id=attempt_id,
+            device_id=device_id,
+            reserved_bytes=reserved_bytes,
+        )
+    tx.execute("UPDATE jobs SET attempt_id = :attempt_id WHERE id = :job_id", attempt_id=attempt_id, job_id=job_id)
 
 
 def news(attempt: Attempt, values: dict[str, Any]) -> dict[str, Any]:

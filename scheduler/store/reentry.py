@@ -5,7 +5,7 @@ changed but by what came after it.
 """
 
 from scheduler.jobs.states import AttemptState, EndReason, JobState
-from scheduler.store.attempt_rows import live
+from scheduler.store.attempt_rows import live, take_its_place
 from scheduler.store.attempts import finish
 from scheduler.store.database import Database, Reader, Transaction
 from scheduler.store.jobs import get as get_job
@@ -85,15 +85,7 @@ def _claimed(tx: Transaction, job_id: int, kept: KeptAttempt, *, keeps_memory: b
         "reserved_bytes": sum((promised if keeps_memory else kept.reservations).values()),
     }
     attempt_id = _insert(tx, "attempts", values)
-    for device_id, reserved_bytes in promised.items():
-        tx.execute(
-            "INSERT INTO reservations (attempt_id, device_id, reserved_bytes)"
-            " VALUES (:attempt_id, :device_id, :reserved_bytes)",
-            attempt_id=attempt_id,
-            device_id=device_id,
-            reserved_bytes=reserved_bytes,
-        )
-    tx.execute("UPDATE jobs SET attempt_id = :attempt_id WHERE id = :job_id", attempt_id=attempt_id, job_id=job_id)
+    take_its_place(tx, job_id, attempt_id, promised)
     return attempt_id
 
 
