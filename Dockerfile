@@ -1,7 +1,9 @@
 # One image for controller and worker. The GPU's driver comes from the host, CUDA's libraries with torch's wheel.
 FROM python:3.12-slim
 
-RUN useradd --uid 1000 --create-home mmq && install --directory --owner=mmq --mode=700 /var/lib/mmq
+# A compiler for `train.compile`. A uid that is no person's: with the host's pids, an equal one could signal their processes.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+RUN useradd --uid 10001 --create-home mmq && install --directory --owner=mmq --mode=700 /var/lib/mmq
 
 WORKDIR /opt/mmq
 COPY pyproject.toml constraints.txt README.md LICENSE ./

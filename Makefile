@@ -42,7 +42,7 @@ chaos: setup ## a random walk of 1,000 faults over a queue of small jobs; an hou
 	$(BIN)/python -m tests.faults.chaos --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED))
 
 fuzz: setup ## hostile input: each property on 2,000 inputs, then a walk guided by coverage; FUZZ_SECONDS=300
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt 'atheris>=3,<4'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
 	MMQ_FUZZ_EXAMPLES=2000 $(PYTEST) -n 2 --timeout 1800 tests/fuzz
 	$(BIN)/python -m tests.fuzz.guided $(or $(FUZZ_SECONDS),300)
 
@@ -104,8 +104,10 @@ bench-makespan: setup ## a queue of real trainers on two virtual devices, packed
 	$(BENCH).makespan
 
 pins: setup ## write constraints.txt anew from what is installed
-	{ head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | sort -f; } > constraints.new
-	mv constraints.new constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable > installed.new
+	{ head -1 constraints.txt; sed 's/+cpu//' installed.new | sort -f; } > constraints.txt.new
+	mv constraints.txt.new constraints.txt
+	rm installed.new
 
 clean: ## remove .venv and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo build *.egg-info
+	rm -rf .venv .*_cache .hypothesis .demo build *.egg-info

@@ -1,7 +1,8 @@
 """How long `mmq status` and `mmq submit` take with 10,000 jobs, against the least that Python needs.
 
-Prints a table, then a line a bar: name, value, limit, ok or short. Exit code 1 if a bar is not reached.
-`make bench-cli` runs it.
+Without a service, so that nothing else runs: `make bench-start` has a submit beside one, which answers the doorbell.
+Prints a table, then a line a bar: name, value, limit, ok or short; exit code 1 if one is short. `make bench-cli`
+runs it.
 """
 
 import sys

@@ -96,6 +96,10 @@ class Settings:
     def service_lock(self) -> Path:
         return self.home / "service.lock"
 
+    def service_locks(self) -> list[Path]:
+        """Return the locks that a service has or had: one for the whole, or one for each part that runs by itself."""
+        return list(self.home.glob("service*.lock"))
+
     @property
     def log_dir(self) -> Path:
         return self.home / "log"

@@ -43,7 +43,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield from _attempted("home", lambda: _home(settings))
     yield from _packages()
     yield from _attempted("disk", lambda: _disk(settings))
-    up = lock_held(settings.service_lock)
+    up = any(map(lock_held, settings.service_locks()))
     yield from _attempted("devices", lambda: _served(settings) if up else _devices(settings))
     yield from _attempted("database", lambda: _store(settings, up=up))
 

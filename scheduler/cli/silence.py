@@ -33,7 +33,7 @@ def silence(database: Database, settings: Settings) -> Silence | None:
     beats = [row["at"] for row in views.components(database) if row["component"].startswith("controller@")]
     age = time.time() - max(beats, default=0.0)
     heard = f"was last heard of {format_duration(age)} ago" if beats else "has never run"
-    locks = [path for path in settings.home.glob("service*.lock") if lock_held(path)]
+    locks = [path for path in settings.service_locks() if lock_held(path)]
     if not locks and (sqlite_path(settings.database_url) is not None or age >= SILENT_SECONDS):
         return Silence(f"the service is not running, so nothing starts; it {heard}", "mmq up")
     if locks and age >= SILENT_SECONDS and time.time() - _taken_at(locks) >= SILENT_SECONDS:

@@ -157,7 +157,7 @@ def _announce(stored: Sequence[Job], settings: Settings) -> None:
     alone = len(stored) == 1
     named = f"job {stored[0].id} is stored" if alone else f"jobs {in_short([job.id for job in stored])} are stored"
     if not ring(settings):
-        if lock_held(settings.service_lock):
+        if any(map(lock_held, settings.service_locks())):
             them = "it" if alone else "them"
             say("warning", f"{named}; the controller does not listen now, and will find {them} by itself")
         else:

@@ -61,7 +61,7 @@ def _name(alike: Sequence[DeviceFacts]) -> str:
 
 def _served(settings: Settings) -> Sequence[DeviceFacts]:
     """Return what a running service works with, which may not be what this environment says."""
-    if not lock_held(settings.service_lock):
+    if not any(map(lock_held, settings.service_locks())):
         return []
     with open_if_any(settings) as db:
         known = list_devices(db) if db is not None else []
