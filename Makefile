@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## the whole of mmq at work on two virtual devices, on real text
 	$(BIN)/python -m examples.demo
 
-test: setup ## every test that needs no GPU
+test: setup ## all that needs no GPU, but for the slower test-service and test-faults
 	$(PYTEST) -m 'not gpu and not faults' -n 2 --dist worksteal $(addprefix --ignore=,$(SERVICE_TESTS))
 
 test-service: setup ## whole services on real trainers, killed in turn; some minutes more

@@ -28,8 +28,8 @@ def bench(machine: Machine, probe: ProbeChild, tmp_path: Path) -> Iterator[Bench
     made.close()
 
 
-def test_failure_1_nothing_starts_beside_a_foreign_process_with_23_of_24_gb(bench: Bench, machine: Machine) -> None:
-    """1: a foreign process holds 23 of 24 GB, and a 12 GB job is started beside a job that shares."""
+def test_nothing_starts_beside_a_foreign_process_with_23_of_24_gb(bench: Bench, machine: Machine) -> None:
+    """A foreign process holds 23 of 24 GB, and a 12 GB job is started beside a job that shares."""
     first = bench.submit(*NO_MEANS)
     bench.cycles()
     assert bench.job(first).state is JobState.ADMITTED
@@ -44,27 +44,17 @@ def test_failure_1_nothing_starts_beside_a_foreign_process_with_23_of_24_gb(benc
     assert bench.job(second).state is JobState.ADMITTED
 
 
-def test_failure_4_the_impossible_is_refused_and_says_what_would_fit(bench: Bench) -> None:
-    """4: impossible requests wait for ever, or start."""
-    bench.tracer.base_mib = 99 * 1024
-    job_id = bench.submit(*NO_MEANS)
-    bench.cycles(3)
-    job = bench.job(job_id)
-    assert (job.state, job.reason) == (JobState.FAILED, "does_not_fit")
-    assert "GiB" in (job.message or "")
-
-
-def test_failure_12_what_has_not_allocated_yet_is_counted(bench: Bench) -> None:
-    """12: several jobs start before the first has allocated: the device reads as empty all the time."""
+def test_what_has_not_allocated_yet_is_counted(bench: Bench) -> None:
+    """Several jobs start before the first has allocated: the device reads as empty all the time."""
     waiting = [bench.submit(*NO_MEANS) for _ in range(8)]
     bench.cycles(4)
     states = [bench.job(job_id).state for job_id in waiting]
-    assert states.count(JobState.ADMITTED) <= 2
+    assert states.count(JobState.ADMITTED) == 2
     assert sum(one.reserved_bytes for one in devices.reservations(bench.db)) <= 24 * GIB - GIB // 4
 
 
-def test_failure_13_a_job_for_another_device_waits_behind_nobody(bench: Bench, machine: Machine) -> None:
-    """13: a CPU job waits behind GPU jobs. Here: one for a free device, behind many for a full one."""
+def test_a_job_for_another_device_waits_behind_nobody(bench: Bench, machine: Machine) -> None:
+    """A CPU job waits behind GPU jobs. Here: one for a free device, behind many for a full one."""
     bench.tracer.base_mib = 20_000
     machine.show(FREE, SECOND)
     bench.controller.reconcile()
@@ -75,7 +65,7 @@ def test_failure_13_a_job_for_another_device_waits_behind_nobody(bench: Bench, m
     assert bench.job(last).state is JobState.ADMITTED, bench.job(last).waiting
 
 
-def test_live_a_foreign_process_that_takes_memory_is_answered_by_a_shrink(bench: Bench, machine: Machine) -> None:
+def test_a_foreign_process_that_takes_memory_is_answered_by_a_shrink(bench: Bench, machine: Machine) -> None:
     bench.tracer.base_mib, bench.tracer.row_mib = 4_000, 1_800
     job_id = bench.submit(*NO_MEANS, "train.max_steps=1000")
     bench.cycles()

@@ -1,4 +1,4 @@
-"""Workloads: read and written, refused with the line and the field named, and the standard one as it is specified."""
+"""Workloads: read and written, refused with the line and the field named, and the standard one as `docs/simulation.md` describes it."""
 
 import json
 import math
@@ -130,7 +130,7 @@ def test_a_seed_is_a_workload() -> None:
     assert all({one.job_id for one in jobs} == set(range(1, 401)) for jobs in SEEDS)
 
 
-def test_the_standard_workload_is_what_was_specified() -> None:
+def test_the_standard_workload_is_as_described() -> None:
     groups = [group for jobs in SEEDS for group in submissions(jobs)]
     users = Counter(group[0].user for group in groups)
     assert all(users[user] / len(groups) == pytest.approx(share, abs=0.05) for user, share in USERS.items())
