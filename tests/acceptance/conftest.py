@@ -2,12 +2,10 @@
 
 import os
 import shutil
-import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -16,9 +14,9 @@ from scheduler.config import Settings
 from scheduler.store.database import Database
 from scheduler.store.opening import open_database
 from scheduler.store.upgrade import upgrade
-from tests.acceptance.workplace import Workplace, workplace
+from tests.acceptance import workplace as workplaces
+from tests.acceptance.workplace import REPOSITORY, Done, Workplace, workplace
 
-REPOSITORY = Path(__file__).parents[2]
 JOB = """\
 kind: pretrain
 name: tiny
@@ -30,13 +28,8 @@ train: {max_steps: 10, batch_size: 8, accumulation_steps: 2}
 """
 
 
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 Mmq = Callable[..., Done]
+Meanwhile = Callable[[Callable[[], None]], None]
 
 
 @pytest.fixture(scope="session")
@@ -80,15 +73,19 @@ def mmq(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Mmq:
 
 
 @pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    """Have something happen once a command pauses, and so has seen that it must wait; it never pauses again."""
+
+    def happens(act: Callable[[], None]) -> None:
+        acts = iter([act])
+        monkeypatch.setattr(time, "sleep", lambda _seconds: next(acts, lambda: None)())
+
+    return happens
+
+
+@pytest.fixture
 def shell(settings: Settings) -> Mmq:
-    """Run a line of shell in which `$MMQ` is the command, in a process of its own."""
-
-    def typed(line: str) -> Done:
-        paths = {"MMQ": f"{sys.executable} -m scheduler", "PYTHONPATH": str(REPOSITORY)}
-        done = subprocess.run(["sh", "-c", line], env=os.environ | paths, capture_output=True, text=True, timeout=60)
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    return typed
+    return lambda line: workplaces.shell(line, Path.cwd(), os.environ | {"PYTHONPATH": str(REPOSITORY)})
 
 
 @pytest.fixture

@@ -1,17 +1,13 @@
 """Cancel, hold, release, retry and wait: what they do, to whose jobs, and with which exit code."""
 
-import threading
-import time
-
 import pytest
 
 from scheduler.config import Settings
 from scheduler.jobs.states import EndReason, JobState
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
-from scheduler.store.opening import open_database
 from scheduler.store.transitions import move
-from tests.acceptance.conftest import Mmq
+from tests.acceptance.conftest import Meanwhile, Mmq
 from tests.store.samples import ends, queued, running, with_device
 
 
@@ -90,17 +86,9 @@ def test_wait_needs_every_job_to_succeed(mmq: Mmq, mine: Database) -> None:
     assert mmq("wait", "1,2") == (1, "1 succeeded\n2 cancelled\n", "")
 
 
-def test_wait_sees_the_end_of_a_job(mmq: Mmq, mine: Database, settings: Settings) -> None:
-    def end() -> None:
-        time.sleep(0.3)
-        database = open_database(settings, lean=True)
-        attempts.finish(database, 1, ends(EndReason.DONE, exit_code=0), at=9.0)
-        database.close()
-
-    ending = threading.Thread(target=end)
-    ending.start()
+def test_wait_sees_the_end_of_a_job(mmq: Mmq, mine: Database, meanwhile: Meanwhile) -> None:
+    meanwhile(lambda: attempts.finish(mine, 1, ends(EndReason.DONE, exit_code=0), at=9.0))
     assert mmq("wait", "1", "--timeout", "30s").out == "1 succeeded\n"
-    ending.join()
 
 
 def test_wait_gives_up_in_time(mmq: Mmq, mine: Database) -> None:

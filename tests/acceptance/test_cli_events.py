@@ -1,14 +1,11 @@
 """`mmq events`: the event log as lines and as JSON, of all jobs and of some, as it is and as it goes on."""
 
 import json
-import threading
 
-from scheduler.config import Settings
 from scheduler.jobs.states import EndReason
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
-from scheduler.store.opening import open_database
-from tests.acceptance.conftest import Mmq
+from tests.acceptance.conftest import Meanwhile, Mmq
 from tests.store.samples import ends, queued, running, with_device
 
 
@@ -51,19 +48,15 @@ def test_json_has_an_object_a_line(mmq: Mmq, store: Database) -> None:
     )
 
 
-def test_following_misses_nothing_and_ends_with_the_job(mmq: Mmq, store: Database, settings: Settings) -> None:
+def test_following_misses_nothing_and_ends_with_the_job(mmq: Mmq, store: Database, meanwhile: Meanwhile) -> None:
     populate(store)
 
     def go_on() -> None:
-        database = open_database(settings, lean=True)
-        again = running(database, jobs.get(database, 1))
-        attempts.finish(database, again.id, ends(EndReason.DONE, message="done"), at=9.0)
-        database.close()
+        again = running(store, jobs.get(store, 1))
+        attempts.finish(store, again.id, ends(EndReason.DONE, message="done"), at=9.0)
 
-    later = threading.Timer(0.3, go_on)
-    later.start()
+    meanwhile(go_on)
     lines = mmq("events", "-f", "1").out.splitlines()
-    later.join()
     assert len(lines) == 9
     assert lines[-1].endswith("job 1 (first) attempt 2: running -> succeeded: done")
 

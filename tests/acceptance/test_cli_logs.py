@@ -1,6 +1,5 @@
 """`mmq logs`: what was printed, what is being printed, over attempts and rotations, until the job ends."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,8 +11,7 @@ from scheduler.config import Settings
 from scheduler.jobs.states import EndReason
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
-from scheduler.store.opening import open_database
-from tests.acceptance.conftest import Mmq
+from tests.acceptance.conftest import Meanwhile, Mmq
 from tests.store.samples import ends, queued, running, with_device
 
 
@@ -47,23 +45,21 @@ def test_a_job_that_printed_nothing_says_why(mmq: Mmq, store: Database) -> None:
     assert done.err.startswith("note: job 1 has printed nothing yet: it is queued")
 
 
-def test_following_goes_over_attempts_to_the_end(mmq: Mmq, log: Path, settings: Settings) -> None:
+def test_following_goes_over_attempts_to_the_end(
+    mmq: Mmq, log: Path, settings: Settings, store: Database, meanwhile: Meanwhile
+) -> None:
     crashed, done = ends(EndReason.KILLED, exit_signal=9), ends(EndReason.DONE, exit_code=0)
 
     def go_on() -> None:
-        database = open_database(settings, lean=True)
         write(settings, 1, "step 2\n")
-        attempts.finish(database, 1, crashed, at=9.0)
+        attempts.finish(store, 1, crashed, at=9.0)
         write(settings, 2, "step 2 again\n")
-        running(database, jobs.get(database, 1))
+        running(store, jobs.get(store, 1))
         write(settings, 2, "step 3\n")
-        attempts.finish(database, 2, done, at=12.0)
-        database.close()
+        attempts.finish(store, 2, done, at=12.0)
 
-    training = threading.Timer(0.4, go_on)
-    training.start()
+    meanwhile(go_on)
     shown = mmq("logs", "-f", "1")
-    training.join()
     assert (shown.code, shown.out) == (0, "step 1\nstep 2\nstep 2 again\nstep 3\n")
     assert shown.err.endswith("note: job 1 succeeded\n")
 

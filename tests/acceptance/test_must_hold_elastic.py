@@ -1,16 +1,12 @@
 """Running jobs make room, on a real service: for a job that waits, and for memory that others take."""
 
-import contextlib
-import os
-from collections.abc import Iterator
-
 import msgspec
 import pytest
 
 from scheduler.admission.decisions import Wait
 from scheduler.controller import record
-from scheduler.processes.liveness import process_started
 from tests.acceptance.workplace import Workplace, until
+from tests.processes import memory_taken
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -53,25 +49,13 @@ def test_a_job_that_waits_is_let_in_by_one_that_shrinks(narrow: Workplace, runni
     assert narrow.events(running, "out_of_memory") == []
 
 
-@contextlib.contextmanager
-def foreign(place: Workplace, held_bytes: int) -> Iterator[None]:
-    ledger = place.settings.ledger_dir / "virtual-0"
-    entry = ledger / f"{os.getpid()}-{process_started(os.getpid())}"
-    entry.write_text(f"{held_bytes:020d}")
-    try:
-        yield
-    finally:
-        entry.unlink()
-
-
 def test_memory_that_a_foreign_process_takes_is_answered_by_a_shrink(narrow: Workplace, running: int) -> None:
     before = attempt(narrow, running)
     free = 256 * MIB - before["reserved_bytes"]
-    with foreign(narrow, free + 40 * MIB):
+    with memory_taken(narrow.settings.ledger_dir / "virtual-0", free + 40 * MIB):
         until(lambda: narrow.events(running, "resized"), "the shrink")
         until(lambda: attempt(narrow, running)["reserved_bytes"] < before["reserved_bytes"], "its memory given back")
-        steps = narrow.until_steps(running, more=5)
-        assert steps
+        narrow.until_steps(running, more=5)
     assert narrow.state(running) == "running"
     assert attempt(narrow, running)["number"] == 1
 

@@ -7,6 +7,7 @@ import pytest
 
 from scheduler.processes.kinship import descendants
 from tests.acceptance.workplace import PATIENCE_SECONDS, WORDS, Workplace, gone, kill, until
+from tests.processes import network_sockets
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -51,6 +52,8 @@ def test_beside_a_job_of_one_device_killed_and_retried_it_has_the_curve_of_one(p
     held = [{int(entry.name.split("-")[0]) for entry in ledger.glob("*-*")} for ledger in ledgers]
     assert pids[0] in held[0] - held[1]
     assert pids[1] in held[1] - held[0]
+    assert network_sockets(parent), "torch's launcher, alone"
+    assert network_sockets(place.service(), *place.children().values(), place.shim(job)) == set()
 
     kill(pids[1])
     assert place.until_ended(job, alone) == ["succeeded", "succeeded"]
@@ -72,7 +75,7 @@ def test_adopted_and_killed_and_cancelled_nothing_of_it_is_left(place: Workplace
     place.until_steps(job, more=2)
     pids, shim = ranks(place, job), place.shim(job)
     kill(shim)
-    until(lambda: known_shim(place, job) != shim, "another shim")
+    until(lambda: place.known_shim(job) != shim, "another shim")
     place.until_steps(job, more=2)
     assert not any(map(gone, pids.values()))
     kill(launcher(place, job))
@@ -115,7 +118,3 @@ def test_a_divided_model_that_runs_out_in_one_process_goes_on_with_half_the_micr
     assert place.events(job, "started")[-1]["step"] == place.events(job, "out_of_memory")[0]["step"] - 1
     assert place.losses(job) == pytest.approx(place.losses(alone), rel=1e-6)
     assert story["effective_batch"] == 16
-
-
-def known_shim(place: Workplace, job: int) -> int:
-    return int(place.query("SELECT shim_pid FROM attempts WHERE job_id = :job", job=job)[0]["shim_pid"])

@@ -28,11 +28,6 @@ def undisturbed(place: Workplace, job: int, trainer: int) -> None:
     assert (attempt["reason"], attempt["exit_code"], attempt["pid"]) == ("done", 0, trainer)
 
 
-def shim_of(place: Workplace, job: int) -> int:
-    """The shim that the store knows of."""
-    return int(place.query("SELECT shim_pid FROM attempts WHERE job_id = :job", job=job)[0]["shim_pid"])
-
-
 def test_controller_worker_broker_and_supervisor_killed_one_after_another(place: Workplace) -> None:
     job, trainer = long_job(place)
     for part in PARTS:
@@ -56,7 +51,7 @@ def test_down_while_training_then_up_adopts_though_the_shim_was_killed_too(place
     kill(shim)
     assert place.until_steps(job, more=2) == trainer
     place.up()
-    until(lambda: shim_of(place, job) != shim, "another shim")
+    until(lambda: place.known_shim(job) != shim, "another shim")
     assert (place.state(job), gone(trainer)) == ("running", False)
     undisturbed(place, job, trainer)
 

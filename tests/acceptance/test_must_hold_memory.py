@@ -1,14 +1,9 @@
 """Out of memory on a device that refuses: half the micro-batch, the same effective batch, the same result."""
 
-import contextlib
-import os
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from scheduler.processes.liveness import process_started
 from tests.acceptance.workplace import Workplace, kill, until
+from tests.processes import memory_taken
 
 pytestmark = pytest.mark.timeout(300)  # the default is for tests without a real trainer in them
 
@@ -33,18 +28,6 @@ def test_a_micro_batch_too_large_is_halved_in_the_same_process(place: Workplace)
     (attempt,) = story["attempts"]
     assert attempt["predicted_process_bytes"] > 87 * MIB >= attempt["measured_process_bytes"] > 64 * MIB
     assert "out_of_memory" in {event["kind"] for event in story["events"]}
-
-
-@contextlib.contextmanager
-def memory_taken(ledger: Path, held_bytes: int) -> Iterator[None]:
-    """Hold memory of a virtual device, as somebody else's process would: this one."""
-    pid = os.getpid()
-    entry = ledger / f"{pid}-{process_started(pid)}"
-    entry.write_text(f"{held_bytes:020d}")
-    try:
-        yield
-    finally:
-        entry.unlink()
 
 
 def test_a_process_that_dies_of_it_goes_on_from_its_checkpoint_with_half_the_micro_batch(place: Workplace) -> None:

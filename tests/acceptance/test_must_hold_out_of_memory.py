@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from scheduler.jobs.states import JobState
-from tests.acceptance.workplace import Workplace, until, workplace
+from tests.acceptance.workplace import Workplace, workplace
 
 pytestmark = pytest.mark.timeout(900)
 
 MIB = 1024**2
+PATIENCE_SECONDS = 500.0  # for jobs of several attempts
 RUNGS = [(one, offloads) for offloads in (False, True) for one in ("off", "selective", "full")]
 ONE_ROW: dict[str, dict[str, Any]] = {
     "model": {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4},
@@ -54,19 +54,12 @@ def rungs(story: dict[str, Any]) -> list[tuple[str, bool]]:
     return [(plan["activation_checkpointing"], plan["optimizer_offload"]) for plan in plans]
 
 
-def until_ended(place: Workplace, *jobs: int) -> list[str]:
-    """Wait for jobs of several attempts."""
-    for job in jobs:
-        until(lambda job=job: JobState(place.state(job)).ended, f"the end of job {job}", within_seconds=500)
-    return [place.state(job) for job in jobs]
-
-
 def test_one_row_too_large_turns_to_other_means_and_a_neighbour_sees_nothing(deceived: Workplace) -> None:
     place = deceived
     neighbour = place.submit("neighbour.yaml")
     place.until_steps(neighbour, more=1)
     narrow = place.submit("narrow.yaml")
-    assert until_ended(place, narrow, neighbour) == ["succeeded", "succeeded"]
+    assert place.until_ended(narrow, neighbour, within_seconds=PATIENCE_SECONDS) == ["succeeded", "succeeded"]
     story = place.story(narrow)
     tried = rungs(story)
     assert tried == [
@@ -85,7 +78,7 @@ def test_one_row_too_large_turns_to_other_means_and_a_neighbour_sees_nothing(dec
     assert attempt["measured_process_bytes"] <= attempt["reserved_bytes"]
 
     again, alone = place.submit("narrow.yaml", "-o", "name=again"), place.submit("neighbour.yaml", "-o", "name=alone")
-    assert until_ended(place, again, alone) == ["succeeded", "succeeded"]
+    assert place.until_ended(again, alone, within_seconds=PATIENCE_SECONDS) == ["succeeded", "succeeded"]
     assert place.losses(neighbour) == place.losses(alone)
     later = place.story(again)["attempts"]
     assert later[0]["reserved_bytes"] > story["attempts"][0]["reserved_bytes"]
@@ -95,7 +88,7 @@ def test_one_row_too_large_turns_to_other_means_and_a_neighbour_sees_nothing(dec
 def test_with_every_means_used_up_the_last_word_says_what_would_fit(deceived: Workplace) -> None:
     place = deceived
     job = place.submit("capped.yaml")
-    assert until_ended(place, job) == ["failed"]
+    assert place.until_ended(job, within_seconds=PATIENCE_SECONDS) == ["failed"]
     story = place.story(job)
     assert story["reason"] == "out_of_memory"
     assert {one["reason"] for one in story["attempts"]} == {"out_of_memory"}

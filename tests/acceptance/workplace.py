@@ -11,20 +11,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from scheduler.config import Settings
 from scheduler.jobs.states import JobState
-from scheduler.processes.liveness import process_started
 from scheduler.processes.locks import holders
 from scheduler.service.lock import holder
 from scheduler.store.database import Database
 from scheduler.store.opening import open_database
+from tests.processes import PATIENCE_SECONDS, gone, kill, until
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = {
@@ -36,8 +35,6 @@ MODEL = {
     "vocab_size": 300,
 }
 WORDS = "a trainer reads a row of words and learns which word comes next in each of its many rows".split()
-PATIENCE_SECONDS = 150.0  # for a machine that has other things to do
-Seen = TypeVar("Seen")
 
 
 class Done(NamedTuple):
@@ -46,24 +43,13 @@ class Done(NamedTuple):
     err: str
 
 
-def until(look: Callable[[], Seen], what: str, *, within_seconds: float = PATIENCE_SECONDS) -> Seen:
-    """Look until there is something to see."""
-    deadline = time.monotonic() + within_seconds
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"not within {within_seconds:.0f} s: {what}"
-        time.sleep(0.02)
-    return seen
-
-
-def gone(pid: int) -> bool:
-    return process_started(pid) is None
-
-
-def kill(pid: int) -> None:
-    """Kill -9, and wait until it is gone."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    until(lambda: gone(pid), f"the end of {pid}")
+def shell(line: str, root: Path, environment: Mapping[str, str]) -> Done:
+    """Run a line of shell in which `$MMQ` is the command, in a process of its own."""
+    told = {**environment, "MMQ": f"{sys.executable} -m scheduler"}
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=root, env=told, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 class Workplace:
@@ -144,12 +130,7 @@ class Workplace:
         return done.out
 
     def shell(self, line: str) -> Done:
-        """Run a line of shell in which `$MMQ` is the command."""
-        environment = self.environment | {"MMQ": f"{sys.executable} -m scheduler"}
-        done = subprocess.run(
-            ["sh", "-c", line], cwd=self.root, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return shell(line, self.root, self.environment)
 
     def submit(self, *words: str) -> int:
         return int(self.ok("submit", *(words or ("tiny.yaml",))))
@@ -203,6 +184,10 @@ class Workplace:
     def losses(self, job: int) -> dict[int, float]:
         """The loss of each step; of one run twice, the later."""
         return {event["step"]: event["loss"] for event in self.events(job, "step")}
+
+    def known_shim(self, job: int) -> int:
+        """The shim that the store knows of."""
+        return int(self.query("SELECT shim_pid FROM attempts WHERE job_id = :job", job=job)[0]["shim_pid"])
 
     def shim(self, job: int) -> int:
         (pid,) = holders(self.settings.run_dir(job) / "shim.lock")

@@ -159,6 +159,11 @@ class Bench:
         }
         return jobs.submit(self.db, NewJob(**(fields | changes)), at=time.time()).id
 
+    @property
+    def ledger(self) -> Path:
+        """That of the first device."""
+        return self.settings.ledger_dir / "virtual-0"
+
     def job(self, job_id: int) -> Job:
         return jobs.get(self.db, job_id)
 

@@ -1,7 +1,6 @@
 """What attempts took on this machine raises later footprints, of the same configuration above all."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,12 @@ from scheduler.footprint.curve import Candidate, Footprint, Modes
 from scheduler.footprint.request import Target
 from scheduler.jobs.jobfile import parse
 from scheduler.jobs.spec import JobSpec, encode
+from scheduler.jobs.states import EndReason
+from scheduler.store import attempts
 from scheduler.store.residuals import Taken
 from scheduler.store.shortages import Lesson
+from tests.controller.bench import Bench
+from tests.store.samples import ends, running
 
 MIB = 1 << 20
 TARGET = Target(kind="cuda", capability="8.9")
@@ -74,13 +77,17 @@ def test_quantiles_are_values_that_were_met(share: float, value: int) -> None:
     assert quantile([3, 1, 4, 2], share) == value
 
 
-def test_on_no_other_kind_of_device_peaks_correct_anything(tmp_path: Path) -> None:
-    class NoPeaks:
-        def query(self, sql: str, **_: object) -> list[object]:
-            assert "measured" not in sql, "peaks are not to be read"
-            return []
-
-    assert read(NoPeaks(), "here", Target(kind="virtual")).bytes_for("any", SOME) == 0  # type: ignore[arg-type]
+def test_on_no_other_kind_of_device_peaks_correct_anything(bench: Bench) -> None:
+    """Though attempts there took more than was predicted, as they did on a GPU."""
+    spec, virtual = spec_of(), Target(kind="virtual")
+    for target in (virtual, TARGET):
+        job_id = bench.submit(spec=encode(spec))
+        measured = 1000 * MIB + context_bytes(target.kind, target.capability) + 30 * MIB
+        ended = running(bench.db, bench.job(job_id), device=f"{target.kind}:0", predicted_reserved_bytes=1000 * MIB)
+        attempts.finish(bench.db, ended.id, ends(EndReason.DONE, exit_code=0, measured_process_bytes=measured), at=9.0)
+    assert read(bench.db, "here", TARGET).bytes_for(key(spec), SOME) == 30 * MIB
+    of_virtual = requests_for(spec, wish_of(spec), virtual)[0].key
+    assert read(bench.db, "here", virtual).bytes_for(of_virtual, SOME) == 0
 
 
 def test_a_refusal_above_the_prediction_raises_the_footprint_by_what_was_lacking() -> None:

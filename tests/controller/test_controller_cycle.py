@@ -11,18 +11,12 @@ import pytest
 
 from scheduler.admission.cycle import HEADS
 from scheduler.footprint.tracer import Answer
-from scheduler.jobs.states import AttemptState, EndReason, JobState
+from scheduler.jobs.states import EndReason, JobState
 from scheduler.processes.liveness import boot_id, process_started
 from scheduler.store import attempts, devices, footprints, heartbeats, jobs
 from scheduler.store.records import Outcome
 from tests.controller.bench import MIB, Bench
-
-
-def hold_on_device(bench: Bench, pid: int, size: int, number: int = 0) -> None:
-    """Write a ledger entry, as a trainer on a virtual device does."""
-    ledger = bench.settings.ledger_dir / f"virtual-{number}"
-    ledger.mkdir(parents=True, exist_ok=True)
-    (ledger / f"{pid}-{process_started(pid)}").write_text(str(size))
+from tests.processes import hold
 
 
 def ends_out_of_memory(bench: Bench, job_id: int, micro_batch: int) -> None:
@@ -98,16 +92,8 @@ def test_packs_until_the_memory_is_promised_and_says_why_the_rest_waits(bench: B
     )
 
 
-@pytest.fixture
-def bystander():
-    """A process that is not mmq's."""
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    yield child
-    child.communicate(b"\n", timeout=10)
-
-
 def test_does_not_start_beside_foreign_memory(bench: Bench, bystander) -> None:
-    hold_on_device(bench, bystander.pid, 1000 * MIB)
+    hold(bench.ledger, bystander.pid, 1000 * MIB)
     job_id = bench.submit()
     bench.cycles(4)
     job = bench.job(job_id)
@@ -125,7 +111,7 @@ def test_what_our_trainer_holds_counts_once_and_raises_its_measured_peak(bench: 
     me, ticks = os.getpid(), process_started(os.getpid()) or 0
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)  # a descendant of the "shim"
     attempts.shim_alive(bench.db, attempt_id, shim_pid=me, shim_started=ticks, boot_id=boot_id(), at=1.0)
-    hold_on_device(bench, child.pid, 390 * MIB)
+    hold(bench.ledger, child.pid, 390 * MIB)
     second = bench.submit("memory.optimizer_offload=off")
     bench.cycles()
     child.communicate(b"\n", timeout=10)
@@ -287,8 +273,7 @@ def test_readings_and_a_sign_of_life_are_stored(bench: Bench) -> None:
 
 
 def test_a_device_that_cannot_be_read_gets_no_job(bench: Bench) -> None:
-    hold_on_device(bench, os.getpid(), 0)
-    entry = next((bench.settings.ledger_dir / "virtual-0").iterdir())
+    entry = hold(bench.ledger, os.getpid(), 0)
     entry.write_text("not a number")
     job_id = bench.submit()
     bench.cycles()
@@ -341,15 +326,3 @@ def test_the_stored_answer_is_the_tracers_own(bench: Bench, tmp_path: Path) -> N
     stored = footprints.get(bench.db, row["key"])
     assert stored is not None
     assert json.loads(stored.answer)["parameters"] == 7
-
-
-def test_admission_never_exceeds_what_the_store_allows(bench: Bench) -> None:
-    """Two controllers on one snapshot: the second finds the memory promised."""
-    bench.tracer.base_mib, bench.tracer.row_mib = 600, 0
-    bench.submit("memory.optimizer_offload=off")
-    bench.submit("memory.optimizer_offload=off")
-    for _ in range(3):
-        bench.cycles(1)
-    live = attempts.live(bench.db)
-    assert [attempt.state for attempt in live] == [AttemptState.ADMITTED]
-    assert sum(one.reserved_bytes for one in devices.reservations(bench.db)) <= 1024 * MIB

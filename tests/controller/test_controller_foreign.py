@@ -1,14 +1,9 @@
 """Foreign memory: counted by pid with its recent peak and a tenth, as it is where it can't grow, told if left."""
 
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +15,7 @@ from scheduler.store import attempts
 from scheduler.store.records import Outcome
 from tests.controller.bench import MIB, Bench
 from tests.controller.test_controller_elastic import NO_MEANS, begin
+from tests.processes import hold
 
 
 def reading(*processes: tuple[int, int], total: int = 10_000) -> DeviceReading:
@@ -61,21 +57,6 @@ def test_never_less_than_is_held_and_never_more_than_a_tenth_above_the_peak(look
         assert sum(there.values()) <= left <= sum(peaks.values()) * GROWTH
 
 
-@pytest.fixture
-def bystander() -> Iterator["subprocess.Popen[bytes]"]:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    yield child
-    child.communicate(b"\n", timeout=10)
-
-
-def hold(bench: Bench, pid: int, size: int) -> Path:
-    ledger = bench.settings.ledger_dir / "virtual-0"
-    ledger.mkdir(parents=True, exist_ok=True)
-    entry = ledger / f"{pid}-{process_started(pid)}"
-    entry.write_text(f"{size:020d}")
-    return entry
-
-
 def test_foreign_memory_that_grows_into_ours_is_answered_by_a_shrink(bench: Bench, bystander) -> None:
     bench.tracer.base_mib, bench.tracer.row_mib = 200, 80
     job_id = bench.submit(*NO_MEANS, "train.max_steps=1000")
@@ -83,7 +64,7 @@ def test_foreign_memory_that_grows_into_ours_is_answered_by_a_shrink(bench: Benc
     attempt = begin(bench, job_id)
     nobody = {"pid": 1 << 22, "pid_started": 1, "shim_pid": 1 << 22, "shim_started": 1}  # our child is not the job's
     attempts.started(bench.db, attempt.id, **nobody, boot_id="b", at=time.time())
-    hold(bench, bystander.pid, 400 * MIB)
+    hold(bench.ledger, bystander.pid, 400 * MIB)
     bench.cycles()
     asked = attempts.get(bench.db, attempt.id)
     assert asked.resizing
@@ -101,7 +82,7 @@ def test_what_an_ended_job_s_process_still_holds_is_waited_for_and_then_reported
     attempts.started(
         bench.db, attempt.id, pid=pid, pid_started=ticks, shim_pid=me, shim_started=1, boot_id="b", at=time.time()
     )
-    entry = hold(bench, pid, 600 * MIB)
+    entry = hold(bench.ledger, pid, 600 * MIB)
     attempts.finish(bench.db, attempt.id, Outcome(reason=EndReason.DONE, exit_code=0), at=time.time())
     second = bench.submit(*NO_MEANS)
     bench.cycles(3)

@@ -7,6 +7,8 @@ import subprocess
 import pytest
 import redis
 
+from scheduler.broker.app import queue_name
+from scheduler.jobs.states import JobState
 from scheduler.processes.interpreter import python_command
 from tests.acceptance.workplace import kill, until
 from tests.faults.place import FaultPlace
@@ -53,9 +55,20 @@ def test_a_broker_killed_while_a_message_is_answered_leaves_no_worker_deaf(place
 
 
 def test_a_flush_at_any_time_costs_nothing(place: FaultPlace) -> None:
+    """Again and again until the jobs have ended; at first the worker is held up, so that messages wait to be read."""
+    place.arm("claim.spawned", "delay 3")
     jobs = [place.submit("job.yaml") for _ in range(3)]
-    for _ in range(10):
-        tell_broker(place, [("FLUSHALL",)])
+    lost = 0
+    with redis.Redis(unix_socket_path=str(place.place.settings.broker_socket)) as client:
+
+        def flushed() -> bool:
+            nonlocal lost
+            waited, _ = client.pipeline().llen(f"mmq:{queue_name('here')}").flushall().execute()
+            lost += waited
+            return all(JobState(place.place.state(job)).ended for job in jobs)
+
+        until(flushed, "the end of the jobs")
+    assert lost > 0
     for job in jobs:
         assert place.undisturbed(job)
 

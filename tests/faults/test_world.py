@@ -11,7 +11,6 @@ import pytest
 
 from scheduler.store.sqlite import SqliteDatabase
 from tests.acceptance.workplace import kill, until
-from tests.faults import curve
 from tests.faults.place import FaultPlace, fault_place
 from tests.faults.world import World
 
@@ -105,4 +104,3 @@ def test_after_a_reboot_what_ran_resumes(place: FaultPlace, tmp_path: Path) -> N
     first, *_, last = place.place.story(job)["attempts"]
     assert (first["reason"], last["reason"]) == ("lost", "done")
     assert place.place.events(job, "started")[-1]["step"] > 0
-    assert set(curve.undisturbed(100)) == set(place.place.losses(job))

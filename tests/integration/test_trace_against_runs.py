@@ -207,8 +207,6 @@ def test_a_prediction_holds_for_lora(
 def test_a_prediction_holds_for_narrow_weights_and_moments(
     train: dict[str, str], plan: dict[str, Any], rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "optimizer" in train:
-        pytest.importorskip("bitsandbytes")
     monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 300 * 50)
     model = {"hidden_size": 96, "num_hidden_layers": 2, "num_key_value_heads": 2}
     draw = {"model": model, "dtype": "bfloat16", "effective_batch": 8, "micro_batch": 3, "plan": plan}

@@ -1,15 +1,13 @@
 """A whole home for one test: a real store, real shims, and a stand-in trainer that follows a script."""
 
-import contextlib
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -18,25 +16,15 @@ from scheduler.jobs import presets
 from scheduler.jobs import spec as specs
 from scheduler.jobs.states import AttemptState, EndReason, JobState
 from scheduler.processes.interpreter import python_command, with_source
-from scheduler.processes.liveness import process_started
 from scheduler.processes.locks import holders
 from scheduler.store import attempts, devices, jobs
 from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt, Job, NewAttempt, NewJob
+from tests.processes import kill, until
 from worker.rundir import RunDir
 
 STANDIN = Path(__file__).parent / "standin"
 GIB = 1024**3
-Seen = TypeVar("Seen")
-
-
-def until(look: Callable[[], Seen], *, within_seconds: float = 30) -> Seen:
-    """Look until there is something to see."""
-    deadline = time.monotonic() + within_seconds
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"nothing within {within_seconds} s"
-        time.sleep(0.02)
-    return seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,14 +159,6 @@ class Stage:
             for pid in {*holders(job_dir / "shim.lock"), *holders(job_dir / "lock")}:
                 kill(pid)
         self.db.close()
-
-
-def kill(pid: int | None) -> None:
-    """Kill -9, and wait until it is gone."""
-    assert pid is not None
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    until(lambda: process_started(pid) is None)
 
 
 def a_spec(resources: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from scheduler.processes.interpreter import python_command
 from scheduler.processes.liveness import process_started
 from scheduler.service.lock import holder
 from scheduler.store import attempts
-from tests.running.stage import Stage, kill, until
+from tests.processes import kill, network_sockets, until
+from tests.running.stage import Stage
 
 CODE = """
 import sys
@@ -82,7 +83,7 @@ def test_up_twice_down_twice(stage: Stage, service: Service) -> None:
     assert len(sockets) == 2
     assert {stat.S_IMODE(path.stat().st_mode) for path in sockets} == {0o600}
     assert [path for path in home.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink()] == []
-    assert listening_inodes() & {inode for child in (pid, *children.values()) for inode in sockets_of(child)} == set()
+    assert network_sockets(pid, *children.values()) == set()
     assert sum(resident_kib(child) for child in (pid, *children.values())) < 250 * 1024
 
     down = service("down", "False")
@@ -206,17 +207,6 @@ def test_a_part_of_the_service_that_stops_its_jobs_as_in_a_container(stage: Stag
     assert part.stderr is not None
     part.stderr.close()
     assert stage.end(attempt) == (EndReason.STOPPED, JobState.QUEUED)
-
-
-def sockets_of(pid: int) -> set[str]:
-    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
-    return {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:[")}
-
-
-def listening_inodes() -> set[str]:
-    """Sockets of any network address: none of them may be ours."""
-    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6", "udp", "udp6")]
-    return {line.split()[9] for table in tables for line in table}
 
 
 def resident_kib(pid: int) -> int:

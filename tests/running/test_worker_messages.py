@@ -1,5 +1,6 @@
 """Real workers on a real broker: whatever a message says, and how often, each attempt starts once."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -111,23 +112,16 @@ def test_garbage_in_the_queue_costs_at_most_a_worker_never_a_job(stage: Stage, w
     assert log(stage).read_text().count("Unrecoverable error") == 1
 
 
-def test_a_worker_killed_does_not_touch_its_trainers(stage: Stage, workers: Workers) -> None:
-    (worker,) = workers(1)
-    attempt = stage.admitted({"steps": 4, "pause": 0.5})
-    publish_start(stage.settings, attempt.job_id, attempt.id)
-    until(lambda: stage.attempt(attempt).state is AttemptState.RUNNING)
-    worker.kill()
-    worker.wait()
-    assert stage.end(attempt) == (EndReason.DONE, JobState.SUCCEEDED)
-
-
-def test_a_worker_told_to_stop_leaves_its_trainers_alone(stage: Stage, workers: Workers) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)])
+def test_a_worker_killed_or_told_to_stop_leaves_its_trainers_alone(
+    number: int, code: int, stage: Stage, workers: Workers
+) -> None:
     (worker,) = workers(1)
     attempt = stage.admitted({"steps": 6, "pause": 0.5})
     publish_start(stage.settings, attempt.job_id, attempt.id)
     until(lambda: stage.attempt(attempt).state is AttemptState.RUNNING)
-    worker.terminate()
-    assert worker.wait(30) == 0
+    worker.send_signal(number)
+    assert worker.wait(30) == code
     assert stage.attempt(attempt).state is AttemptState.RUNNING
     assert stage.end(attempt) == (EndReason.DONE, JobState.SUCCEEDED)
 

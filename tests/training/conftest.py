@@ -180,6 +180,12 @@ def shared_workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
+def assert_same_curve(curve: dict[int, float], expected: dict[int, float]) -> None:
+    assert curve.keys() == expected.keys()
+    for step, loss in curve.items():
+        assert loss == pytest.approx(expected[step], rel=1e-6), f"step {step}"
+
+
 def assert_resumes_bit_for_bit(workshop: Workshop, config: dict[str, Any]) -> None:
     """Run eight steps, set the run back to its last checkpoint but one, and end it again."""
     undisturbed = workshop.train("run", config)

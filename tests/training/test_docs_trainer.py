@@ -38,7 +38,7 @@ def test_the_example_runs_as_it_stands(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert done.stdout
     assert {path.name for path in (tmp_path / "RUN_DIR").iterdir()} == ours()
-    assert {path.name for path in (tmp_path / "RUN_DIR/final").iterdir()} == in_directory("final", hidden_size=64)
+    assert {path.name for path in (tmp_path / "RUN_DIR/final").iterdir()} == in_final(hidden_size=64)
     (checkpoint,) = (tmp_path / "RUN_DIR/checkpoints").iterdir()
     line = next(line for line in drawing() if line.startswith("checkpoints/"))
     assert {path.name for path in checkpoint.iterdir()} == set(line.split(maxsplit=1)[1].split(", "))
@@ -54,9 +54,8 @@ def ours() -> set[str]:
     return set(names)
 
 
-def in_directory(name: str, *, hidden_size: int) -> set[str]:
+def in_final(*, hidden_size: int) -> set[str]:
     inside = [line for line in drawing() if line.startswith("  ")]
-    assert name == "final"
     return {line.split()[0].replace("768", str(hidden_size)) for line in inside}
 
 

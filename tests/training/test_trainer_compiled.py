@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.training.conftest import assert_resumes_bit_for_bit
+from tests.training.conftest import assert_resumes_bit_for_bit, assert_same_curve
 from trainer.memory.virtual import VirtualDevice
 from trainer.model.minimind import Block
 
@@ -20,12 +20,6 @@ COMPILED = {"compile": True}
 def kept_code(tmp_path_factory, monkeypatch) -> None:
     """Keep what is compiled from one test to the next, and apart from what lies on this machine."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "inductor"))
-
-
-def assert_same_curve(curve, expected) -> None:
-    assert curve.keys() == expected.keys()
-    for step, loss in curve.items():
-        assert loss == pytest.approx(expected[step], rel=1e-6), f"step {step}"
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.training.conftest import assert_resumes_bit_for_bit
+from tests.training.conftest import assert_resumes_bit_for_bit, assert_same_curve
 from trainer.memory.cpu import CpuDevice
 
 runs = itertools.count()
 
 
-def assert_same_curve(curve, expected) -> None:
-    assert curve.keys() == expected.keys()
-    for step, loss in curve.items():
-        assert loss == pytest.approx(expected[step], rel=1e-6), f"step {step}"
-
-
 class RefusingDevice(CpuDevice):
-    """Has room for so many elements of token ids at once, and ends refusing after so many refusals."""
+    """Refuses these of the copies that are made to it, counted from 1."""
 
     def __init__(self, at_copies: list[int]) -> None:
         super().__init__(None)

@@ -80,7 +80,7 @@ def test_a_time_limit_saves_first(workshop, monkeypatch, capsys) -> None:
     run = workshop.outcome("limited")
     assert run.events()[-1]["reason"] == "time_limit"
     last = run.events("step")[-1]
-    assert last["elapsed_seconds"] < 4.0  # at the limit; a busy machine may hold a step up
+    assert last["elapsed_seconds"] < 20  # not at the 100,000th step; a busy machine may hold one up
     assert [event["step"] for event in run.events("checkpoint")] == [last["step"]]
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.training.conftest import assert_resumes_bit_for_bit
 from trainer.config import Config, parse_config
 from trainer.errors import BadConfiguration
 from trainer.files.result import find, open_model
@@ -82,18 +83,13 @@ def test_any_plan_gives_the_same_curve(shared_workshop, base) -> None:
 
 
 def test_resumed_it_is_the_undisturbed_run_bit_for_bit(workshop, base) -> None:
-    undisturbed = workshop.train("run", lora(workshop, base))
-    losses, result = undisturbed.losses(), load_file(undisturbed.run_dir / "final/model.safetensors")
-    shutil.rmtree(undisturbed.run_dir / "final")
-    found = find(undisturbed.run_dir)  # what is read of a checkpoint is merged as the result is
+    assert_resumes_bit_for_bit(workshop, lora(workshop, base))
+    run_dir = workshop.root / "run"
+    result = load_file(run_dir / "final/model.safetensors")
+    shutil.rmtree(run_dir / "final")
+    found = find(run_dir)  # what is read of a checkpoint is merged as the result is
     for name, parameter in open_model(found, found.config())[0].named_parameters():
         assert parameter.equal(result[name]), name
-    shutil.rmtree(undisturbed.run_dir / "checkpoints/step-8")
-    resumed = workshop.train("run", lora(workshop, base))
-    assert resumed.events("started")[-1]["step"] == 6
-    assert resumed.losses() == losses
-    for name, tensor in load_file(resumed.run_dir / "final/model.safetensors").items():
-        assert tensor.equal(result[name]), name
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,6 @@ WIDE = {"hidden_size": 64, "intermediate_size": 128}  # products of more than 4,
 
 @pytest.fixture(params=NARROW, ids=lambda train: " and ".join(train.values()))
 def train(request: pytest.FixtureRequest) -> dict[str, Any]:
-    if "optimizer" in request.param:
-        pytest.importorskip("bitsandbytes")
     return request.param
 
 

@@ -24,14 +24,14 @@ def waited(settings: Settings) -> tuple[Holder | None, float]:
     return found, time.monotonic() - began
 
 
-@pytest.mark.parametrize(("failing", "least", "most"), [(False, 0.6, 5.0), (True, 0.1, 0.5)])
+@pytest.mark.parametrize(("failing", "ready_seconds", "least"), [(False, 0.6, 0.6), (True, 60.0, 0.1)])
 def test_a_child_that_keeps_ending_shortens_the_time(
-    failing: bool, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+    failing: bool, ready_seconds: float, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = Holder(pid=1, started=1, since=0.0, problem="controller: this host has no NVIDIA GPU", failing=failing)
     monkeypatch.setattr(up, "holder", lambda _path: told)
-    monkeypatch.setattr(up, "READY_SECONDS", 0.6)
+    monkeypatch.setattr(up, "READY_SECONDS", ready_seconds)
     monkeypatch.setattr(up, "FAILING_SECONDS", 0.1)
     found, seconds = waited(Settings.from_environment({"MMQ_HOME": "/nowhere"}))
     assert found == told
-    assert least <= seconds < most
+    assert least <= seconds < 30

@@ -1,4 +1,4 @@
-"""Workloads: read and written, refused with the line and the field named, and the standard one as `docs/simulation.md` describes it."""
+"""Workloads: read and written, refused with the line and the field named, and the standard one as its page says."""
 
 import json
 import math
