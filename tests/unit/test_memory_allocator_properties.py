@@ -5,7 +5,7 @@ from contextlib import suppress
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trainer.entry.log import Log
@@ -123,6 +123,7 @@ def logged(events: list[int | float]) -> Log:
 
 
 @given(events=EVENTS)
+@example(events=[20 * MIB, 0.0, 1])
 @settings(max_examples=40, deadline=None)
 def test_the_smallest_cap_is_survived_and_the_next_below_is_not(events: list[int | float]) -> None:
     """A larger cap need not do better, since it changes what is given back: what is told holds all the same."""

@@ -103,7 +103,7 @@ def survives(log: Log, cap_bytes: int) -> bool:
 
 def smallest_cap(log: Log, outcome: Outcome) -> int:
     """Find the least that the segments of a run can be held to: between what is allocated and what was reserved."""
-    low, high = outcome.allocated_bytes // SEGMENT_BYTES, -(-outcome.reserved_bytes // SEGMENT_BYTES)
+    low, high = (outcome.allocated_bytes - 1) // SEGMENT_BYTES, -(-outcome.reserved_bytes // SEGMENT_BYTES)
     while low + 1 < high:
         middle = (low + high) // 2
         if survives(log, middle * SEGMENT_BYTES):
