@@ -9,6 +9,8 @@ from pathlib import Path
 
 from scheduler.errors import MmqError, NotPermitted, UsageError
 
+RUN_LOG_BYTES = 64 << 20
+_LEAST_LOG_BYTES = 1 << 16
 _ELSEWHERE = "export MMQ_HOME=/another/folder"
 _NO_LOGIN = 2**32 - 1
 _OURS = frozenset({"mmq.db", "controller.lock", "service.lock"})  # by which a home is known again
@@ -26,6 +28,7 @@ class Settings:
     host: str
     ignored_pids: frozenset[int] = frozenset()  # foreign processes on a device that are known not to grow
     user_limit: int | None = None  # jobs of one user that may run at once
+    run_log_bytes: int = RUN_LOG_BYTES  # what an attempt prints, and what a job's events may take
     metrics_file: Path | None = None  # where the controller writes its figures for Prometheus
 
     @classmethod
@@ -40,6 +43,7 @@ class Settings:
             host=environment.get("MMQ_HOST") or os.uname().nodename,
             ignored_pids=frozenset(_numbers(environment, "MMQ_IGNORE_PIDS")),
             metrics_file=Path(environment["MMQ_METRICS_FILE"]) if environment.get("MMQ_METRICS_FILE") else None,
+            run_log_bytes=_size(environment, "MMQ_RUN_LOG_BYTES", RUN_LOG_BYTES),
             user_limit=next(iter(_numbers(environment, "MMQ_USER_LIMIT")), None),
         )
 
@@ -115,6 +119,18 @@ def _numbers(environment: Mapping[str, str], name: str) -> list[int]:
     if not all(one.isdecimal() and int(one) > 0 for one in told):
         raise UsageError(f"{name} is {environment[name]!r}; it takes whole numbers above 0", hint=f"unset {name}")
     return [int(one) for one in told]
+
+
+def _size(environment: Mapping[str, str], name: str, default: int) -> int:
+    told = environment.get(name)
+    if not told:
+        return default
+    from scheduler.units import parse_bytes  # which few commands pay for
+
+    with contextlib.suppress(ValueError):
+        if (size_bytes := parse_bytes(told)) >= _LEAST_LOG_BYTES:
+            return size_bytes
+    raise UsageError(f"{name} is {told!r}; it takes an amount like 64MiB, of at least 64KiB", hint=f"unset {name}")
 
 
 def _home(environment: Mapping[str, str]) -> Path:

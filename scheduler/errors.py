@@ -3,6 +3,7 @@
 Owns the exit codes of `mmq`. Must not import anything of ours.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -50,6 +51,22 @@ class Unreachable(MmqError):
 
 class NotPermitted(MmqError):
     exit_code = ExitCode.NOT_PERMITTED
+
+
+class NotNow(MmqError):
+    """A job can't have done to it what was asked, as it stands; nothing was written."""
+
+
+class Refusals(MmqError):
+    """Several of what was asked for could not be done: `errors` has each, as far as a person would read on."""
+
+    SHOWN = 20
+
+    def __init__(self, errors: Sequence[MmqError]) -> None:
+        super().__init__(errors[0].message, hint=errors[0].hint)
+        more = len(errors) - self.SHOWN
+        rest = (MmqError(f"and {more:,} more like these"),) if more > 0 else ()
+        self.errors = (*errors[: self.SHOWN], *rest)
 
 
 class FileError(UsageError):

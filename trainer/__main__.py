@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
         launched.end_with_launcher()
         events = _events_of(run_dir, rank)
         config = read_config(config_path)
-        events.attempt = config.attempt
+        events.attempt, events.limit_bytes = config.attempt, config.events_bytes
         _run(config, run_dir, events, stop)
     except TrainerError as error:
         code, reason, message = error.exit_code, error.reason, str(error)

@@ -16,7 +16,7 @@ from trainer.config import Config
 from trainer.errors import BadConfiguration, BadData, NonFiniteLoss
 from trainer.files import checkpoint
 from trainer.files.checkpoint import Checkpoint, RunState
-from trainer.files.weights import load_weights, read_weights
+from trainer.files.weights import load_weights, misfit, read_weights
 from trainer.memory.cpu import CpuDevice
 from trainer.memory.device import Device
 from trainer.model.lora import adapt, initialise_adapters
@@ -59,7 +59,7 @@ class Run:
 
 def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events: EventLog, group: Group) -> Run:
     """Build the run on the device, resumed if there is a checkpoint to resume from."""
-    found = _newest(run_dir, device, events)
+    found = _newest(config, run_dir, device, events)
     identity = _identity(config, data_key)
     if found:
         _check_same(found, identity, run_dir)
@@ -142,9 +142,15 @@ def take_best(run: Run, model: MiniMind, run_dir: Path, device: Device, events: 
         say(f"the best checkpoint is damaged, so the last weights are the result: {error}")
 
 
-def _newest(run_dir: Path, device: Device, events: EventLog) -> Checkpoint | None:
+def _newest(config: Config, run_dir: Path, device: Device, events: EventLog) -> Checkpoint | None:
+    def differs(saved: Mapping[str, Tensor]) -> str | None:
+        shapes = MiniMind(config, torch.device("meta"))
+        if config.adapts:
+            adapt(shapes, config.train)
+        return misfit(shapes, saved)
+
     with device.host():
-        found, damage = checkpoint.load_newest(run_dir / "checkpoints")
+        found, damage = checkpoint.load_newest(run_dir / "checkpoints", differs)
     for message in damage:
         events.write("checkpoint_damaged", message=message)
         say(f"a checkpoint is damaged and passed over: {message}")

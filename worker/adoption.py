@@ -60,6 +60,7 @@ def adopt(settings: Settings, attempt: Attempt, run: RunDir, reporter: Reporter,
             hearing=hearing,
             reporter=reporter,
             patience=patience,
+            log_bytes=settings.run_log_bytes,
             ran_seconds=age_seconds(process.started),
         )
         ending = supervision.watch()

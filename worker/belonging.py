@@ -6,6 +6,7 @@ Owns the mark that a job leaves in its directory, and the setting aside of a str
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from scheduler.processes.regular import read_regular
@@ -13,18 +14,17 @@ from scheduler.store import keepsakes
 from scheduler.store.records import Job
 from worker.foreign import parse_object
 from worker.process import evict
-from worker.rundir import RECORD_BYTES, RunDir, write_durably
+from worker.rundir import RECORD_BYTES, RunDir
 
 MARK = keepsakes.JOB
 
 
-def make_own(run: RunDir, job: Job, *, is_first_start: bool) -> Path | None:
+def make_own(run: RunDir, job: Job, depends_on: Sequence[int], *, is_first_start: bool) -> Path | None:
     """Make the run directory, and put a stranger's out of its way first; answers where that is now."""
     aside = _set_aside(run) if _is_anothers(run, job, is_first_start) else None
     run.create()
-    kept = keepsakes.of_job(job)
-    if keepsakes.read(run.root / MARK, keepsakes.KeptJob) != kept:
-        write_durably(run.root / MARK, keepsakes.text(kept))
+    if not keepsakes.is_of(run.root, job):
+        keepsakes.write(run.root, job, depends_on)
     return aside
 
 

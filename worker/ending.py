@@ -14,12 +14,13 @@ from scheduler.broker.doorbell import ring
 from scheduler.config import Settings
 from scheduler.failpoints import failpoint
 from scheduler.jobs.states import EndReason
+from scheduler.processes.durable import write_durably
 from scheduler.store.keepsakes import read_end
 from scheduler.store.records import Attempt, Outcome
 from worker.classification import Ending, classify, code_of
 from worker.progress import Told
 from worker.reporting import Reporter
-from worker.rundir import RunDir, write_durably
+from worker.rundir import RunDir
 from worker.shimlog import log
 
 _KEPT = ("micro_batch", "accumulation_steps")
@@ -33,6 +34,7 @@ def outcome_of(ending: Ending, told: Told) -> Outcome:
         message=message,
         exit_code=code_of(ending),
         exit_signal=ending.exit.signal,
+        rebooted=ending.rebooted and reason is EndReason.LOST,
         shortage=told.shortage if reason is EndReason.OUT_OF_MEMORY else None,
         **{name: told.numbers[name] for name in (*_KEPT, *_PEAKS) if name in told.numbers},
     )

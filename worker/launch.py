@@ -16,7 +16,7 @@ from scheduler.processes.interpreter import python_command, with_source
 from scheduler.processes.loglines import message_of
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
-from scheduler.store.records import Attempt, Job
+from scheduler.store.records import Attempt
 from worker.belonging import make_own
 from worker.ending import could_not_start
 from worker.rundir import RunDir
@@ -36,7 +36,7 @@ def start(settings: Settings, database: Database, job_id: int, attempt_id: int) 
         _logger.info("attempt %d of job %d is not there to be claimed", attempt_id, job_id)
         return False
     failpoint("claim.committed")
-    problem = spawn_shim(settings, jobs.get(database, job_id), attempt)
+    problem = spawn_shim(settings, database, attempt)
     failpoint("claim.spawned")
     if problem is None:
         _logger.info("job %d attempt %d: shim started", job_id, attempt.number, extra=_of(attempt))
@@ -51,18 +51,20 @@ def adopt(settings: Settings, database: Database, job_id: int, attempt_id: int) 
     if not _names(database, job_id, attempt_id):
         return False
     attempt = attempts.get(database, attempt_id)
-    problem = spawn_shim(settings, jobs.get(database, job_id), attempt, "--adopt")
+    problem = spawn_shim(settings, database, attempt, "--adopt")
     if problem is not None:
         _logger.error("job %d attempt %d: can't be adopted: %s", job_id, attempt.number, problem, extra=_of(attempt))
     return problem is None
 
 
-def spawn_shim(settings: Settings, job: Job, attempt: Attempt, *flags: str) -> str | None:
+def spawn_shim(settings: Settings, database: Database, attempt: Attempt, *flags: str) -> str | None:
     """Start a shim and wait until it stands on its own; None, or why it does not."""
+    job = jobs.get(database, attempt.job_id)
+    depends_on = [parent for parent, _ in jobs.dependencies(database, [job.id]).get(job.id, [])]
     run = RunDir(root=settings.run_dir(attempt.job_id), number=attempt.number)
     command = python_command("worker.shim", str(attempt.id), *flags)
     try:
-        aside = make_own(run, job, is_first_start=attempt.number == 1 and not flags)
+        aside = make_own(run, job, depends_on, is_first_start=attempt.number == 1 and not flags)
         if aside is not None:
             _logger.warning("%s was another job's run directory, and is %s now", run.root, aside)
         with run.shim_log.open("ab") as diary:

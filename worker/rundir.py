@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scheduler.processes.durable import write_durably
 from scheduler.processes.locks import SHIM_LOCK, TRAINER_LOCK
 from scheduler.processes.regular import read_regular
 from worker.foreign import parse_object
@@ -117,22 +118,6 @@ def _read_object(path: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError):
         return parse_object(read_regular(path, most_bytes=RECORD_BYTES))
     return None
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Write a file so that after any crash it is there whole, or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)  # a link there would lead what is written elsewhere
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _link(name: Path, target: Path) -> None:

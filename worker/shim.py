@@ -169,7 +169,12 @@ def run_trainer(task: Task, reporter: Reporter) -> None:
     reporter.started(process, time.time())
     hearing = Hearing(tail, reporter)
     supervision = Supervision(
-        process=process, run=task.run, hearing=hearing, reporter=reporter, patience=task.patience()
+        process=process,
+        run=task.run,
+        hearing=hearing,
+        reporter=reporter,
+        patience=task.patience(),
+        log_bytes=task.settings.run_log_bytes,
     )
     conclude_seen(task.settings, task.run, reporter, supervision.watch(), hearing.told)
 
@@ -195,6 +200,7 @@ def start_trainer(task: Task, lock: int) -> tuple[OwnProcess, Tail]:
         plan=plan,
         device=plan["device_config"],
         attempt=attempt.number,
+        events_bytes=task.settings.run_log_bytes,
     )
     task.run.prepare(task.job.source, config, keepsakes.text(keepsakes.of_attempt(attempt, task.reserved)))
     failpoint("start.prepared")

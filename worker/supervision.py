@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from scheduler.processes.durable import write_durably
+from scheduler.processes.rotation import cut_within, older
 from scheduler.store.records import Orders, Resizing
 from worker.caught import caught_signals
 from worker.classification import Ending, Intent
@@ -16,7 +18,7 @@ from worker.hearing import Hearing
 from worker.oomkiller import OomKiller
 from worker.process import Process, kill_group, sweep, terminate
 from worker.reporting import Reporter
-from worker.rundir import RunDir, write_durably
+from worker.rundir import RunDir
 from worker.shimlog import log
 
 BEAT_SECONDS = 1.0
@@ -46,6 +48,7 @@ class Supervision:
     hearing: Hearing
     reporter: Reporter
     patience: Patience
+    log_bytes: int  # that what it prints may take
     ran_seconds: float = 0.0  # before we came
     intent: Intent | None = None
     kill_at: float | None = None  # monotonic
@@ -65,6 +68,8 @@ class Supervision:
                 if limit is not None and self.ran_seconds + time.monotonic() - began > limit:
                     self._want(Intent.TIME_LIMIT)
                 self._escalate()
+                if cut_within(self.run.log, limit_bytes=self.log_bytes):
+                    log(f"{self.run.log} grew too long: its older part is in {older(self.run.log).name}")
                 oom_killer.look()
                 caught.wait(self.process, BEAT_SECONDS)
         left = sweep(self.process, self.run.trainer_lock)

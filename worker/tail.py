@@ -1,18 +1,21 @@
 """Following `events.jsonl`: the trainer's word, read as it comes, one complete line at a time.
 
-Owns the reading position. A line that is no JSON object, of another attempt, or absurdly long is passed over: the
-trainer may have died in the middle of it. Standard library only.
+Owns the reading position, also where the trainer puts a shorter file in the place of one that had grown too long. A
+line that is no JSON object, of another attempt, or absurdly long is passed over: the trainer may have died in the
+middle of it. Standard library only.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from scheduler.processes.regular import open_regular
 from worker.foreign import parse_object
 
 LINE_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 22
+THINNED = b'"event":"thinned"'  # in the last line that a shorter file has when it is put there
 
 TrainerEvent = dict[str, Any]
 
@@ -24,6 +27,8 @@ class Tail:
         self._path = path
         self._attempt = attempt
         self._offset = offset
+        self._file_number: int | None = None  # of the file that the offset is in
+        self._last = b""  # the line before the offset, by which it is found again
 
     @classmethod
     def from_end(cls, path: Path, attempt: int) -> "Tail":
@@ -51,6 +56,7 @@ class Tail:
         """Some whole lines from here on, and step over them; nothing while the last one is still being written."""
         try:
             with open_regular(self._path) as file:
+                self._find_place(file)
                 file.seek(self._offset)
                 found = file.read(CHUNK_BYTES)
         except OSError:  # not there yet, or something else is
@@ -58,5 +64,17 @@ class Tail:
         whole = found[: found.rfind(b"\n") + 1]
         if not whole and len(found) > LINE_BYTES:
             whole = found  # no line of ours: step over it
-        self._offset += len(whole)
+        if whole:
+            self._offset += len(whole)
+            self._last = whole.splitlines(keepends=True)[-1]
         return whole
+
+    def _find_place(self, file: BinaryIO) -> None:
+        """Go on after the line that was read last; where a shorter file lacks that, after the word that it is one."""
+        status = os.fstat(file.fileno())
+        if self._file_number not in (None, status.st_ino) or self._offset > status.st_size:
+            content = file.read()
+            place = content.rfind(self._last) if self._last else -1
+            place = content.rfind(THINNED) if place < 0 else place
+            self._offset = 0 if place < 0 else content.find(b"\n", place) + 1
+        self._file_number = status.st_ino

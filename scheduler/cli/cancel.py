@@ -9,7 +9,7 @@ from scheduler.cli import context
 from scheduler.cli.terminal import say
 
 if TYPE_CHECKING:
-    from scheduler.store.database import Database
+    from scheduler.store.database import Writable
     from scheduler.store.records import Job
 
 
@@ -19,10 +19,12 @@ def command(jobs: tuple[str, ...]) -> None:
     """Cancel jobs: one that waits at once; one that runs is stopped, with all its processes."""
     from scheduler.store.jobs import request_cancel
 
-    def verb(database: "Database", job: "Job") -> "Job":
-        return request_cancel(database, job.id, by=context.settings().user, at=time.time())
+    user = context.settings().user
 
-    for before, job in context.change(jobs, verb):
+    def verb(database: "Writable", job: "Job") -> "Job":
+        return request_cancel(database, job.id, by=user, at=time.time())
+
+    for before, job in context.change(jobs, verb, last_first=True):
         if before.state.ended:
             say("note", f"job {job.id} had ended already: {job.state.value}")
         else:

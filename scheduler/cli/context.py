@@ -5,14 +5,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from scheduler.config import Settings
-from scheduler.errors import NoDatabase
+from scheduler.errors import NoDatabase, NotNow, Refusals
 from scheduler.store.database import Database
 from scheduler.store.opening import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from scheduler.store.database import Writable
     from scheduler.store.records import Job
+
+AT_ONCE = 2_000  # jobs changed in one transaction: nobody else writes meanwhile
 
 
 def settings() -> Settings:
@@ -37,21 +40,36 @@ def store(of: Settings, *, create: bool = False) -> Iterator[Database]:
         database.close()
 
 
-def change(refs: Sequence[str], verb: "Callable[[Database, Job], Job]") -> "Iterator[tuple[Job, Job]]":
+def change(
+    refs: Sequence[str], verb: "Callable[[Writable, Job], Job]", *, last_first: bool = False
+) -> "Iterator[tuple[Job, Job]]":
     """Do something to each of the jobs named, which must be one's own; yields it before and after, then rings.
 
-    Ownership is by the real uid and checked for all before anything is changed.
+    Ownership is by the real uid and checked for all before anything is changed. Many are changed in one transaction,
+    in the order of their ids, so that what comes after another is changed after it, or, `last_first`, before. What
+    can't be done is told when the rest is.
     """
     from scheduler.broker.doorbell import ring
     from scheduler.cli.ownership import require_owner
     from scheduler.store import jobs
+    from scheduler.store.database import Joined
 
     of = settings()
     with store(of) as database:
-        named = [jobs.get(database, job_id) for job_id in jobs.resolve(database, refs)]
+        named = [jobs.get(database, job_id) for job_id in sorted(jobs.resolve(database, refs), reverse=last_first)]
         require_owner(named, of)
+        changed: list[tuple[Job, Job]] = []
+        refused: list[NotNow] = []
         try:
-            for job in named:
-                yield job, verb(database, job)
+            for start in range(0, len(named), AT_ONCE):
+                with database.transaction() as tx:
+                    for job in named[start : start + AT_ONCE]:
+                        try:
+                            changed.append((job, verb(Joined(tx), job)))
+                        except NotNow as error:
+                            refused.append(error)
         finally:
             ring(of)
+    yield from sorted(changed, key=lambda pair: pair[0].id)
+    if refused:
+        raise Refusals(refused) if len(refused) > 1 else refused[0]

@@ -23,11 +23,13 @@ from scheduler.processes.locks import TRAINER_LOCK, lock_held
 from scheduler.store import attempts, audit, views
 from scheduler.store.database import Database
 from scheduler.store.location import sqlite_path
+from scheduler.store.numbering import run_numbers
 from scheduler.store.opening import open_database
 from scheduler.units import format_bytes, format_duration
 
 BEAT_SECONDS = 60.0
 LEAST_FREE_BYTES = 2 << 30
+MOST_SHOWN = 10  # findings of one kind
 _PACKAGES = ("torch", "celery", "tokenizers", "safetensors")
 
 
@@ -147,7 +149,7 @@ def _store(settings: Settings, *, up: bool) -> Iterator[Finding]:
         return
     with closing(open_database(settings, lean=True)) as database:
         broken = audit.violations(database)
-        yield from (Finding("database", "wrong", sentence, "mmq db backup") for sentence in broken[:10])
+        yield from (Finding("database", "wrong", sentence, "mmq db backup") for sentence in broken[:MOST_SHOWN])
         if not broken:
             yield Finding("database", "ok", "its invariants hold")
         for copy in partial_copies(settings):
@@ -160,9 +162,11 @@ def _store(settings: Settings, *, up: bool) -> Iterator[Finding]:
 def _runs(database: Database, settings: Settings) -> Iterator[Finding]:
     """Hold the run directories against the store: after a backup was put in its place they know more."""
     found = list(recovery.gaps(database, settings))
-    for gap in found:
+    for gap in found[:MOST_SHOWN]:
         mendable = gap.mendable and recovery.can_mend(settings)
         yield Finding("runs", "wrong" if gap.mendable else "note", gap.sentence, recovery.FIX if mendable else None)
+    if len(found) > MOST_SHOWN:
+        yield Finding("runs", "note", f"and {len(found) - MOST_SHOWN:,} more like these")
     if not found:
         yield Finding("runs", "ok", "the database knows of each what its directory does")
 
@@ -221,7 +225,7 @@ def _locks(database: Database, settings: Settings, *, up: bool) -> Iterator[Find
     """Hold the store's word on who runs against the locks that live processes hold."""
     live = {attempt.job_id: attempt for attempt in attempts.live(database, settings.host)}
     running = {job_id for job_id, attempt in live.items() if attempt.pid is not None}
-    held = {job_id for job_id in _run_dirs(settings) if lock_held(settings.run_dir(job_id) / TRAINER_LOCK)}
+    held = {job_id for job_id in run_numbers(settings.jobs_dir) if lock_held(settings.run_dir(job_id) / TRAINER_LOCK)}
     for job_id in sorted(held - set(live)):
         sentence = f"processes of job {job_id} still live, and the store knows no attempt of it"
         yield Finding("locks", "wrong", sentence, f"fuser -v {settings.run_dir(job_id) / TRAINER_LOCK}")
@@ -230,9 +234,3 @@ def _locks(database: Database, settings: Settings, *, up: bool) -> Iterator[Find
         yield Finding("locks", "note" if up else "wrong", sentence, "mmq up")
     if held <= set(live) and running <= held:
         yield Finding("locks", "ok", f"{len(held)} held, each by a live attempt" if held else "none is held")
-
-
-def _run_dirs(settings: Settings) -> list[int]:
-    if not settings.jobs_dir.is_dir():
-        return []
-    return [int(entry.name) for entry in settings.jobs_dir.iterdir() if entry.name.isdecimal()]

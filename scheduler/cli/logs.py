@@ -15,6 +15,7 @@ from scheduler.cli.logfile import LogFile
 from scheduler.cli.silence import tell_silence
 from scheduler.cli.terminal import plain, say
 from scheduler.errors import MmqError
+from scheduler.processes.rotation import older
 from scheduler.store.database import Database
 
 Row = dict[str, Any]
@@ -53,9 +54,20 @@ def command(job: str, follow: bool, attempt: int | None) -> None:
 
 def _show(row: Row, attempts: Path, attempt: int | None) -> None:
     number = attempt or row["number"]
-    with closing(LogFile(attempts / str(number) / "log.txt")) as log:
-        if number is None or not _print(log.read()):
-            say("note", f"job {row['id']} has printed nothing yet: it is {_why(row)}")
+    parts = [] if number is None else _parts(attempts, number)
+    if not sum(_print_all(path) for path in parts):
+        say("note", f"job {row['id']} has printed nothing yet: it is {_why(row)}")
+
+
+def _parts(attempts: Path, number: int) -> list[Path]:
+    """An attempt's log, of which the older part was moved away if it grew too long."""
+    path = attempts / str(number) / "log.txt"
+    return [older(path), path]
+
+
+def _print_all(path: Path) -> bool:
+    with closing(LogFile(path)) as log:
+        return _print(log.read())
 
 
 def _follow(database: Database, row: Row, attempts: Path) -> None:
@@ -64,7 +76,9 @@ def _follow(database: Database, row: Row, attempts: Path) -> None:
         say("note", f"job {row['id']} is {_why(row)}")
     number = row["number"] or 0
     while True:
-        with closing(LogFile(attempts / str(number) / "log.txt")) as log:
+        before, path = _parts(attempts, number)
+        _print_all(before)
+        with closing(LogFile(path)) as log:
             row = _follow_attempt(database, row["id"], number, log)
         if (row["number"] or 0) <= number:
             say("note", f"job {row['id']} {_why(row)}")

@@ -28,10 +28,7 @@ def mend(settings: Settings) -> Iterator[str]:
             return
         yield from amend(database)
         if recovery.can_mend(settings):
-            for gap in list(recovery.gaps(database, settings)):
-                done = recovery.mend(database, settings, gap)
-                if done is not None:
-                    yield done
+            yield from recovery.mend(database, settings)
 
 
 def private_files(settings: Settings) -> list[Path]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scheduler.cli import context
+from scheduler.cli.ids import in_short
 from scheduler.cli.terminal import say
 from scheduler.config import Settings
 from scheduler.errors import MmqError
@@ -80,6 +81,7 @@ def command(
         at = time.time()
         stored = jobs.submit_array(database, new, at=at) if sweeps else [jobs.submit(database, new[0], at=at)]
         failpoint("submit.committed")
+        _keep(settings, database, stored)
         _print(stored, as_json=as_json)
         failpoint("submit.printed")
         _announce(stored, settings)
@@ -116,6 +118,24 @@ def _stored(settings: Settings, key: str) -> list[Job] | None:
         return None if database is None or known is None else jobs.array_of(database, known)
 
 
+def _keep(settings: Settings, database: Database, stored: Sequence[Job]) -> None:
+    """Write down beside the store what was asked for: an older copy of it, put in its place, can be told again."""
+    from scheduler.processes.durable import sync_directory
+    from scheduler.store import keepsakes
+    from scheduler.store.jobs import dependencies
+
+    after = dependencies(database, [job.id for job in stored])
+    try:
+        for job in stored:
+            if not keepsakes.keep(settings.run_dir(job.id), job, [parent for parent, _ in after.get(job.id, [])]):
+                sentence = f"{settings.run_dir(job.id)} is of a job that the database does not know"
+                say("warning", f"job {job.id} is stored; {sentence}", hint="mmq doctor")
+        sync_directory(settings.jobs_dir)
+    except OSError as error:
+        told = f"job {stored[-1].id} is stored, in the database alone: {settings.jobs_dir}: {error.strerror}"
+        say("warning", told, hint="mmq db backup")
+
+
 def _print(stored: Sequence[Job], *, as_json: bool) -> None:
     first = stored[0]
     ids = [job.id for job in stored]
@@ -133,12 +153,6 @@ def _print(stored: Sequence[Job], *, as_json: bool) -> None:
 
 def _shown(job: Job) -> dict[str, Any]:
     return {"id": job.id, "name": job.name, "state": job.state.value}
-
-
-def in_short(ids: Sequence[int]) -> str:
-    """Write ids as commands take them: a range where none is missing, else a list."""
-    whole = len(ids) > 1 and ids[-1] - ids[0] == len(ids) - 1
-    return f"{ids[0]}-{ids[-1]}" if whole else ",".join(map(str, ids))
 
 
 def _wait(database: Database, stored: Sequence[Job]) -> int:

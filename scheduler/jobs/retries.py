@@ -1,7 +1,8 @@
 """What becomes of a job when an attempt of it ends: one pure decision. No I/O, no clock.
 
 Every attempt after the first is paid for: by an out-of-memory retry, by a crash retry, by a person's (or the
-service's) asking for the stop, or by steps that no earlier attempt had reached. So their number is bounded.
+service's) asking for the stop, by one of a few reboots, or by steps that no earlier attempt had reached. So their
+number is bounded.
 """
 
 from typing import Annotated
@@ -25,6 +26,7 @@ CRASHES = frozenset(
 )
 
 
+REBOOTS_FORGIVEN = 3  # of a job; one that brings the machine down each time has to end some day
 OFFLOAD = "optimizer offload"
 SHARDING = "more sharding"
 
@@ -61,6 +63,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     measured_reserved_bytes: Count = None
     measured_process_bytes: Count = None
     shortage: Shortage | None = None
+    rebooted: bool = False  # the host, while it ran
 
 
 class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +73,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     crash_allowed: int
     out_of_memory_retries: int = 0  # used so far
     crash_retries: int = 0  # used so far
+    reboots: int = 0  # that it went through so far
     micro_batch_limit: int | None = None
     cancel_requested: bool = False
     activation_checkpointing: str = "auto"  # what the job file says, as the line below
@@ -111,9 +115,17 @@ def verdict(job: JobFacts, attempt: AttemptFacts, outcome: Outcome) -> Verdict:
         return _after_out_of_memory(job, attempt, told, outcome.shortage)
     if reason is EndReason.STOPPED and (attempt.stop_requested or attempt.progressed):
         return _verdict(job, JobState.QUEUED, told)
+    if _is_forgiven(job, attempt, outcome):
+        return _verdict(job, JobState.QUEUED, f"{told}; that counts as no crash")
     if reason in CRASHES or reason is EndReason.STOPPED:
         return _after_crash(job, told)
     return _verdict(job, JobState.FAILED, told)
+
+
+def _is_forgiven(job: JobFacts, attempt: AttemptFacts, outcome: Outcome) -> bool:
+    """Whether it ended with the host, which is hardly the job's fault."""
+    rebooted = outcome.rebooted and outcome.reason is EndReason.LOST
+    return rebooted and (attempt.progressed or job.reboots < REBOOTS_FORGIVEN)
 
 
 def means_left(job: JobFacts, attempt: AttemptFacts) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from scheduler.config import RUN_LOG_BYTES
 from scheduler.jobs.spec import JobSpec
 
 _PLAN_KEYS = ("micro_batch", "activation_checkpointing", "optimizer_offload", "chunked_loss")
@@ -18,6 +19,7 @@ def trainer_config(
     plan: Mapping[str, Any],
     device: Mapping[str, Any],
     attempt: int,
+    events_bytes: int = RUN_LOG_BYTES,
 ) -> dict[str, Any]:
     """Build what becomes `config.json`; `init_from_path` is what `spec.init_from` was resolved to."""
     return training_part(spec) | {
@@ -28,6 +30,7 @@ def trainer_config(
         "report": list(spec.report or ()),
         "time_limit_seconds": spec.resources.time_limit_seconds,
         "attempt": attempt,
+        "events_bytes": events_bytes,
     }
 
 

@@ -6,7 +6,7 @@ at a time, so what a transaction has read stays true until it commits.
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 Row = dict[str, Any]
@@ -26,12 +26,16 @@ class Transaction(Reader, Protocol):
         ...
 
 
-class Database(Reader, Protocol):
-    """A store of the right revision. The lean kind belongs to the thread that opened it."""
+class Writable(Reader, Protocol):
+    """Anything in which a transaction can be begun, or taken part in."""
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """Begin as the only writer; commit at the end, or roll back on any exception."""
         ...
+
+
+class Database(Writable, Protocol):
+    """A store of the right revision. The lean kind belongs to the thread that opened it."""
 
     def snapshot(self) -> AbstractContextManager[Reader]:
         """Several reads of one moment."""
@@ -46,6 +50,19 @@ class Database(Reader, Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Joined:
+    """A transaction in its database's stead: what would begin one of its own takes part in this one."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+
+    def query(self, sql: str, **parameters: object) -> list[Row]:
+        return self._tx.query(sql, **parameters)
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        return nullcontext(self._tx)
 
 
 def placeholders(name: str, values: "list[Any] | tuple[Any, ...]") -> tuple[str, Mapping[str, Any]]:

@@ -14,7 +14,9 @@ from scheduler.store.database import Database, Transaction
 from scheduler.store.devices import list_devices
 from scheduler.store.jobs import get as get_job
 from scheduler.store.records import Attempt, Job, Outcome
-from scheduler.store.transitions import move
+from scheduler.store.transitions import move, record
+
+REBOOTED = "rebooted"  # the event of an attempt that ended with the host
 
 
 def finish(db: Database, attempt_id: int, outcome: Outcome, *, at: float) -> Attempt:
@@ -25,11 +27,13 @@ def finish(db: Database, attempt_id: int, outcome: Outcome, *, at: float) -> Att
             return attempt
         job = get_job(tx, attempt.job_id)
         outcome = _with_lost_device(tx, attempt, outcome)
-        decided = verdict(_job_facts(job), _attempt_facts(tx, attempt, outcome), outcome)
+        decided = verdict(_job_facts(tx, job), _attempt_facts(tx, attempt, outcome), outcome)
         if decided.state is JobState.FAILED and outcome.reason is EndReason.OUT_OF_MEMORY:
             remedy = _remedy(tx, job, attempt, outcome)
             decided = msgspec.structs.replace(decided, message=f"{decided.message}; {remedy}")
         _end(tx, attempt, outcome, at)
+        if outcome.rebooted:
+            record(tx, job.id, REBOOTED, at=at, attempt_id=attempt_id)
         _move_on(tx, job, attempt_id, outcome, decided, at)
         failpoint("finish.updated")
         return get(tx, attempt_id)
@@ -74,7 +78,7 @@ def _move_on(tx: Transaction, job: Job, attempt_id: int, outcome: Outcome, decid
     move(tx, job.id, decided.state, at=at, attempt_id=attempt_id, reason=reason, message=decided.message)
 
 
-def _job_facts(job: Job) -> JobFacts:
+def _job_facts(tx: Transaction, job: Job) -> JobFacts:
     spec = msgspec.json.decode(job.spec)
     retries, memory = spec.get("retries", {}), spec.get("memory", {})
     return JobFacts(
@@ -82,6 +86,7 @@ def _job_facts(job: Job) -> JobFacts:
         crash_allowed=retries.get("crash", 2),
         out_of_memory_retries=job.out_of_memory_retries,
         crash_retries=job.crash_retries,
+        reboots=len(tx.query("SELECT id FROM events WHERE job_id = :id AND kind = :kind", id=job.id, kind=REBOOTED)),
         micro_batch_limit=job.micro_batch_limit,
         cancel_requested=job.cancel_requested_at is not None,
         activation_checkpointing=memory.get("activation_checkpointing", "auto"),

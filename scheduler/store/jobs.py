@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from scheduler.errors import MmqError, NoSuchJob, UsageError
+from scheduler.errors import NoSuchJob, NotNow, UsageError
 from scheduler.failpoints import failpoint
 from scheduler.jobs.states import EndReason, JobState, WaitCode
 from scheduler.store import references
 from scheduler.store.attempt_rows import end
-from scheduler.store.database import Database, Reader, Transaction, placeholders
+from scheduler.store.database import Database, Reader, Transaction, Writable, placeholders
 from scheduler.store.records import Job, NewJob
 from scheduler.store.transitions import HELD, NEW, enter, move, record
 
@@ -143,7 +143,7 @@ def dependencies(db: Reader, job_ids: Iterable[int]) -> dict[int, list[tuple[int
     return found
 
 
-def request_cancel(db: Database, job_id: int, *, by: str, at: float) -> Job:
+def request_cancel(db: Writable, job_id: int, *, by: str, at: float) -> Job:
     """Cancel a job. Once this returns, nothing of the job is started any more.
 
     What no worker has claimed is cancelled at once; of what has been claimed the request is written down, and the
@@ -180,8 +180,8 @@ def _end_unclaimed(tx: Transaction, job_id: int, by: str, at: float) -> bool:
     return bool(unclaimed)
 
 
-def hold(db: Database, job_id: int, *, at: float) -> Job:
-    """Keep a queued job from being considered; MmqError if it isn't queued any more."""
+def hold(db: Writable, job_id: int, *, at: float) -> Job:
+    """Keep a queued job from being considered; NotNow if it isn't queued any more."""
     with db.transaction() as tx:
         job = get(tx, job_id)
         if job.state is JobState.HELD:
@@ -191,8 +191,8 @@ def hold(db: Database, job_id: int, *, at: float) -> Job:
         return get(tx, job_id)
 
 
-def release(db: Database, job_id: int, *, at: float) -> Job:
-    """Let a held job be considered again; MmqError if it isn't held."""
+def release(db: Writable, job_id: int, *, at: float) -> Job:
+    """Let a held job be considered again; NotNow if it isn't held."""
     with db.transaction() as tx:
         job = get(tx, job_id)
         if job.state is JobState.QUEUED:
@@ -202,14 +202,14 @@ def release(db: Database, job_id: int, *, at: float) -> Job:
         return get(tx, job_id)
 
 
-def retry(db: Database, job_id: int, *, at: float) -> Job:
+def retry(db: Writable, job_id: int, *, at: float) -> Job:
     """Queue a failed or cancelled job again, as if it had used no retry yet; its checkpoints stay."""
     with db.transaction() as tx:
         job = get(tx, job_id)
         _require(job, "retry", JobState.FAILED, JobState.CANCELLED)
         for parent, state in dependencies(tx, [job_id]).get(job_id, []):
             if state in (JobState.FAILED, JobState.CANCELLED):
-                raise MmqError(f"job {job_id} comes after job {parent}, which is {state}", hint=f"mmq retry {parent}")
+                raise NotNow(f"job {job_id} comes after job {parent}, which is {state}", hint=f"mmq retry {parent}")
         tx.execute(
             "UPDATE jobs SET out_of_memory_retries = 0, crash_retries = 0, micro_batch_limit = NULL,"
             " cancel_requested_at = NULL, cancel_requested_by = NULL WHERE id = :job_id",
@@ -222,7 +222,7 @@ def retry(db: Database, job_id: int, *, at: float) -> Job:
 def _require(job: Job, verb: str, *states: JobState) -> None:
     if job.state not in states:
         wanted = " or ".join(states)
-        raise MmqError(f"can't {verb} job {job.id}: it is {job.state}, not {wanted}", hint=f"mmq status {job.id}")
+        raise NotNow(f"can't {verb} job {job.id}: it is {job.state}, not {wanted}", hint=f"mmq status {job.id}")
 
 
 def explain_waiting(db: Database, reasons: Mapping[int, tuple[str, str]]) -> None:

@@ -1,17 +1,18 @@
 """What a run directory keeps of its job and of each attempt, so that a store that lost them can be told again.
 
-Written by the worker before anything is trained, read by `mmq doctor`. Owns the form of job.json and attempt.json, and
-reads exit.json. What it reads may be cut short or not ours: that is None, never an error.
+A job is written down at its submit, an attempt before anything is trained; `mmq doctor` reads them. Owns the form of
+job.json and attempt.json, and reads exit.json. What it reads may be cut short or not ours: None, never an error.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from scheduler.jobs.retries import Outcome
+from scheduler.processes.durable import write_durably
 from scheduler.processes.regular import open_regular
 from scheduler.store.records import Attempt, Job
 
@@ -37,6 +38,7 @@ class KeptJob(msgspec.Struct, frozen=True, kw_only=True):
     gpus: int
     array_id: int | None
     variant: str | None
+    depends_on: tuple[int, ...] = ()
 
 
 class KeptAttempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,8 +67,25 @@ class KeptEnd(NamedTuple):
 Kept = TypeVar("Kept", KeptJob, KeptAttempt)
 
 
-def of_job(job: Job) -> KeptJob:
-    return KeptJob(**{name: getattr(job, name) for name in KeptJob.__struct_fields__})
+def keep(root: Path, job: Job, depends_on: Sequence[int]) -> bool:
+    """Write into a new run directory what was asked for; False where another job's stands in its place."""
+    try:
+        root.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        return is_of(root, job)
+    write(root, job, depends_on)
+    return True
+
+
+def is_of(root: Path, job: Job) -> bool:
+    """Whether a run directory says that it is this very job's."""
+    known = read(root / JOB, KeptJob)
+    return known is not None and (known.id, known.submitted_at) == (job.id, job.submitted_at)
+
+
+def write(root: Path, job: Job, depends_on: Sequence[int]) -> None:
+    own = {name: getattr(job, name) for name in KeptJob.__struct_fields__ if name != "depends_on"}
+    write_durably(root / JOB, text(KeptJob(**own, depends_on=tuple(depends_on))))
 
 
 def of_attempt(attempt: Attempt, reservations: Mapping[str, int]) -> KeptAttempt:

@@ -25,15 +25,35 @@ def reenter_job(db: Database, kept: KeptJob, *, at: float) -> bool:
     with db.transaction() as tx:
         if tx.query("SELECT id FROM jobs WHERE id = :id", id=kept.id):
             return False
-        values: dict[str, object] = {name: getattr(kept, name) for name in KeptJob.__struct_fields__}
+        asked = (name for name in KeptJob.__struct_fields__ if name != "depends_on")
+        values: dict[str, object] = {name: getattr(kept, name) for name in asked}
         if tx.query("SELECT id FROM jobs WHERE submit_key = :key", key=kept.submit_key):
             values["submit_key"] = None  # submitted again since
         values |= {"state": JobState.QUEUED.value, "out_of_memory_retries": 0, "crash_retries": 0}
         _insert(tx, "jobs", values)
         enter(tx, kept.id, JobState.QUEUED, at=kept.submitted_at)
-        record(tx, kept.id, "entered_again", at=at, detail={"message": HOLDS})
-        move(tx, kept.id, JobState.HELD, at=at)
+        ended, missing = _depend(tx, kept)
+        told = f"; it came after what is lost: job {', '.join(map(str, missing))}" if missing else ""
+        record(tx, kept.id, "entered_again", at=at, detail={"message": HOLDS + told})
+        if ended is None:
+            move(tx, kept.id, JobState.HELD, at=at)
+        else:
+            move(tx, kept.id, JobState.FAILED, at=at, reason=EndReason.DEPENDENCY_FAILED, message=ended)
         return True
+
+
+def _depend(tx: Transaction, kept: KeptJob) -> tuple[str | None, list[int]]:
+    """Have a job come after what it was to come after; which of that ended badly, and which is not there any more."""
+    ended, missing = None, []
+    for parent in kept.depends_on:
+        rows = tx.query("SELECT state FROM jobs WHERE id = :id", id=parent)
+        if not rows:
+            missing.append(parent)
+            continue
+        tx.execute("INSERT INTO dependencies (job_id, depends_on) VALUES (:id, :parent)", id=kept.id, parent=parent)
+        if rows[0]["state"] in (JobState.FAILED, JobState.CANCELLED):
+            ended = f"job {parent}, which it comes after, is {rows[0]['state']}"
+    return ended, missing
 
 
 def reenter_attempt(db: Database, job_id: int, kept: KeptAttempt, end: KeptEnd | None, *, at: float) -> int | None:

@@ -8,6 +8,7 @@ from scheduler.errors import MmqError, UsageError
 from scheduler.processes.locks import lock_held
 from scheduler.store import sqlite
 from scheduler.store.location import sqlite_path
+from scheduler.store.numbering import begin_after
 from scheduler.store.upgrade import alone, copy_file, fresh_copy, revision_of
 
 _BESIDE = ("-wal", "-shm")  # SQLite's own files: those of the old database would ruin the new one
@@ -24,11 +25,17 @@ def restore(settings: Settings, copy: Path) -> Path | None:
     with alone(path):
         kept = _keep(path) if path.exists() else None
         fresh = path.with_name(path.name + ".restored")
+        _remove_beside(fresh)
         copy_file(copy, fresh)
-        for ending in _BESIDE:
-            path.with_name(path.name + ending).unlink(missing_ok=True)
+        begin_after(settings.jobs_dir, fresh)
+        _remove_beside(path)
         fresh.replace(path)
         return kept
+
+
+def _remove_beside(path: Path) -> None:
+    for ending in _BESIDE:
+        path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def _check(copy: Path) -> None:

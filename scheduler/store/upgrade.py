@@ -19,6 +19,7 @@ from scheduler.store import sqlite
 from scheduler.store.drivers import connect
 from scheduler.store.filesystem import refuse_network_file_system
 from scheduler.store.location import sqlite_path
+from scheduler.store.numbering import begin_after
 from scheduler.store.revisions import head, missing, refuse_newer
 
 
@@ -42,6 +43,8 @@ def upgrade(settings: Settings) -> Path | None:
         copy = _back_up_before(path, revision) if revision else None
         sqlite.create_file(path)
         _migrate(settings.database_url)
+        if revision is None:
+            begin_after(settings.jobs_dir, path)
         return copy
 
 

@@ -131,7 +131,7 @@ def result(mmq: Mmq, settings: Settings, store: Database, job_file: Path, tmp_pa
 
     mmq("submit", job_file)
     run_dir = settings.run_dir(1)
-    run_dir.mkdir(parents=True)
+    run_dir.mkdir(parents=True, exist_ok=True)
     rows = {"path": str(tmp_path / "rows.jsonl"), "max_seq_len": 32}
     config = parse_config({"kind": "pretrain", "model": yaml.safe_load(JOB)["model"], "data": rows})
     model = MiniMind(config, torch.device("cpu"))

@@ -97,3 +97,35 @@ def test_wait_gives_up_in_time(mmq: Mmq, mine: Database) -> None:
     assert "note: the service is not running, so nothing starts" in done.err
     assert "not ended yet: 2" in done.err
     assert mmq("wait", "2", "--timeout", "soon").code == 2
+
+
+def test_a_chain_is_cancelled_and_none_of_it_fails(mmq: Mmq, mine: Database) -> None:
+    with mine.transaction() as tx:
+        tx.execute("INSERT INTO dependencies (job_id, depends_on) VALUES (3, 2)")
+    done = mmq("cancel", "2-3")
+    assert (done.out, done.err) == ("2 cancelled\n3 cancelled\n", "")
+    assert states(mine) == ["running", "cancelled", "cancelled"]
+    assert mmq("retry", "3,2").out == "2 queued\n3 queued\n"
+
+
+def test_what_can_t_be_done_is_told_when_the_rest_is(mmq: Mmq, mine: Database) -> None:
+    mmq("cancel", "3")
+    done = mmq("hold", "1-3")
+    assert (done.code, done.out) == (1, "2 held\n")
+    assert done.err == (
+        "error: can't hold job 1: it is running, not queued\n  hint: mmq status 1\n"
+        "error: can't hold job 3: it is cancelled, not queued\n  hint: mmq status 3\n"
+    )
+
+
+def test_many_are_changed_at_once(mmq: Mmq, mine: Database, settings: Settings) -> None:
+    for number in range(30):
+        queued(mine, name=f"more-{number}", user_name=settings.user)
+    began = mine.query("SELECT COUNT(*) AS n FROM events")[0]["n"]
+    assert len(mmq("cancel", "2-33").out.splitlines()) == 32
+    assert set(states(mine)[1:]) == {"cancelled"}
+    rows = mine.query("SELECT at, COUNT(*) AS n FROM events WHERE id > :began GROUP BY kind", began=began)
+    assert {row["n"] for row in rows} == {32}
+    refused = mmq("hold", "2-33")
+    assert len([line for line in refused.err.splitlines() if line.startswith("error:")]) == 21
+    assert refused.err.endswith("error: and 12 more like these\n")

@@ -103,4 +103,5 @@ def test_after_a_reboot_what_ran_resumes(place: FaultPlace, tmp_path: Path) -> N
     assert place.undisturbed(job, steps=100)
     first, *_, last = place.place.story(job)["attempts"]
     assert (first["reason"], last["reason"]) == ("lost", "done")
+    assert place.place.query("SELECT crash_retries FROM jobs WHERE id = :job", job=job)[0]["crash_retries"] == 0
     assert place.place.events(job, "started")[-1]["step"] > 0

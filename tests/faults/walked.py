@@ -141,7 +141,7 @@ class Record:
         self._path.write_text("old")
 
     def act(self) -> None:
-        from worker.rundir import write_durably
+        from scheduler.processes.durable import write_durably
 
         write_durably(self._path, "new")
 

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from scheduler.processes.durable import write_durably
 from scheduler.store.keepsakes import read_end
 from worker.classification import Ending, Exit, classify, code_of
 from worker.ending import outcome_of
 from worker.progress import Told, happened_at
-from worker.rundir import RunDir, write_durably
+from worker.rundir import RunDir
 from worker.tail import Tail
 from worker.tasks import read_ids
 

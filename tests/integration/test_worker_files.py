@@ -5,8 +5,11 @@ import os
 import stat
 from pathlib import Path
 
-from scheduler.service.logs import last_line, open_log, rotate
-from worker.rundir import RunDir, write_durably
+from scheduler.processes.durable import write_durably
+from scheduler.processes.rotation import LEFT_OUT, cut_within, rotate
+from scheduler.service.logs import last_line, open_log
+from trainer.reporting.events import EventLog
+from worker.rundir import RunDir
 from worker.tail import LINE_BYTES, Tail
 
 
@@ -71,8 +74,8 @@ def test_logs_are_cut_by_size_under_their_writer(tmp_path: Path) -> None:
     writer = open_log(path)
     for number in range(4):
         os.write(writer, f"line {number}\n".encode() * 100)
-        assert rotate(path, limit_bytes=500)
-        assert not rotate(path, limit_bytes=500)
+        assert rotate(path, limit_bytes=500, kept=2)
+        assert not rotate(path, limit_bytes=500, kept=2)
     os.write(writer, b"the latest\x1b[31m\n\n")
     os.close(writer)
     assert path.read_bytes() == b"the latest\x1b[31m\n\n"
@@ -80,3 +83,52 @@ def test_logs_are_cut_by_size_under_their_writer(tmp_path: Path) -> None:
     assert sorted(p.name for p in path.parent.iterdir()) == ["worker.log", "worker.log.1", "worker.log.2"]
     assert path.with_name("worker.log.1").read_text().startswith("line 3")
     assert {stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()} == {0o600}
+
+
+def test_of_a_log_cut_within_beginning_and_end_stay(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    limit_bytes = 400_000
+    with path.open("ab", buffering=0) as writer:
+        for number in range(100_000):
+            writer.write(b"line %d\n" % number)
+            if not number % 1000:
+                cut_within(path, limit_bytes=limit_bytes)
+    older = path.with_name("log.txt.1").read_bytes()
+    assert len(older) + path.stat().st_size < limit_bytes + 70_000
+    first, _, last = older.partition(LEFT_OUT)
+    assert first.startswith(b"line 0\nline 1\n")
+    assert LEFT_OUT not in last
+    numbers = [int(line.split()[1]) for line in (last + path.read_bytes()).splitlines()]
+    assert numbers == list(range(numbers[0], 100_000))
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["log.txt", "log.txt.1"]
+
+
+def test_nothing_but_a_file_is_cut_within(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("x" * 1000)
+    (tmp_path / "log.txt").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "pipe").unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "pipe")
+    assert not cut_within(tmp_path / "log.txt", limit_bytes=10)
+    assert not cut_within(tmp_path / "pipe", limit_bytes=-2)
+    assert (tmp_path / "elsewhere").read_text() == "x" * 1000
+
+
+def test_a_tail_goes_on_in_the_shorter_file_that_takes_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    events = EventLog(path)
+    tail, late = Tail(path, 1), Tail.from_end(path, 1)
+    seen: list[int] = []
+    events.limit_bytes = 20_000
+    for step in range(2_000):
+        events.write("step", step=step, loss=1.0 / (step + 1))
+        if not step % 7:
+            seen += [event["step"] for event in tail.read() if event["event"] == "step"]
+    assert path.stat().st_size < 20_000
+    assert seen == list(range(max(seen) + 1))
+    assert [event["step"] for event in late.read() if event["event"] == "step"][-1] == 1_999
+
+
+def test_a_tail_that_is_told_a_place_beyond_the_end_goes_on_after_the_thinning(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(line("step", step=1) + line("thinned").replace('": "', '":"') + line("step", step=9))
+    assert [event["step"] for event in Tail(path, 2, offset=10_000).read()] == [9]

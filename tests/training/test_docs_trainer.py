@@ -20,6 +20,7 @@ from trainer.config import Config
 from trainer.control import NAME
 from trainer.errors import ExitCode
 from trainer.memory.cpu import CpuDevice
+from trainer.reporting.events import EventLog
 from trainer.steps.step import Phase
 from worker.environment import trainer_environment
 
@@ -130,6 +131,9 @@ def test_every_event_has_the_fields_that_are_documented(workshop, monkeypatch: p
     (workshop.root / "wrong.json").write_text("{}")
     assert main([str(workshop.root / "wrong.json"), str(halved.run_dir)]) == ExitCode.BAD_CONFIGURATION
 
+    events = EventLog(halved.run_dir / "events.jsonl")
+    events.limit_bytes = (halved.run_dir / "events.jsonl").stat().st_size
+    events.write("control_refused", message="no request")
     found: dict[str, set[str]] = defaultdict(set)
     for event in halved.events():
         found[event["event"]] |= set(event) - EVERY_EVENT

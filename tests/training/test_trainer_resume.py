@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -237,14 +238,27 @@ def test_a_pickle_in_place_of_a_checkpoint_is_passed_over_and_never_run(workshop
     ],
     ids=["wrong shape", "another kind of number"],
 )
-def test_a_whole_checkpoint_of_another_model_is_refused_and_stays(workshop, change, told) -> None:
-    """Nothing was damaged: somebody has put it there, so a person decides."""
+def test_a_whole_checkpoint_of_another_model_is_passed_over_for_the_one_before(workshop, change, told) -> None:
+    whole = forged(workshop, changed_by(change))
+    before = whole.losses()
+    again = workshop.train("whole", workshop.config())
+    assert re.search(told, again.events("checkpoint_damaged")[0]["message"])
+    assert again.events("started")[-1]["step"] == 6
+    assert again.losses() == before
 
+
+def test_where_no_whole_checkpoint_fits_nothing_is_begun_anew(workshop) -> None:
+    """Perhaps another version has written them: days of training, which a person decides about."""
+    whole = forged(workshop, changed_by(lambda tensor: {"model.norm.weight": torch.zeros(5)}))
+    shutil.rmtree(whole.run_dir / "checkpoints" / "step-6")
+    with pytest.raises(BadConfiguration, match=r"step-8 does not fit the model:(.|\n)*hint: mv .*/checkpoints "):
+        workshop.train("whole", workshop.config())
+    assert [path.name for path in (whole.run_dir / "checkpoints").iterdir()] == ["step-8"]
+
+
+def changed_by(change: Callable[[torch.Tensor], dict[str, torch.Tensor]]) -> Callable[[Path], None]:
     def forge(path: Path) -> None:
         tensors = load_file(path)
         save_file(tensors | change(tensors["model.norm.weight"]), path)
 
-    whole = forged(workshop, forge)
-    with pytest.raises(BadConfiguration, match=told):
-        workshop.train("whole", workshop.config())
-    assert {path.name for path in (whole.run_dir / "checkpoints").iterdir()} == {"step-6", "step-8"}
+    return forge

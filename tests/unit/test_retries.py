@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.jobs.remedies import Place, would_fit
-from scheduler.jobs.retries import CRASHES, AttemptFacts, JobFacts, Outcome, Shortage, Verdict, verdict
+from scheduler.jobs.retries import (
+    CRASHES,
+    REBOOTS_FORGIVEN,
+    AttemptFacts,
+    JobFacts,
+    Outcome,
+    Shortage,
+    Verdict,
+    verdict,
+)
 from scheduler.jobs.states import MOVES, EndReason, JobState
 
 JOB = JobFacts(out_of_memory_allowed=6, crash_allowed=2, activation_checkpointing="off", optimizer_offload="off")
@@ -31,6 +40,7 @@ jobs = st.builds(
     crash_allowed=st.integers(0, 4),
     out_of_memory_retries=st.integers(0, 8),
     crash_retries=st.integers(0, 4),
+    reboots=st.integers(0, 4),
     micro_batch_limit=st.none() | st.integers(1, 64),
     cancel_requested=st.booleans(),
     activation_checkpointing=wishes,
@@ -158,16 +168,30 @@ def test_a_stop_that_was_asked_for_or_got_further_is_free() -> None:
     assert decide(EndReason.STOPPED, crash_retries=2).state is JobState.FAILED
 
 
-@given(job=jobs, attempt=attempts, reason=reasons, shortage=shortages)
+def test_a_reboot_is_no_crash_of_the_job_s_unless_there_are_too_many() -> None:
+    def lost(job: JobFacts = JOB, *, progressed: bool = False) -> Verdict:
+        ended = Outcome(reason=EndReason.LOST, message="the host was rebooted", rebooted=True)
+        return verdict(job, AttemptFacts(micro_batch=8, progressed=progressed), ended)
+
+    tired = msgspec.structs.replace(JOB, crash_retries=2, reboots=REBOOTS_FORGIVEN)
+    assert (lost().state, lost().crash_retries) == (JobState.QUEUED, 0)
+    assert "no crash" in lost().message
+    assert lost(tired, progressed=True).state is JobState.QUEUED
+    assert lost(tired).state is JobState.FAILED
+
+
+@given(job=jobs, attempt=attempts, reason=reasons, shortage=shortages, rebooted=st.booleans())
 def test_any_verdict_is_legal_and_pays_for_the_next_attempt(
-    job: JobFacts, attempt: AttemptFacts, reason: EndReason, shortage: Shortage | None
+    job: JobFacts, attempt: AttemptFacts, reason: EndReason, shortage: Shortage | None, rebooted: bool
 ) -> None:
-    after = verdict(job, attempt, Outcome(reason=reason, shortage=shortage))
+    after = verdict(job, attempt, Outcome(reason=reason, shortage=shortage, rebooted=rebooted))
     assert after.state in MOVES[JobState.RUNNING]
     assert after.message
     spent = (after.out_of_memory_retries - job.out_of_memory_retries) + (after.crash_retries - job.crash_retries)
     if after.state is JobState.QUEUED:
         free = reason is EndReason.STOPPED and (attempt.stop_requested or attempt.progressed)
+        forgiven = attempt.progressed or job.reboots < REBOOTS_FORGIVEN
+        free |= reason is EndReason.LOST and rebooted and forgiven
         assert spent == (0 if free else 1)
         assert after.out_of_memory_retries <= max(job.out_of_memory_allowed, job.out_of_memory_retries)
         assert after.crash_retries <= max(job.crash_allowed, job.crash_retries)
@@ -190,12 +214,14 @@ def test_a_job_is_started_a_bounded_number_of_times(data: st.DataObject, micro_b
             micro_batch=min(micro_batch, job.micro_batch_limit or micro_batch), progressed=step > reached
         )
         reached = max(reached, step)
-        after = verdict(job, now, Outcome(reason=data.draw(reasons)))
+        ended = Outcome(reason=data.draw(reasons), rebooted=data.draw(st.booleans()))
+        after = verdict(job, now, ended)
         state = after.state
         job = msgspec.structs.replace(
             job,
             micro_batch_limit=after.micro_batch_limit,
             out_of_memory_retries=after.out_of_memory_retries,
             crash_retries=after.crash_retries,
+            reboots=job.reboots + ended.rebooted,
         )
-    assert attempts_made <= 1 + JOB.out_of_memory_allowed + JOB.crash_allowed + total_steps
+    assert attempts_made <= 1 + JOB.out_of_memory_allowed + JOB.crash_allowed + REBOOTS_FORGIVEN + total_steps

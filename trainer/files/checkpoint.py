@@ -7,7 +7,7 @@ since they were damaged: they make way.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trainer.errors import BadConfiguration
 from trainer.files.storage import is_file, new_directory, read_record, remove, remove_leftovers
 from trainer.files.tensors import attend, save_tensors
 from trainer.processes.parts import Part
 from trainer.stopping import Validation
+
+Misfit = Callable[[Mapping[str, Tensor]], str | None]  # says how weights differ from what is wanted
 
 KEPT = 2
 _FILES = frozenset({"model.safetensors", "training.safetensors", "state.json"})
@@ -81,16 +84,27 @@ def lend(model: Mapping[str, Part], training: Mapping[str, Part]) -> None:
     attend(training)
 
 
-def load_newest(root: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Read the newest complete checkpoint, and say what was wrong with any newer one."""
+def load_newest(root: Path, misfit: Misfit = lambda saved: None) -> tuple[Checkpoint | None, list[str]]:
+    """Read the newest complete checkpoint that fits the model, and say what was wrong with any newer one.
+
+    BadConfiguration where there are whole ones and none fits: to begin anew would be to lose them.
+    """
     if root.exists():
         remove_leftovers(root)
     damage: list[str] = []
+    unfit: list[str] = []
     for path in _newest_first(root):
         try:
-            return _load(path), damage
+            found = _load(path)
         except DamagedCheckpoint as error:
             damage.append(f"{path}: {error}")
+            continue
+        why = misfit(found.model)
+        if why is None:
+            return found, damage + unfit
+        unfit.append(f"checkpoint {path} does not fit the model:\n  {why}")
+    if unfit:
+        raise BadConfiguration(f"{unfit[0]}\nhint: mv {root} {root}.unfit  # then the run begins anew")
     return None, damage
 
 

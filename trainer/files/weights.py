@@ -45,12 +45,21 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     if not wrong and tied and not torch.equal(given[_HEAD], given[_EMBEDDING]):
         wrong = [f"{_HEAD} differs from {_EMBEDDING}, and model.tie_word_embeddings is true"]
     if wrong:
-        more = f"\n  and {len(wrong) - NAMED_AT_MOST} more" if len(wrong) > NAMED_AT_MOST else ""
-        listed = "\n  ".join(wrong[:NAMED_AT_MOST])
-        raise BadConfiguration(f"{source} does not fit the model:\n  {listed}{more}")
+        raise BadConfiguration(f"{source} does not fit the model:\n  {_listed(wrong)}")
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(given[name])
+
+
+def misfit(model: nn.Module, saved: Mapping[str, Tensor]) -> str | None:
+    """Say how weights that were saved by name differ from the model, which may be on meta; None if they fit."""
+    wrong = _differences(dict(model.named_parameters()), saved)
+    return _listed(wrong) if wrong else None
+
+
+def _listed(wrong: list[str]) -> str:
+    more = f"\n  and {len(wrong) - NAMED_AT_MOST} more" if len(wrong) > NAMED_AT_MOST else ""
+    return "\n  ".join(wrong[:NAMED_AT_MOST]) + more
 
 
 def _differences(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

@@ -1,5 +1,10 @@
-"""`events.jsonl`: what happened in a run, one JSON line each, appended in one write. Must not interpret them."""
+"""`events.jsonl`: what happened in a run, one JSON line each, appended in one write. Must not interpret them.
 
+Bounded: where the file grows over its limit it is replaced by one of half that size with fewer points, which ends with
+an event that says so.
+"""
+
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -8,8 +13,11 @@ from typing import Any
 
 import msgspec
 
-from trainer.errors import BadConfiguration
-from trainer.files.storage import is_file
+from trainer.errors import BadConfiguration, DiskFull
+from trainer.files.storage import is_file, write_file
+from trainer.reporting.thinning import thinned
+
+LIMIT_BYTES = 64 << 20
 
 
 class EventLog:
@@ -19,7 +27,8 @@ class EventLog:
     """
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.time) -> None:
-        self.attempt = 1  # until CONFIG is read
+        self.attempt = 1  # this and the next: until CONFIG is read
+        self.limit_bytes = LIMIT_BYTES
         self._path = path
         self._clock = clock
         if path is not None and os.path.lexists(path) and not is_file(path):
@@ -29,14 +38,39 @@ class EventLog:
 
     def write(self, event: str, **fields: Any) -> None:
         """Append an event; a number that is not finite becomes null, as JSON has none."""
-        line = {"at": self._clock(), "attempt": self.attempt, "event": event} | fields
-        self._append(msgspec.json.encode(line) + b"\n")
+        self._append(self._line(event, fields))
+
+    def _line(self, event: str, fields: dict[str, Any]) -> bytes:
+        return msgspec.json.encode({"at": self._clock(), "attempt": self.attempt, "event": event} | fields) + b"\n"
 
     def _append(self, line: bytes) -> None:
         if self._path is None:
             return
         with self._path.open("ab", buffering=0) as file:
             file.write(line)
+            size_bytes = file.tell()
+        if size_bytes > self.limit_bytes:
+            self._thin(self._path, size_bytes)
+
+    def _thin(self, path: Path, size_bytes: int) -> None:
+        """Put a shorter file in its place."""
+        with contextlib.suppress(OSError, DiskFull):
+            lines = path.read_bytes().splitlines(keepends=True)
+            recent = _last(lines, self.limit_bytes // 8)  # whole, so that who follows finds its place again
+            kept = [*thinned(lines[: len(lines) - len(recent)], self.limit_bytes * 3 // 8), *recent]
+            marker = self._line("thinned", {"lines_before": len(lines), "lines": len(kept)})
+            write_file(path, b"".join([*kept, marker]))
+            size_bytes = path.stat().st_size
+        if size_bytes > self.limit_bytes * 3 // 4:  # it did not help: not at each event again
+            self.limit_bytes = 2 * size_bytes
+
+
+def _last(lines: list[bytes], most_bytes: int) -> list[bytes]:
+    found, size_bytes = len(lines), 0
+    while found and size_bytes + len(lines[found - 1]) <= most_bytes:
+        found -= 1
+        size_bytes += len(lines[found])
+    return lines[found:]
 
 
 def _cut_short(path: Path) -> bool:
