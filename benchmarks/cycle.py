@@ -153,7 +153,6 @@ def _device(number: int, draw: random.Random, footprints: list[Footprint], runni
                 candidate=candidate,
                 ladder=footprint.candidates,
                 pace=_pace(draw),
-                effective_batch=256,
                 preemptible=True,
             )
         )

@@ -9,6 +9,7 @@ is kept for it, on which nothing starts that would delay it.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from scheduler.admission.eligibility import devices_for, gate, named
 from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob
 from scheduler.admission.order import first, patience_seconds
 from scheduler.admission.places import Option, Places
-from scheduler.admission.plan import accumulation_steps, may_do_better, plan_of
+from scheduler.admission.plan import may_do_better, plan_of
 from scheduler.admission.policy import Policy
 from scheduler.admission.reasons import better_later, passed_over, resize_sentence, still_tracing, why_not
 from scheduler.admission.refusal import deciding, refusal
@@ -90,6 +91,14 @@ class _Placement:
     preempts: tuple[int, ...]
 
 
+class _Seat(NamedTuple):
+    """A job on one of its devices, and the rung that it could have there."""
+
+    room: Room
+    tenant: Tenant
+    rung: int
+
+
 class Cycle:
     """What has been decided so far, and what that leaves."""
 
@@ -102,13 +111,13 @@ class Cycle:
         preemptions_left: float,
         policy: Policy,
     ) -> None:
-        self._running = {job.job_id: job for job in running}
+        known = {job.job_id: job for job in running}
         self._devices = devices
         self._patience_seconds = patience_seconds
         self._preemptions_left = preemptions_left
         self._policy = policy
         usable = [device for device in devices if device.problem is None]
-        self.places = Places([room_of(device, self._running, policy) for device in usable], policy)
+        self.places = Places([room_of(device, known, policy) for device in usable], policy)
         self._kinds: dict[tuple[int, frozenset[str] | None], list[DeviceView]] = {}  # by how many, and of which
         self._compared = {True: 0, False: 0}  # jobs that had room and did better to wait; jobs that had none
         self._waits: list[Wait | Refuse] = []
@@ -125,10 +134,10 @@ class Cycle:
 
     def decisions(self) -> list[Decision]:
         """Return all that was decided."""
-        changes = {room.device.device_id: self._changes(room) for room in self.places}
+        changes = self._changes()
         admitted = [self._admit(placement, changes) for placement in self._placed]
-        with_newcomers = {device_id for placement in self._placed for device_id in placement.device_ids}
-        alone = [one for device_id, found in changes.items() if device_id not in with_newcomers for one in found]
+        shrinks = {one.job_id for admit in admitted for one in admit.shrinks}
+        alone = [one for job_id, one in changes.items() if job_id not in shrinks]
         return [*admitted, *alone, *self._waits]
 
     def _place(self, job: QueuedJob) -> Wait | None:
@@ -207,37 +216,43 @@ class Cycle:
         ids = {device.device_id for device in devices}
         return why_not(job, devices, [room for room in self.places if room.device.device_id in ids])
 
-    def _admit(self, placement: _Placement, changes: Mapping[str, list[Resize]]) -> Admit:
+    def _admit(self, placement: _Placement, changes: Mapping[int, Resize]) -> Admit:
         job, rooms = placement.job, [self.places[device_id] for device_id in placement.device_ids]
         tenant = placement.tenant
         rung = min(self.places.rungs(room)[room.tenants.index(tenant)] for room in rooms if tenant in room.tenants)
+        neighbours = dict.fromkeys(one.job_id for room in rooms for one in room.tenants)
         return Admit(
             job_id=job.job_id,
             device_ids=placement.device_ids,
             plan=plan_of(job.wish, tenant.ladder[rung], tenant.needs[rung]),
             limits={room.device.device_id: room.limit_bytes for room in rooms},
             exclusive=job.wish.exclusive,
-            shrinks=tuple(one for room in rooms for one in changes[room.device.device_id]),
+            shrinks=tuple(changes[job_id] for job_id in neighbours if job_id in changes),
             preempts=placement.preempts,
         )
 
-    def _changes(self, room: Room) -> list[Resize]:
-        """Return what the running jobs on a device are to change, for newcomers or now that there is room."""
-        return [
-            self._resize(tenant, new, room)
-            for tenant, new in zip(room.tenants, self.places.rungs(room), strict=True)
-            if tenant.rung is not None and _changes_rung(tenant, tenant.rung, new, may_grow=not room.newcomers)
-        ]
+    def _changes(self) -> dict[int, Resize]:
+        """Return by job what running jobs are to change, for newcomers or now that there is room."""
+        seats: dict[int, list[_Seat]] = defaultdict(list)
+        for room in self.places:
+            for tenant, rung in zip(room.tenants, self.places.rungs(room), strict=True):
+                seats[tenant.job_id].append(_Seat(room, tenant, rung))
+        for victim in (one for placement in self._placed for one in placement.preempts):
+            seats.pop(victim, None)  # one that leaves a device leaves all of its devices
+        changes = (self._change(there) for there in seats.values() if there[0].tenant.rung is not None)
+        return {change.job_id: change for change in changes if change is not None}
 
-    def _resize(self, tenant: Tenant, rung: int, room: Room) -> Resize:
-        candidate = tenant.ladder[rung]
+    def _change(self, seats: Sequence[_Seat]) -> Resize | None:
+        """Return what a job is to change on all of its devices: to as much as the narrowest of them has for it."""
+        room, tenant, rung = min(seats, key=lambda seat: seat.tenant.ladder[seat.rung].micro_batch)
+        may_grow = len(seats) == tenant.devices and not any(seat.room.newcomers for seat in seats)
+        if not _changes_rung(tenant, tenant.rung or 0, rung, may_grow=may_grow):
+            return None
         return Resize(
             job_id=tenant.job_id,
-            device_id=room.device.device_id,
-            candidate=candidate,
-            accumulation_steps=accumulation_steps(self._running[tenant.job_id].effective_batch, candidate.micro_batch),
+            candidate=tenant.ladder[rung],
             reserve_bytes=tenant.needs[rung] - tenant.surplus_bytes,
-            limit_bytes=room.limit_bytes,
+            limits={seat.room.device.device_id: seat.room.limit_bytes for seat in seats},
             sentence=resize_sentence(room, tenant, rung),
         )
 

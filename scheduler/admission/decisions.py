@@ -13,11 +13,9 @@ class Resize(Struct, frozen=True, kw_only=True, tag=True):
     """A running job is to go on with another micro-batch, from its next step."""
 
     job_id: int
-    device_id: str
     candidate: Candidate
-    accumulation_steps: int
-    reserve_bytes: int
-    limit_bytes: int  # of the device: what all reservations there may reach
+    reserve_bytes: int  # on each of its devices
+    limits: Mapping[str, int]  # by device id, bytes: what all reservations there may reach
     sentence: str
 
 

@@ -60,7 +60,6 @@ class RunningJob:
     candidate: Candidate  # as it runs now
     ladder: tuple[Candidate, ...]  # what it could change to while it runs, by micro-batch; its own among them
     pace: Pace
-    effective_batch: int
     priority: int = 0
     starts_in_seconds: float = 0.0  # until its first step
     preemptible: bool = False  # it has begun, and can be stopped and resumed

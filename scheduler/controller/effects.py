@@ -102,7 +102,7 @@ def _resize(db: Database, resize: Resize, live: Mapping[int, Resident], now: flo
     wanted = attempts.Resize(
         micro_batch=candidate.micro_batch,
         limit_bytes=resize.reserve_bytes,
-        device_limits={resize.device_id: resize.limit_bytes},
+        device_limits=resize.limits,
         why=resize.sentence,
         predicted={
             "predicted_allocated_bytes": candidate.allocated_bytes,

@@ -3,7 +3,7 @@
 The cap goes with it, so the trainer is told by the same control file as any resize. What was seen held is never taken.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from scheduler.admission.decisions import Admit, Decision, Resize
 from scheduler.admission.plan import need_bytes
@@ -25,8 +25,9 @@ def follow(db: Database, snapshot: Snapshot, decisions: Iterable[Decision], *, n
         attempt = resident.attempt
         if attempt.job_id in asked or attempt.resizing or not resident.answers(now):
             continue
-        size = wanted_bytes(resident, kinds.get(resident.device_ids[0], ""), snapshot.held)
-        if size is not None and size < WORTHWHILE * attempt.reserved_bytes:
+        held_bytes = snapshot.held.get(attempt.id, 0)
+        size = wanted_bytes(resident, kinds.get(resident.device_ids[0], ""), held_bytes)
+        if size is not None and size * len(resident.device_ids) < WORTHWHILE * attempt.reserved_bytes:
             resize = attempts.Resize(
                 micro_batch=attempt.micro_batch,
                 limit_bytes=size,
@@ -36,8 +37,11 @@ def follow(db: Database, snapshot: Snapshot, decisions: Iterable[Decision], *, n
             attempts.request_resize(db, attempt.id, resize, at=now)
 
 
-def wanted_bytes(resident: Resident, kind: str, held: Mapping[int, int]) -> int | None:
-    """Return what the job needs as it runs now; None while nothing better is known than its reservation."""
+def wanted_bytes(resident: Resident, kind: str, held_bytes: int) -> int | None:
+    """Return what the job needs of each device as it runs now; None while nothing better is known than it has.
+
+    `held_bytes` is the most that its processes were seen to hold on any of them.
+    """
     attempt, known = resident.attempt, []
     planned = next((one for one in resident.ladder(kind) if one.micro_batch == attempt.micro_batch), None)
     if planned is not None:
@@ -46,7 +50,7 @@ def wanted_bytes(resident: Resident, kind: str, held: Mapping[int, int]) -> int 
         known.append(int(attempt.peak_bytes * ROOM_ABOVE_PEAK))
     if not known:
         return None
-    return max(min(known), held.get(attempt.id, 0), attempt.peak_bytes or 0)
+    return max(min(known), held_bytes, attempt.peak_bytes or 0)
 
 
 def _resizes(decision: Decision) -> tuple[Resize, ...]:

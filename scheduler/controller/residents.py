@@ -49,10 +49,10 @@ class Resident:
         return self.attempt.stop_requested_at is not None or self.job.cancel_requested_at is not None
 
     def answers(self, now: float) -> bool:
-        """Whether it may be asked for another micro-batch: it heeds its control file, and has one device."""
+        """Whether it may be asked for another micro-batch: it heeds its control file, and its file names none."""
         attempt = self.attempt
         late = attempt.resizing and now - (attempt.wanted_at or now) > UNHEEDED_SECONDS
-        return self.begun() and not late and not self.wish.insists and len(self.device_ids) == 1
+        return self.begun() and not late and not self.wish.insists
 
     def candidate(self) -> Candidate:
         """Return how it runs now: a candidate of its footprint, else what was predicted of it."""
@@ -123,7 +123,6 @@ def _running(
         candidate=own,
         ladder=tuple(sorted((own, *ladder), key=_rows)) if resident.answers(now) else (own,),
         pace=pace,
-        effective_batch=resident.job.effective_batch,
         priority=resident.job.priority,
         starts_in_seconds=0.0 if attempt.step else max(1.0, START_SECONDS - (now - attempt.admitted_at)),
         preemptible=resident.begun(),

@@ -57,7 +57,7 @@ class Snapshot:
     jobs: tuple[QueuedJob, ...]
     running: tuple[RunningJob, ...]
     devices: tuple[DeviceView, ...]
-    held: Mapping[int, int]  # attempt id to the bytes its processes were seen to hold, on all devices
+    held: Mapping[int, int]  # attempt id to the most bytes it was seen to hold on any of its devices
     residents: tuple[Resident, ...]  # the same jobs as `running`, as the store has them
     users: Mapping[int, str]  # of the jobs
     preemptions_left: float
@@ -191,20 +191,20 @@ def _views(
     reserved: dict[str, dict[int, int]] = defaultdict(dict)
     for reservation in rows.reservations:
         reserved[reservation.device_id][reservation.attempt_id] = reservation.reserved_bytes
-    total_held: dict[int, int] = defaultdict(int)
+    most_held: dict[int, int] = {}
     views = []
     for info in sight.infos:
         reading = sight.readings.get(info.id)
         promised = reserved[info.id]
         held = held_bytes(reading, roots, promised) if reading and reading.error is None else {}
         for attempt_id, size in held.items():
-            total_held[attempt_id] += size
+            most_held[attempt_id] = max(size, most_held.get(attempt_id, 0))
         claims = tuple(
             _claim(live.get(attempt_id), attempt_id, promised.get(attempt_id, 0), held.get(attempt_id, 0))
             for attempt_id in sorted({*promised, *held})
         )
         views.append(view(info, reading, claims, foreign_bytes=foreign.look(reading, roots), now=now))
-    return tuple(views), dict(total_held)
+    return tuple(views), most_held
 
 
 def _claim(attempt: Attempt | None, attempt_id: int, reserved_bytes: int, held: int) -> Claim:

@@ -115,7 +115,6 @@ class Known:
             candidate=self.seen.candidates[self.micro_batch],
             ladder=self.seen.footprint.candidates,
             pace=self.pace(),
-            effective_batch=told.wish.effective_batch,
             priority=told.priority,
             starts_in_seconds=max(0.0, self.steps_at - now),
             preemptible=self.steps_at <= now,

@@ -158,6 +158,67 @@ def test_a_job_over_several_devices_leaves_for_higher_priority_alone(
     assert attempts.get(bench.db, back.attempt_id or 0).device == "virtual:0,1"
 
 
+@pytest.fixture
+def gang(tmp_path: Path) -> tuple[Bench, Attempt]:
+    """A job that takes nearly all of two devices, and could do with half of each."""
+    bench = Bench(tmp_path, "virtual:2x1GiB")
+    bench.tracer.base_mib, bench.tracer.row_mib = 200, 80
+    several = ("resources.gpus=2", "memory.sharding=none", "train.batch_size=16", "train.max_steps=1000")
+    job_id = bench.submit(*NO_MEANS, *several)
+    bench.cycles()
+    attempt = begin(bench, job_id)
+    assert set(parts(bench, attempt).values()) == {attempt.reserved_bytes // 2}
+    assert attempt.reserved_bytes > 2 * 512 * MIB
+    return bench, attempt
+
+
+def parts(bench: Bench, attempt: Attempt) -> dict[str, int]:
+    return attempts.reserved(bench.db, attempt.id)
+
+
+def test_a_job_over_several_devices_changes_on_all_of_them_for_one_that_waits_for_one(
+    gang: tuple[Bench, Attempt],
+) -> None:
+    bench, attempt = gang
+    before = parts(bench, attempt)
+    waiting = bench.submit(*NO_MEANS, "resources.devices=1")
+    bench.cycles(3)
+    assert bench.job(waiting).waiting_code == "shrinking", bench.job(waiting).waiting
+    asked = attempts.get(bench.db, attempt.id)
+    assert (asked.wanted_number, parts(bench, attempt)) == (1, before)
+    small = heed(bench, attempt)
+    assert set(parts(bench, attempt).values()) == {asked.wanted_limit_bytes}
+    assert small.micro_batch < attempt.micro_batch
+    bench.cycles()
+    assert bench.job(waiting).state is JobState.ADMITTED
+    second = begin(bench, waiting)
+    bench.cycles()
+    assert not attempts.get(bench.db, attempt.id).resizing  # what is free on the other device is of no use to it
+
+    attempts.finish(bench.db, second.id, Outcome(reason=EndReason.DONE, exit_code=0), at=time.time())
+    bench.cycles(1)
+    grows = attempts.get(bench.db, attempt.id)
+    assert grows.resizing
+    assert set(parts(bench, attempt).values()) == {grows.wanted_limit_bytes}  # promised on both before it is asked for
+    assert heed(bench, attempt).micro_batch > small.micro_batch
+    assert audit.violations(bench.db) == []
+
+
+def test_reservations_of_a_job_over_several_devices_follow_what_one_of_its_processes_uses(
+    gang: tuple[Bench, Attempt],
+) -> None:
+    bench, attempt = gang
+    peak = attempt.reserved_bytes // 2 * 6 // 10
+    attempts.heartbeat(bench.db, attempt.id, Progress(step=110, peak_bytes=peak, peak_step=4), at=time.time())
+    bench.cycles(1)
+    asked = attempts.get(bench.db, attempt.id)
+    assert peak < (asked.wanted_limit_bytes or 0) < peak * 1.1
+    heed(bench, attempt)
+    assert set(parts(bench, attempt).values()) == {asked.wanted_limit_bytes}
+    bench.cycles(1)
+    assert not attempts.get(bench.db, attempt.id).resizing
+
+
 def test_at_most_one_job_in_ten_is_made_to_leave(bench: Bench) -> None:
     bench.tracer.base_mib, bench.tracer.row_mib = 900, 0
     long = bench.submit(*NO_MEANS, "train.max_steps=100000")

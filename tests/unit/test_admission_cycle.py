@@ -267,7 +267,6 @@ def test_explains_in_numbers_what_was_weighed() -> None:
         candidate=footprint(8).candidates[0],
         ladder=footprint(8).candidates,
         pace=Pace(seconds=600.0, utilisation=0.9),
-        effective_batch=1,
     )
     busy = device(claims=(claim(9, 8, held=8),), used_bytes=8 * GIB)
     told = explain(1, [job(1, 5, pace=Pace(seconds=900.0, utilisation=0.9))], [running], [busy])

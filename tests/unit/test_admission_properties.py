@@ -73,9 +73,10 @@ def worlds(draw):
 
 def _with_gang(draw, running: list[RunningJob], devices: list[DeviceView]) -> list[DeviceView]:
     """Put a job on the first two devices."""
-    now = draw(LADDERS)[0]
+    rungs = draw(LADDERS)
+    now = rungs[draw(st.integers(0, len(rungs) - 1))]
     both = tuple(device.device_id for device in devices[:2])
-    running.append(replace(_running(draw, 2000, both[0], now, (now,)), device_ids=both))
+    running.append(replace(_running(draw, 2000, both[0], now, rungs), device_ids=both))
     claim = Claim(job_id=2000, reserved_bytes=now.process_bytes)
     return [replace(device, claims=(*device.claims, claim)) for device in devices[:2]] + devices[2:]
 
@@ -101,7 +102,6 @@ def _running(draw, job_id: int, device_id: str, now: Candidate, rungs: tuple[Can
         candidate=now,
         ladder=rungs,
         pace=draw(PACES),
-        effective_batch=64,
         priority=draw(st.integers(-1, 1)),
         starts_in_seconds=draw(st.sampled_from([0.0, 12.0])),
         preemptible=draw(st.booleans()),
@@ -120,9 +120,10 @@ def test_what_is_promised_is_there_once_room_was_made(world, left: float, elasti
     admitted = [one for one in decisions if isinstance(one, Admit)]
     resized = _resized(decisions)
     stopped = {victim: one.job_id for one in admitted for victim in one.preempts}
-    gpus = {job.job_id: job.gpus for job in queue}
+    gpus, where = {job.job_id: job.gpus for job in queue}, {job.job_id: job.device_ids for job in running}
     assert all(len(set(one.device_ids)) == len(one.device_ids) == gpus[one.job_id] for one in admitted)
     assert all(set(one.limits) == set(one.device_ids) for one in admitted)
+    assert all(set(one.limits) == set(where[one.job_id]) for one in resized.values())
     assert len(stopped) <= left
     assert elastic or not resized
     assert all(priority[victim] <= priority[winner] for victim, winner in stopped.items())
@@ -145,8 +146,13 @@ def test_what_is_promised_is_there_once_room_was_made(world, left: float, elasti
 
 
 def _resized(decisions: list[Decision]) -> dict[int, Resize]:
+    """Return who changes to what: a job is asked for one thing, on however many devices it is in the way."""
+    asked: dict[int, Resize] = {}
     alone = [one for one in decisions if isinstance(one, Resize)]
-    return {one.job_id: one for one in (*alone, *(r for a in decisions if isinstance(a, Admit) for r in a.shrinks))}
+    for one in (*alone, *(r for a in decisions if isinstance(a, Admit) for r in a.shrinks)):
+        assert asked.setdefault(one.job_id, one) == one
+    assert len({one.job_id for one in alone}) == len(alone)
+    return asked
 
 
 def _after(claim: Claim, resized: dict[int, Resize]) -> int:
@@ -201,7 +207,6 @@ def _runs(job: QueuedJob, seconds: float) -> RunningJob:
         candidate=job.footprints["virtual"].candidates[0],
         ladder=job.footprints["virtual"].candidates,
         pace=replace(job.pace, seconds=seconds),
-        effective_batch=1,
     )
 
 
