@@ -152,16 +152,23 @@ def wanted_bytes(wish: Wish, footprint: Footprint, kind: str, usable_bytes: int)
 
 
 def insisted(wish: Wish, footprint: Footprint, kind: str, available_bytes: int, usable_bytes: int) -> Plan | None:
-    """Plan the insisted micro-batch as it is: the trainer halves it where it turns out too large."""
+    """Plan the insisted micro-batch as it is: the trainer halves it where it turns out too large.
+
+    Where sharding is open, with means that it fits with, if there are any.
+    """
     least = smallest(wish, footprint, kind)
     if least is None or wish.micro_batch is None:
         return None
     number = min(wish.micro_batch, wish.rows)
     named = [c for c in footprint.candidates if c.micro_batch == number and c.modes in wish.modes]
+    most = min(usable_bytes, wish.max_memory_bytes or usable_bytes)
+    if len({modes.sharding for modes in wish.modes}) > 1:
+        fitting = [candidate for candidate in named if need_bytes(kind, candidate) <= most]
+        named = fitting or ([] if footprint.missing else named)  # those not traced yet may fit
     if not named:
         return None
     fastest = max(named, key=lambda candidate: (_speed(wish, candidate), -candidate.process_bytes))
-    reserve = min(need_bytes(kind, fastest), usable_bytes, wish.max_memory_bytes or usable_bytes)
+    reserve = min(need_bytes(kind, fastest), most)
     if not need_bytes(kind, least) <= reserve <= available_bytes:
         return None
     return plan_of(wish, fastest, reserve)

@@ -107,6 +107,31 @@ def test_the_least_that_fits_is_divided(device_mib: int, sharding: str) -> None:
     assert msgspec.convert(made, Config).plan.sharding == sharding
 
 
+@pytest.mark.parametrize(
+    ("device_mib", "sharding", "reserve_mib"),
+    [(1200, "none", 1080), (800, "zero2", 705), (600, "zero3", 580), (550, "none", 550)],
+)
+def test_a_number_goes_with_the_sharding_that_it_fits_with(device_mib: int, sharding: str, reserve_mib: int) -> None:
+    """With none at all the trainer halves it, as that of a job on one device."""
+    only = ("memory.activation_checkpointing=off", "memory.optimizer_offload=off")
+    spec = spec_of(*TWO, *only, "memory.micro_batch=8")
+    size = device_mib * MIB
+    plan = choose(wish_of(spec), footprint_of(spec, 1000, 10), "virtual", available_bytes=size, usable_bytes=size)
+    assert plan is not None
+    assert (plan.micro_batch, plan.modes.sharding, plan.reserve_bytes) == (8, sharding, reserve_mib * MIB)
+
+
+def test_a_number_waits_for_the_trace_of_means_that_it_may_fit_with() -> None:
+    spec = spec_of(*TWO, "memory.micro_batch=8")
+    wish, size = wish_of(spec), 800 * MIB
+    whole = footprint_of(spec, 2000, 100)
+    divided = tuple(modes for modes in wish.modes if modes.sharding != "none")
+    known = Footprint(
+        candidates=tuple(one for one in whole.candidates if one.modes not in divided), parameters=7, torch="2"
+    ).without(divided)
+    assert choose(wish, known, "virtual", available_bytes=size, usable_bytes=size) is None
+
+
 def test_sharding_goes_with_the_other_means_and_offload_comes_last() -> None:
     spec = spec_of(*TWO)
     found = {
