@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.workplace import until
 from tests.faults.place import FaultPlace, fault_place
+from tests.processes import until
 
 HERE = Path(__file__).parent
 

@@ -5,7 +5,6 @@ Reads only. What is merely on its way from one state to the next is no violation
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from scheduler.config import Settings
 from scheduler.controller.loop import RECONCILE_SECONDS
 from scheduler.jobs.states import AttemptState, JobState
+from scheduler.processes.kinship import descendants
 from scheduler.processes.liveness import PROC, process_started, processes, same_process
 from scheduler.store import attempts, audit, jobs
 from scheduler.store.database import Database
@@ -55,10 +55,11 @@ def suspicions(db: Database, settings: Settings) -> list[str]:
 def strays(settings: Settings, live: Sequence[Attempt]) -> Iterator[str]:
     """Processes that belong to no live attempt."""
     known = {attempt.id for attempt in live}
-    groups = {attempt.pid for attempt in live if attempt.state is AttemptState.RUNNING}
-    for pid, group, job in trainer_processes(settings):
-        if group not in groups:
-            yield f"process {pid} of job {job} lives in group {group}, which belongs to no running attempt"
+    trainers = {attempt.pid for attempt in live if attempt.state is AttemptState.RUNNING and attempt.pid is not None}
+    theirs = trainers.union(*map(descendants, trainers))  # those of a launcher are in groups of their own
+    for pid, job in trainer_processes(settings):
+        if pid not in theirs:
+            yield f"process {pid} of job {job} belongs to no running attempt"
     for pid, attempt_id in shims(settings):
         if attempt_id not in known:
             yield f"shim {pid} looks after attempt {attempt_id}, which is not alive"
@@ -87,15 +88,15 @@ def idle(db: Database) -> Iterator[str]:
             yield f"job {job.id} waits though nothing runs: {job.waiting}"
 
 
-def trainer_processes(settings: Settings) -> Iterator[tuple[int, int, str]]:
-    """Each living process that was started as, or by, a trainer of this home: pid, group, and job."""
+def trainer_processes(settings: Settings) -> Iterator[tuple[int, str]]:
+    """Each living process that was started as, or by, a trainer of this home: pid and job."""
     root = f"MMQ_RUN_DIR={settings.jobs_dir}/".encode()
     for pid in processes():
         with suppress(OSError):
             environment = (PROC / str(pid) / "environ").read_bytes().split(b"\0")
             found = next((word for word in environment if word.startswith(root)), None)
             if found is not None and process_started(pid) is not None:
-                yield pid, os.getpgid(pid), found.rpartition(b"/")[2].decode()
+                yield pid, found.rpartition(b"/")[2].decode()
 
 
 def shims(settings: Settings) -> Iterator[tuple[int, int]]:

@@ -3,16 +3,23 @@ that need no torch.
 """
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.workplace import REPOSITORY, Workplace, until, workplace
+from scheduler.controller.loop import RECONCILE_SECONDS
+from scheduler.jobs.states import JobState
+from tests.acceptance.workplace import REPOSITORY, Workplace, workplace
 from tests.faults import curve, invariants
+from tests.faults.waits import Waits
+from tests.processes import PATIENCE_SECONDS, until
 
 STANDIN = Path(__file__).parent / "standin"
 HASTE = 5.0
+LONGEST_WAIT_SECONDS = 2 * RECONCILE_SECONDS / HASTE
+SLACK_SECONDS = 10.0  # for what does not hasten: programs that start, on a machine that has other things to do
 
 
 class FaultPlace:
@@ -22,6 +29,7 @@ class FaultPlace:
         self.place = place
         self.failpoints = failpoints
         self.accepted: list[int] = []
+        self.waits = Waits(place.settings, LONGEST_WAIT_SECONDS + SLACK_SECONDS)
 
     def job_file(self, name: str, *, steps: int = 12, pause: float = 0.05, **sections: Any) -> None:
         """A job of so many steps, saved every third, with rows of its own and so a pace of its own."""
@@ -36,6 +44,12 @@ class FaultPlace:
         self.accepted.append(job)
         return job
 
+    def accept(self, told: str) -> None:
+        """Note the ids that a submit has printed: from then on they must not be lost, whatever became of it."""
+        if told.endswith("\n"):
+            first, _, last = told.strip().partition("-")
+            self.accepted += range(int(first), int(last or first) + 1)
+
     def arm(self, place: str, action: str = "kill") -> Path:
         """Arm a failpoint; its file is there until somebody came by."""
         file = self.failpoints / place
@@ -47,11 +61,24 @@ class FaultPlace:
         until(lambda: not (self.failpoints / place).exists(), f"somebody at {place}", within_seconds=60)
 
     def violations(self) -> list[str]:
-        return invariants.violations(self.place.settings, self.accepted, haste=HASTE)
+        found = invariants.violations(self.place.settings, self.accepted, haste=HASTE)
+        return found + self.waits.take()
+
+    def until_ended(self, *jobs: int, within_seconds: float = PATIENCE_SECONDS) -> list[str]:
+        """Wait for the jobs' ends, and see that none waits while there is room: their states."""
+
+        def ended() -> bool:
+            time.sleep(0.1)  # a look reads whole tables
+            with self.place.store() as db:
+                self.waits.look(db)
+            return all(JobState(self.place.state(job)).ended for job in jobs)
+
+        until(ended, f"the end of jobs {jobs}", within_seconds=within_seconds)
+        return [self.place.state(job) for job in jobs]
 
     def undisturbed(self, job: int, steps: int = 12) -> bool:
         """Whether the job succeeded with the curve of a run to which nothing happened."""
-        assert self.place.until_ended(job) == ["succeeded"], self.place.story(job)
+        assert self.until_ended(job) == ["succeeded"], self.place.story(job)
         assert self.place.losses(job) == curve.undisturbed(steps)
         return True
 

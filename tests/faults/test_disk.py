@@ -1,4 +1,4 @@
-"""A disk that fills up, and kills at each single change of it."""
+"""A disk that fills up, kills at each single change of it, and what a cut of the power would take away."""
 
 import json
 import os
@@ -8,21 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.workplace import REPOSITORY, until
+from tests.acceptance.workplace import REPOSITORY
+from tests.faults import power
 from tests.faults.place import fault_place
-from tests.faults.world import World
+from tests.faults.world import CHANGES, World
+from tests.processes import until
 
 
-@pytest.mark.parametrize("how", ["kill", "full"])
+@pytest.mark.parametrize("how", ["kill", "full", "cut"])
 @pytest.mark.parametrize(("subject", "least"), [("store", 20), ("checkpoint", 15), ("record", 3)])
 def test_nothing_told_is_lost_at_any_change_of_the_disk(tmp_path: Path, subject: str, least: int, how: str) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     world = World.make(tmp_path, disk)
+    changes = tmp_path / "changes"
+    changes.touch()
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.walked", str(world.shared), str(disk), subject, how],
         cwd=REPOSITORY,
-        env=os.environ | world.environment,
+        env=os.environ | world.environment | ({CHANGES: str(changes)} if how == "cut" else {}),
         capture_output=True,
         text=True,
         check=False,
@@ -32,6 +36,22 @@ def test_nothing_told_is_lost_at_any_change_of_the_disk(tmp_path: Path, subject:
     found = json.loads(done.stdout)
     assert found["wrong"] == []
     assert found["changes"] >= least, found
+
+
+DURABLE = ["write /d/.new", "sync /d/.new", "rename /d/.new /d/new", "sync /d", "told it"]
+
+
+@pytest.mark.parametrize(
+    ("left_out", "lost"),
+    [
+        (None, []),
+        (1, ["/d/.new is renamed before it is synced"]),
+        (3, ["it is told before /d is synced"]),
+    ],
+)
+def test_a_sync_left_out_is_found(left_out: int | None, lost: list[str]) -> None:
+    changes = [f"7 {line}".replace(" ", "\t") for number, line in enumerate(DURABLE) if number != left_out]
+    assert list(power.losses(changes)) == lost
 
 
 def test_a_trainer_that_finds_the_disk_full_says_so_and_goes_on_where_it_was_when_there_is_room(tmp_path: Path) -> None:

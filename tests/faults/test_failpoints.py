@@ -6,8 +6,8 @@ The job that was on its way ends as if nothing had happened, and all the invaria
 import pytest
 
 from scheduler.failpoints import PLACES
-from tests.acceptance.workplace import kill, until
 from tests.faults.place import FaultPlace
+from tests.processes import kill, until
 
 OF_SUBMIT = [place for place in PLACES if place.startswith("submit.")]
 OF_ADOPTION = [place for place in PLACES if place.startswith("adoption.")]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,10 @@ from scheduler.config import Settings
 from scheduler.processes.liveness import process_started
 from scheduler.store import audit, heartbeats
 from scheduler.store.opening import open_database
-from tests.acceptance.workplace import Workplace, kill, until
+from tests.acceptance.workplace import Workplace
 from tests.faults.place import FaultPlace, fault_place
 from tests.faults.usage import Growth, Held, growth, held
+from tests.processes import kill, until
 from tests.running.stage import Stage
 from worker.hearing import Hearing
 from worker.reporting import Reporter
@@ -40,11 +42,19 @@ def broken(place: Workplace) -> list[str]:
         return audit.violations(database)
 
 
-@pytest.fixture
-def one_device() -> Iterator[FaultPlace]:
-    with fault_place("virtual:1x256MiB") as place:
-        place.place.up()
-        yield place
+def service_on(devices: int) -> Any:
+    """A fixture: a home of its own, whose service is up on so many devices."""
+
+    @pytest.fixture
+    def up() -> Iterator[FaultPlace]:
+        with fault_place(f"virtual:{devices}x256MiB") as faulty:
+            faulty.place.up()
+            yield faulty
+
+    return up
+
+
+one_device, day_place, many_devices = service_on(1), service_on(DAY_AT_ONCE), service_on(AT_ONCE)
 
 
 @pytest.mark.timeout(1800)
@@ -80,13 +90,6 @@ def heartbeats_of(place: Workplace) -> list[heartbeats.Heartbeat]:
         return heartbeats.all(database)
 
 
-@pytest.fixture
-def many_devices() -> Iterator[FaultPlace]:
-    with fault_place(f"virtual:{AT_ONCE}x256MiB") as place:
-        place.place.up()
-        yield place
-
-
 @pytest.mark.timeout(600)
 def test_64_attempts_at_once_outlive_the_service_and_end_well(many_devices: FaultPlace) -> None:
     place = many_devices.place
@@ -119,13 +122,6 @@ def test_64_attempts_at_once_outlive_the_service_and_end_well(many_devices: Faul
 
 def ended(place: Workplace) -> int:
     return int(place.query("SELECT COUNT(*) AS n FROM jobs WHERE ended_at IS NOT NULL")[0]["n"])
-
-
-@pytest.fixture
-def day_place() -> Iterator[FaultPlace]:
-    with fault_place(f"virtual:{DAY_AT_ONCE}x256MiB") as place:
-        place.place.up()
-        yield place
 
 
 @pytest.mark.timeout(1800)

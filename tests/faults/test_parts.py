@@ -10,8 +10,8 @@ import redis
 from scheduler.broker.app import queue_name
 from scheduler.jobs.states import JobState
 from scheduler.processes.interpreter import python_command
-from tests.acceptance.workplace import kill, until
 from tests.faults.place import FaultPlace
+from tests.processes import kill, until
 
 REFUSALS = {
     "read-only": ([("REPLICAOF", "127.0.0.1", "1")], [("REPLICAOF", "NO", "ONE")]),

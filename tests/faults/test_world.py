@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from scheduler.store.sqlite import SqliteDatabase
-from tests.acceptance.workplace import kill, until
 from tests.faults.place import FaultPlace, fault_place
 from tests.faults.world import World
+from tests.processes import kill, until
 
 TWO_HOURS_SECONDS = 7200
 

@@ -1,8 +1,9 @@
 """What is written durably, cut off before each single change of the disk in turn, as SQLite's own tests do.
 
 `python -m tests.faults.walked WORLD DISK SUBJECT HOW`, to be run within that world. A child for each change: it is
-killed as it is about to make it, or finds the disk full from there on. Prints JSON: how many changes were walked, and
-what was wrong after any of them.
+killed as it is about to make it, or finds the disk full from there on. HOW "cut" is one child that nothing happens to:
+what a cut of the power could take from it is found in the order of its changes. Prints JSON: how many changes were
+walked, and what was wrong after any of them.
 """
 
 import json
@@ -11,7 +12,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol
@@ -20,10 +21,12 @@ from scheduler.errors import MmqError
 from scheduler.jobs.states import EndReason
 from scheduler.store import attempts, audit, jobs
 from scheduler.store.opening import open_database
-from tests.faults.world import World
+from tests.faults import power
+from tests.faults.world import CHANGES, World
 from tests.store.samples import admitted, ends, new_job, settings_at, start, with_device
 
 DONE, REFUSED, CRASHED, KILLED = 0, 7, 9, -9
+Tell = Callable[[str], None]  # somebody that a step is done: from then on it must not be lost
 
 
 class Subject(Protocol):
@@ -31,7 +34,7 @@ class Subject(Protocol):
 
     def reset(self) -> None: ...
 
-    def act(self) -> None: ...
+    def act(self, tell: Tell) -> None: ...
 
     def problems(self, ended: int) -> Iterator[str]: ...
 
@@ -43,7 +46,7 @@ class Store:
 
     def __init__(self, disk: Path) -> None:
         self._settings = settings_at(disk)
-        self._told = disk.with_name("told")
+        self._told = told_file(disk)
         self._looked = 0
         with closing(open_database(self._settings, lean=True, create=True)) as db:
             with_device(db)
@@ -53,21 +56,20 @@ class Store:
         for file in self._settings.home.glob("mmq.db*"):
             file.unlink()
         (self._settings.home / "mmq.db").write_bytes(self._blank)
-        self._told.write_text("")
 
-    def act(self) -> None:
+    def act(self, tell: Tell) -> None:
         with closing(open_database(self._settings, lean=True)) as db:
             job = jobs.submit(db, new_job(source="x" * 10_000), at=time.time())
-            self._tell("submitted")
+            tell("submitted")
             attempt = admitted(db, job)
-            self._tell("admitted")
+            tell("admitted")
             if attempts.claim(db, attempt.id, at=time.time()) is None:
                 raise MmqError("nothing to claim")
-            self._tell("claimed")
+            tell("claimed")
             start(db, attempt.id)
-            self._tell("running")
+            tell("running")
             attempts.finish(db, attempt.id, ends(EndReason.DONE), at=time.time())
-            self._tell("succeeded")
+            tell("succeeded")
 
     def problems(self, ended: int) -> Iterator[str]:
         """What was told must be there; what was not may be; and the store must serve again."""
@@ -80,11 +82,7 @@ class Store:
             yield from (f"{step} was told and is lost" for step in told if step not in kinds)
         self._looked += 1
         if ended != CRASHED and self._looked % 8 == 0:  # each time would double the walk's length
-            self.act()
-
-    def _tell(self, step: str) -> None:
-        with self._told.open("a") as file:  # not on the disk that is full
-            file.write(f"{step}\n")
+            self.act(lambda _: None)
 
 
 class Checkpoint:
@@ -109,8 +107,9 @@ class Checkpoint:
         shutil.rmtree(self._root)
         shutil.copytree(self._kept, self._root)
 
-    def act(self) -> None:
+    def act(self, tell: Tell) -> None:
         self._save(30)
+        tell("saved")
 
     def problems(self, ended: int) -> Iterator[str]:
         there = {path.name for path in self._root.iterdir()}
@@ -140,10 +139,11 @@ class Record:
     def reset(self) -> None:
         self._path.write_text("old")
 
-    def act(self) -> None:
+    def act(self, tell: Tell) -> None:
         from scheduler.processes.durable import write_durably
 
         write_durably(self._path, "new")
+        tell("written")
 
     def problems(self, ended: int) -> Iterator[str]:
         text = self._path.read_text()
@@ -154,12 +154,18 @@ class Record:
 SUBJECTS = {"store": Store, "checkpoint": Checkpoint, "record": Record}
 
 
-def walk(world: World, subject: Subject, how: str) -> tuple[int, list[str]]:
+def told_file(disk: Path) -> Path:
+    """Where is kept what was told: not on the disk that is full."""
+    return disk.with_name("told")
+
+
+def walk(world: World, subject: Subject, disk: Path, how: str) -> tuple[int, list[str]]:
     wrong, change = [], 0
     while True:
         change += 1
         subject.reset()
-        ended, was_last = attempt(world, subject, how, change)
+        told_file(disk).write_text("")
+        ended, was_last = attempt(world, subject, disk, how, change)
         if ended == CRASHED or (how == "kill" and not was_last and ended != KILLED):
             wrong.append(f"change {change}: it ended with {ended}")
         wrong += [f"change {change}: {problem}" for problem in subject.problems(ended)]
@@ -167,21 +173,25 @@ def walk(world: World, subject: Subject, how: str) -> tuple[int, list[str]]:
             return change - 1, wrong
 
 
-def attempt(world: World, subject: Subject, how: str, change: int) -> tuple[int, bool]:
+def attempt(world: World, subject: Subject, disk: Path, how: str, change: int) -> tuple[int, bool]:
     """Let a child act in a world that turns on it at one change; how it ended, and whether it never came so far."""
     child = os.fork()
     if child == 0:
-        os._exit(act(world, subject, how, change))
+        os._exit(act(world, subject, disk, how, change))
     _, status = os.waitpid(child, 0)
     never = world.get("countdown") > 0
     world.calm()
     return os.waitstatus_to_exitcode(status), never
 
 
-def act(world: World, subject: Subject, how: str, change: int) -> int:
+def act(world: World, subject: Subject, disk: Path, how: str, change: int) -> int:
+    def tell(step: str) -> None:
+        with told_file(disk).open("a") as file:
+            file.write(f"{step}\n")
+
     try:
         (world.kill_at if how == "kill" else world.full_from)(change)
-        subject.act()
+        subject.act(tell)
     except subject.refusals:
         return REFUSED
     except BaseException:
@@ -190,9 +200,28 @@ def act(world: World, subject: Subject, how: str, change: int) -> int:
     return DONE
 
 
+def cut(subject: Subject, changes: Path) -> tuple[int, list[str]]:
+    """Let it act in peace, in a world that tells each change; how many there were, and what could be lost of them."""
+
+    def tell(step: str) -> None:
+        with changes.open("a") as file:
+            file.write(f"{os.getpid()}\ttold\t{step}\n")
+
+    subject.reset()
+    changes.write_text("")
+    subject.act(tell)
+    made = changes.read_text().splitlines()
+    return len(made), list(power.losses(made))
+
+
 def main() -> None:
-    shared, disk, subject, how = sys.argv[1:]
-    changes, wrong = walk(World(Path(shared)), SUBJECTS[subject](Path(disk)), how)
+    shared, folder, name, how = sys.argv[1:]
+    disk = Path(folder)
+    subject = SUBJECTS[name](disk)
+    if how == "cut":
+        changes, wrong = cut(subject, Path(os.environ[CHANGES]))
+    else:
+        changes, wrong = walk(World(Path(shared)), subject, disk, how)
     print(json.dumps({"changes": changes, "wrong": wrong}))
 
 

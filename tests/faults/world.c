@@ -29,6 +29,7 @@ struct world {
 };
 
 static struct world *world;
+static int told = -1; /* the file in which each change is told */
 static int (*real_clock_gettime)(clockid_t, struct timespec *);
 
 __attribute__((constructor)) static void begin(void) {
@@ -39,6 +40,8 @@ __attribute__((constructor)) static void begin(void) {
     void *found = mmap(NULL, sizeof *world, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     close(file);
     if (found != MAP_FAILED) world = found;
+    path = getenv("PYTHON_FAULTS_CHANGES");
+    if (path) told = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
 }
 
 /* The clock. */
@@ -69,29 +72,40 @@ time_t time(time_t *told) {
 
 /* The disk. */
 
-static int ours(const char *path) {
-    char whole[PATH_MAX], here[PATH_MAX];
-    if (path[0] != '/') {
-        if (!getcwd(here, sizeof here)) return 0;
-        snprintf(whole, sizeof whole, "%.2000s/%.2000s", here, path);
-        path = whole;
-    }
-    return strncmp(path, world->prefix, strlen(world->prefix)) == 0;
+#define REAL(name) __typeof__(name) *real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
+
+/* The path from the root of a file that is named from here; in `whole`. */
+static const char *whole_path(const char *path, char whole[PATH_MAX]) {
+    char here[PATH_MAX];
+    if (path[0] == '/') return path;
+    if (!getcwd(here, sizeof here)) return "";
+    snprintf(whole, PATH_MAX, "%.2000s/%.2000s", here, path);
+    return whole;
 }
 
-static int ours_open(int file) {
+/* The path of an open file or folder, in `path`; nothing of a socket or a pipe. */
+static const char *path_of(int file, char path[PATH_MAX]) {
     struct stat facts;
-    char link[64], path[PATH_MAX];
-    if (fstat(file, &facts) || !(S_ISREG(facts.st_mode) || S_ISDIR(facts.st_mode))) return 0;
+    char link[64];
+    if (fstat(file, &facts) || !(S_ISREG(facts.st_mode) || S_ISDIR(facts.st_mode))) return "";
     snprintf(link, sizeof link, "/proc/self/fd/%d", file);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    if (length < 0) return 0;
+    ssize_t length = readlink(link, path, PATH_MAX - 1);
+    if (length < 0) return "";
     path[length] = 0;
-    return ours(path);
+    return path;
+}
+
+static void tell(const char *what, const char *path, const char *new_path) {
+    char line[2 * PATH_MAX + 64];
+    int length = snprintf(line, sizeof line, "%d\t%s\t%s%s%s\n", getpid(), what, path, *new_path ? "\t" : "", new_path);
+    REAL(write);
+    if (real(told, line, length) != length) abort();
 }
 
 /* One change of the disk, about to be made; -1 and ENOSPC if it wants room and there is none. */
-static int change(int wants_room) {
+static int change(const char *what, const char *path, const char *new_path, int wants_room) {
+    if (strncmp(*new_path ? new_path : path, world->prefix, strlen(world->prefix))) return 0;
+    if (told >= 0) tell(what, path, new_path);
     if (world->countdown > 0 && __atomic_sub_fetch(&world->countdown, 1, __ATOMIC_SEQ_CST) == 0) {
         if (world->kills) raise(SIGKILL);
         world->full = 1;
@@ -101,71 +115,85 @@ static int change(int wants_room) {
     return -1;
 }
 
-#define WATCHED (world && (world->full || world->countdown > 0))
-#define REAL(name) __typeof__(name) *real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
+static int change_at(const char *what, const char *path, const char *new_path, int wants_room) {
+    char whole[PATH_MAX], whole_new[PATH_MAX];
+    return change(what, whole_path(path, whole), *new_path ? whole_path(new_path, whole_new) : "", wants_room);
+}
+
+static int change_of(const char *what, int file, int wants_room) {
+    char path[PATH_MAX];
+    return change(what, path_of(file, path), "", wants_room);
+}
+
+#define WATCHED (world && (world->full || world->countdown > 0 || told >= 0))
 
 ssize_t write(int file, const void *from, size_t size) {
     REAL(write);
-    if (WATCHED && ours_open(file) && change(1)) return -1;
+    if (WATCHED && change_of("write", file, 1)) return -1;
     return real(file, from, size);
 }
 ssize_t pwrite(int file, const void *from, size_t size, off_t at) {
     REAL(pwrite);
-    if (WATCHED && ours_open(file) && change(1)) return -1;
+    if (WATCHED && change_of("write", file, 1)) return -1;
     return real(file, from, size, at);
 }
 ssize_t pwrite64(int file, const void *from, size_t size, off64_t at) {
     REAL(pwrite64);
-    if (WATCHED && ours_open(file) && change(1)) return -1;
+    if (WATCHED && change_of("write", file, 1)) return -1;
     return real(file, from, size, at);
 }
 ssize_t writev(int file, const struct iovec *from, int count) {
     REAL(writev);
-    if (WATCHED && ours_open(file) && change(1)) return -1;
+    if (WATCHED && change_of("write", file, 1)) return -1;
     return real(file, from, count);
 }
 int fsync(int file) {
     REAL(fsync);
-    if (WATCHED && ours_open(file) && change(0)) return -1;
+    if (WATCHED && change_of("sync", file, 0)) return -1;
     return real(file);
 }
 int fdatasync(int file) {
     REAL(fdatasync);
-    if (WATCHED && ours_open(file) && change(0)) return -1;
+    if (WATCHED && change_of("sync", file, 0)) return -1;
     return real(file);
 }
 int ftruncate(int file, off_t size) {
     REAL(ftruncate);
-    if (WATCHED && ours_open(file) && change(0)) return -1;
+    if (WATCHED && change_of("write", file, 0)) return -1;
     return real(file, size);
 }
 int ftruncate64(int file, off64_t size) {
     REAL(ftruncate64);
-    if (WATCHED && ours_open(file) && change(0)) return -1;
+    if (WATCHED && change_of("write", file, 0)) return -1;
     return real(file, size);
 }
 int rename(const char *from, const char *to) {
     REAL(rename);
-    if (WATCHED && ours(to) && change(0)) return -1;
+    if (WATCHED && change_at("rename", from, to, 0)) return -1;
     return real(from, to);
 }
 int mkdir(const char *path, mode_t mode) {
     REAL(mkdir);
-    if (WATCHED && ours(path) && change(1)) return -1;
+    if (WATCHED && access(path, F_OK) && change_at("mkdir", path, "", 1)) return -1;
     return real(path, mode);
 }
 int unlink(const char *path) {
     REAL(unlink);
-    if (WATCHED && ours(path) && change(0)) return -1;
+    if (WATCHED && change_at("remove", path, "", 0)) return -1;
     return real(path);
 }
 int unlinkat(int folder, const char *path, int flags) {
     REAL(unlinkat);
-    if (WATCHED && (path[0] == '/' ? ours(path) : ours_open(folder)) && change(0)) return -1;
+    char within[PATH_MAX], whole[PATH_MAX];
+    if (WATCHED && path[0] != '/' && folder != AT_FDCWD) {
+        snprintf(whole, sizeof whole, "%.2000s/%.2000s", path_of(folder, within), path);
+        if (change("remove", whole, "", 0)) return -1;
+    } else if (WATCHED && change_at("remove", path, "", 0))
+        return -1;
     return real(folder, path, flags);
 }
 int rmdir(const char *path) {
     REAL(rmdir);
-    if (WATCHED && ours(path) && change(0)) return -1;
+    if (WATCHED && change_at("remove", path, "", 0)) return -1;
     return real(path);
 }

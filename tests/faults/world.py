@@ -9,6 +9,7 @@ SOURCE = Path(__file__).with_name("world.c")
 FIELDS = ("clock_offset_seconds", "countdown", "kills", "full")
 PREFIX_BYTES = 512
 SIZE = 8 * len(FIELDS) + PREFIX_BYTES
+CHANGES = "PYTHON_FAULTS_CHANGES"  # names the file in which each change of the disk is told
 
 
 class World:

@@ -5,13 +5,14 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scheduler.config import Settings
+from scheduler.errors import MmqError
 from scheduler.jobs.states import EndReason, JobState
 from scheduler.store import attempts, audit, devices, jobs, sqlite
 from scheduler.store.database import Database
@@ -130,7 +131,7 @@ def _careless(home: Path) -> sqlite.SqliteDatabase:
 
 
 def test_a_cancel_wins_in_any_order(tmp_path: Path) -> None:
-    """Cancel against admit, claim, start and finish, in random orders: nothing starts after the acknowledgement."""
+    """Cancel against admit, claim, start, finish and retry, in random orders: after its word, nothing starts."""
     dice = random.Random(7)
     with closing(_careless(tmp_path)) as db:
         for _ in range(ORDERS):
@@ -140,13 +141,15 @@ def test_a_cancel_wins_in_any_order(tmp_path: Path) -> None:
 
 def _one_order(db: Database, dice: random.Random) -> None:
     job = queued(db)
-    steps = ["admit", "claim", "start", "finish", "admit", "claim", "start", "cancel"]
+    steps = ["admit", "claim", "start", "finish", "retry", "admit", "claim", "start", "cancel"]
     order = sorted(steps, key=lambda _step: dice.random()) if dice.random() < 0.5 else _late_cancel(steps, dice)
     acknowledged = False
     for step in order:
         before = jobs.get(db, job.id)
         _act(db, step, job.id, dice)
         after = jobs.get(db, job.id)
+        if step == "retry" and before.state.ended and not after.state.ended:
+            acknowledged = False  # a person wants it again
         if acknowledged:
             assert after.state in (before.state, JobState.CANCELLED, JobState.SUCCEEDED)
         acknowledged = acknowledged or (step == "cancel" and not before.state.ended)
@@ -167,6 +170,9 @@ def _act(db: Database, step: str, job_id: int, dice: random.Random) -> None:
     live = [attempt for attempt in attempts.of_job(db, job_id) if attempt.ended_at is None]
     if step == "cancel":
         jobs.request_cancel(db, job_id, by="ada", at=5.0)
+    elif step == "retry":
+        with suppress(MmqError):  # it has not failed, nor been cancelled
+            jobs.retry(db, job_id, at=6.0)
     elif step == "admit":
         attempts.admit(db, job_id, new_attempt(reservations={}), at=2.0)
     elif live and step == "claim":

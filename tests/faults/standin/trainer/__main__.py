@@ -2,9 +2,11 @@
 
 Its loss follows from its state alone. Beside the data file `rows.jsonl`, `rows.json` may say {"pause": SECONDS A STEP},
 "until": A FILE, for which it waits before its first step, or {"real": true}: then it becomes the real trainer.
-It says `doubled` where another one of its run directory lives.
+It says `doubled` where another one of its run directory lives. Of several processes under torch's launcher the first
+does all the work.
 """
 
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -69,6 +71,14 @@ def newest() -> tuple[int, str]:
 
 
 signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+if "RANK" in os.environ:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, as the trainer does
+    while int(os.environ["RANK"]) and not (run / "final").exists():
+        if asked:
+            sys.exit(75)
+        time.sleep(0.1)
+    if int(os.environ["RANK"]):
+        sys.exit(0)
 alone = (run / "standin.lock").open("a")
 try:
     fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
