@@ -9,7 +9,7 @@ SERVICE_TESTS := $(wildcard tests/acceptance/test_must_hold_*.py) tests/acceptan
 BENCHES := bench-cli bench-trace bench-start bench-idle bench-train bench-hostmem bench-memory bench-weights \
     bench-footprint bench-virtual bench-cycle bench-simulate bench-makespan
 
-.PHONY: help setup demo test test-service test-faults chaos fuzz test-gpu check format ci bench pins clean $(BENCHES)
+.PHONY: help setup demo test test-service test-faults chaos fuzz test-postgres test-gpu check format ci bench pins clean $(BENCHES)
 BENCH := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m benchmarks
 
 help: ## list the targets
@@ -45,6 +45,12 @@ fuzz: setup ## hostile input: each property on 2,000 inputs, then a walk guided 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
 	MMQ_FUZZ_EXAMPLES=2000 $(PYTEST) -n 2 --timeout 1800 tests/fuzz
 	$(BIN)/python -m tests.fuzz.guided $(or $(FUZZ_SECONDS),300)
+
+test-postgres: setup ## the store's suite on a PostgreSQL server of its own, and the commands
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    --editable '.[postgres,test-postgres]'
+	$(BIN)/python -m tests.postgres $(PYTEST) tests/store -k postgres
+	$(PYTEST) tests/acceptance/test_cli_postgres.py
 
 test-gpu: setup ## the tests that need a CUDA device
 	$(PYTEST) -m gpu tests/gpu

@@ -163,8 +163,8 @@ def _runs(database: Database, settings: Settings) -> Iterator[Finding]:
     """Hold the run directories against the store: after a backup was put in its place they know more."""
     found = list(recovery.gaps(database, settings))
     for gap in found[:MOST_SHOWN]:
-        mendable = gap.mendable and recovery.can_mend(settings)
-        yield Finding("runs", "wrong" if gap.mendable else "note", gap.sentence, recovery.FIX if mendable else None)
+        level, hint = ("wrong", recovery.FIX) if gap.mendable else ("note", None)
+        yield Finding("runs", level, gap.sentence, hint)
     if len(found) > MOST_SHOWN:
         yield Finding("runs", "note", f"and {len(found) - MOST_SHOWN:,} more like these")
     if not found:

@@ -27,8 +27,7 @@ def mend(settings: Settings) -> Iterator[str]:
         if database is None:
             return
         yield from amend(database)
-        if recovery.can_mend(settings):
-            yield from recovery.mend(database, settings)
+        yield from recovery.mend(database, settings)
 
 
 def private_files(settings: Settings) -> list[Path]:

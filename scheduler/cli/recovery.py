@@ -16,7 +16,7 @@ from scheduler.store import keepsakes, reentry
 from scheduler.store.database import Database
 from scheduler.store.keepsakes import ATTEMPT, EXIT, JOB, KeptAttempt, KeptEnd, KeptJob
 from scheduler.store.location import sqlite_path
-from scheduler.store.numbering import run_numbers
+from scheduler.store.numbering import begin_after_on_postgres, run_numbers
 from scheduler.store.records import Outcome
 
 FIX = "mmq doctor --fix"
@@ -63,6 +63,8 @@ def gaps(database: Database, settings: Settings) -> Iterator[Gap]:
 
 def mend(database: Database, settings: Settings) -> Iterator[str]:
     """Enter anew what the store has lost, and say so; of all the jobs that had never started in one sentence."""
+    if sqlite_path(settings.database_url) is None:
+        begin_after_on_postgres(settings.jobs_dir, database)  # SQLite counts on from the highest by itself
     now = time.time()
     unstarted: dict[str, list[int]] = {}  # by what they are now
     for gap in list(gaps(database, settings)):
@@ -105,11 +107,6 @@ def _entered(gap: Gap, entered: Sequence[int], state: str) -> str:
 
 def _released(state: str, ids: str) -> str:
     return f"; `mmq release {ids}` lets {'it' if ids.isdecimal() else 'them'} go on" if state == JobState.HELD else ""
-
-
-def can_mend(settings: Settings) -> bool:
-    """Ids that are given by hand need no care afterwards in SQLite alone."""
-    return sqlite_path(settings.database_url) is not None
 
 
 def _missing(job_id: int, root: Path, kept: KeptJob | None) -> Gap:

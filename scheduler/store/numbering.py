@@ -1,12 +1,15 @@
-"""Ids of jobs that no run directory has: where a store is made anew, or an older copy put in its place.
-
-SQLite alone; a PostgreSQL store is restored with its sequences.
-"""
+"""Ids of jobs that no run directory has: where a store is made anew, or an older copy put in its place."""
 
 from contextlib import closing
 from pathlib import Path
 
 from scheduler.store import sqlite
+from scheduler.store.database import Database
+
+_RAISE = (
+    "SELECT setval(pg_get_serial_sequence('jobs', 'id'), GREATEST(:highest,"
+    " COALESCE(pg_sequence_last_value(CAST(pg_get_serial_sequence('jobs', 'id') AS regclass)), 1)))"
+)
 
 
 def begin_after(jobs_dir: Path, path: Path) -> None:
@@ -15,6 +18,14 @@ def begin_after(jobs_dir: Path, path: Path) -> None:
     with closing(sqlite.SqliteDatabase(path)) as database, database.transaction() as tx:
         if not tx.execute("UPDATE sqlite_sequence SET seq = MAX(seq, :highest) WHERE name = 'jobs'", highest=highest):
             tx.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('jobs', :highest)", highest=highest)
+
+
+def begin_after_on_postgres(jobs_dir: Path, database: Database) -> None:
+    """The same of a PostgreSQL store, which may be in use."""
+    highest = max(run_numbers(jobs_dir), default=0)
+    if highest:
+        with database.transaction() as tx:
+            tx.query(_RAISE, highest=highest)
 
 
 def run_numbers(folder: Path) -> list[int]:

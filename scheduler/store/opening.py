@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from scheduler.config import Settings
+from scheduler.errors import NoDatabase
 from scheduler.store.database import Database
 from scheduler.store.drivers import connect
 from scheduler.store.filesystem import refuse_network_file_system
@@ -38,9 +39,10 @@ def open_database(settings: Settings, *, lean: bool, create: bool = False) -> Da
 @contextmanager
 def open_if_any(settings: Settings) -> Iterator[Database | None]:
     """Open the store by its lean driver; None where there is none: for who neither makes one nor needs one."""
-    path = sqlite_path(settings.database_url)
-    if path is not None and not path.exists():
+    try:
+        database = open_database(settings, lean=True)
+    except NoDatabase:
         yield None
         return
-    with closing(open_database(settings, lean=True)) as database:
+    with closing(database):
         yield database

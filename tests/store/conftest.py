@@ -1,4 +1,6 @@
-"""One suite for each way into the store; PostgreSQL too where MMQ_TEST_POSTGRES_URL names one to empty."""
+"""One suite for each way into the store; PostgreSQL too for `make test-postgres`, which runs a server for it, and where
+MMQ_TEST_POSTGRES_URL names one to empty.
+"""
 
 import os
 from collections.abc import Iterator

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scheduler.errors import MmqError
+from scheduler.errors import MmqError, NotNow
 from scheduler.jobs.states import EndReason
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
@@ -65,7 +65,7 @@ def act_once(db: Database, dice: random.Random, job_id: int) -> None:
     try:
         dice.choice(actions)()
     except MmqError as error:
-        if type(error) is not MmqError:
+        if type(error) not in (MmqError, NotNow):
             raise  # an illegal move, a broken store
 
 
