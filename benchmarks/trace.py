@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from benchmarks.measure import Bar, Command, Cost, cost, environment, in_turns, judged, machine, told
 from scheduler.admission.wish import wish_of
 from scheduler.config import Settings
-from scheduler.controller.footprints import requests_for, stored
+from scheduler.controller.footprints import Request, requests_for, stored
 from scheduler.footprint.request import Target
 from scheduler.jobs.jobfile import parse
 from scheduler.jobs.spec import JobSpec
@@ -25,20 +26,24 @@ from scheduler.store.opening import open_database
 
 ROUNDS = 5
 LOOKS = 50
-TORCH, COLD, TABLE = "import torch", "cold footprint", "whole table"
+TORCH, COLD, TABLE, GANG = "import torch", "cold footprint", "whole table", "gang's table"
 BLIND = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 JOB = "kind: pretrain\ndata: {path: rows.jsonl}\n"  # minimind-3: 8 layers of 768, 340 tokens
+OVER_TWO = JOB + "resources: {gpus: 2}\n"
 TARGET = Target(kind="cuda", capability="8.9")
 
 
 def main() -> int:
     spec, _ = parse(JOB, file="job.yaml")
     first, *others = requests_for(spec, wish_of(spec), TARGET)
+    over_two, _ = parse(OVER_TWO, file="job.yaml")
+    gang = requests_for(over_two, wish_of(over_two), TARGET)
     print(f"minimind-3, {len(first.body['micro_batches'])} micro-batches, {ROUNDS} interleaved rounds; {machine()}\n")
     commands = {
         TORCH: Command([sys.executable, "-c", "import torch"]),
         COLD: _traced(first.body),
-        TABLE: _traced(first.body | {"modes": [mode for one in (first, *others) for mode in one.body["modes"]]}),
+        TABLE: _traced(_whole((first, *others))),
+        GANG: _traced(_whole(gang) | {"workers": 2}),  # as `mmq estimate` has it; the CPU time is of both
     }
     with tempfile.TemporaryDirectory(prefix="mmq-bench-") as folder:
         surroundings = environment(Path(folder), **BLIND)
@@ -51,10 +56,16 @@ def main() -> int:
             Bar("cold_trace_seconds", _cpu(costs[COLD]), 6.0),
             Bar("cold_trace_gb", max(c.peak_bytes for c in costs[COLD]) / 1e9, 1.0),
             Bar("whole_table_seconds", _cpu(costs[TABLE]), 15.0),
+            Bar("gang_table_seconds", _cpu(costs[GANG]), 15.0),
             Bar("cached_milliseconds", cached_seconds * 1000, 5.0),
             Bar("cold_trace_over_torch", _cpu(costs[COLD]) / _cpu(costs[TORCH]), 2.5),
         ]
     )
+
+
+def _whole(requests: Sequence[Request]) -> dict[str, Any]:
+    """All stages as one question."""
+    return requests[0].body | {"modes": [mode for one in requests for mode in one.body["modes"]]}
 
 
 def _traced(body: dict[str, Any]) -> Command:
@@ -76,7 +87,7 @@ def _cached(spec: JobSpec, settings: Settings) -> float:
         for _ in range(LOOKS):
             requests_for.cache_clear()
             began = time.perf_counter()
-            assert stored(database, requests_for(spec, wish_of(spec), TARGET)[0].key) is not None
+            assert stored(database, requests_for(spec, wish_of(spec), TARGET)[0]) is not None
             seconds.append(time.perf_counter() - began)
     return min(seconds)
 

@@ -15,6 +15,7 @@ from scheduler.config import Settings
 from scheduler.controller.place import Place, places_of
 from scheduler.errors import MmqError, UsageError
 from scheduler.footprint.context import context_bytes, nccl_bytes
+from scheduler.footprint.request import traced_as
 from scheduler.footprint.tracer import trace_entry
 
 COUNTERS = ("allocated_bytes", "reserved_bytes", "process_bytes", "least_bytes")
@@ -55,30 +56,49 @@ def _setting(told: str) -> tuple[str, Any]:
 
 def estimate_entry(entry: Entry, gpus: Sequence[str], settings: Settings) -> list[dict[str, Any]]:
     """Trace the loop for each GPU by name or size, or for the devices here; MmqError if it can't be traced."""
-    return [_on(entry, place) for place in places_of(gpus, settings)]
+    traces = Traces(entry)
+    return [_on(traces, place) for place in places_of(gpus, settings)]
 
 
-def _on(entry: Entry, place: Place) -> dict[str, Any]:
-    """Trace for one place; where a router's choices decide on sizes, for even and for uneven choices."""
-    told = _traced(entry, place, uneven=False)
+class Traces:
+    """Of one loop: GPUs for which torch chooses alike share them, unless the loop itself asks which it is on."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self._known: dict[tuple[object, ...], str] = {}
+
+    def told(self, place: Place, *, uneven: bool) -> dict[str, Any]:
+        """Tell what it takes there, the context included."""
+        capability = place.target.capability
+        alike, same = (traced_as(capability), uneven), (capability, place.total_bytes, uneven)
+        answer = self._known.get(alike) or self._known.get(same) or _traced(self.entry, place, uneven=uneven)
+        told: dict[str, Any] = json.loads(answer)
+        self._known[same if told.get("asks") else alike] = answer
+        outside = context_bytes("cuda", capability) + nccl_bytes("cuda", capability, told.get("processes", 1))
+        told |= {name: told[name] + outside for name in ("process_bytes", "least_bytes", "expandable_bytes")}
+        told["parts"]["context"] = outside
+        return told
+
+
+def _on(traces: Traces, place: Place) -> dict[str, Any]:
+    """Tell of one place; where a router's choices decide on sizes, for even and for uneven choices."""
+    told = traces.told(place, uneven=False)
     if told.get("routed"):
-        uneven = _traced(entry, place, uneven=True)
+        uneven = traces.told(place, uneven=True)
         told["routing"] = {
             "balanced": {name: told[name] for name in COUNTERS},
             "worst": {name: uneven[name] for name in COUNTERS},
         }
-    return judged(told, entry, place)
+    return judged(told, traces.entry, place)
 
 
-def _traced(entry: Entry, place: Place, *, uneven: bool) -> dict[str, Any]:
-    capability = place.target.capability
+def _traced(entry: Entry, place: Place, *, uneven: bool) -> str:
     request = {
         "file": str(entry.file),
         "function": entry.function,
         "settings": dict(entry.settings),
-        "capability": capability,
+        "capability": place.target.capability,
         "total_bytes": place.total_bytes,
-        "context_bytes": context_bytes("cuda", capability),
         "uneven": uneven,
     }
     try:
@@ -89,11 +109,7 @@ def _traced(entry: Entry, place: Place, *, uneven: bool) -> dict[str, Any]:
         ) from None
     if answer.body is None:
         raise MmqError(answer.error or "the tracer gave no answer", hint="docs/any-loop.md says what a loop needs")
-    told: dict[str, Any] = json.loads(answer.body)
-    more = nccl_bytes("cuda", capability, told.get("processes", 1))
-    told |= {name: told[name] + more for name in ("process_bytes", "least_bytes", "expandable_bytes")}
-    told["parts"]["context"] += more
-    return told
+    return answer.body
 
 
 def judged(told: Mapping[str, Any], entry: Entry, place: Place) -> dict[str, Any]:

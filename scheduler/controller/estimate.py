@@ -3,9 +3,12 @@
 Reads the footprint cache and adds to it where a store exists; does not create one. Traces itself, and waits for it.
 """
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -23,8 +26,9 @@ from scheduler.footprint.request import Target, trace_request
 from scheduler.footprint.tracer import trace
 from scheduler.jobs.spec import JobSpec
 from scheduler.store import footprints as kept_footprints
-from scheduler.store.database import Database
 from scheduler.store.opening import open_if_any
+
+MOST_WORKERS = 4  # processes of a trace that a person waits for, each a core and some hundred MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +122,13 @@ def estimates(spec: JobSpec, gpus: Sequence[str], settings: Settings) -> list[Es
     Raises UsageError for a GPU that is not known, MmqError where the footprint can't be traced.
     """
     wish = wish_of(spec)
+    answers: dict[str, str] = {}  # by key: GPUs that the tracer knows no difference between share them
     footprints: dict[Target, tuple[Footprint, int]] = {}
     found = []
     for place in places_of(gpus, settings):
         target = place.target
         if target not in footprints:
-            footprint = _footprint(spec, wish, target, settings)
+            footprint = _footprint(requests_for(spec, wish, target), settings, answers)
             correction_bytes = 0 if gpus else _correction_bytes(spec, wish, target, footprint, settings)
             footprints[target] = footprint.raised(correction_bytes), correction_bytes
         found.append(replace(_on(place, wish, *footprints[target]), processes=spec.resources.gpus))
@@ -161,22 +166,29 @@ def course(spec: JobSpec, told: Estimate) -> list[dict[str, Any]]:
     return found
 
 
-def _footprint(spec: JobSpec, wish: Wish, target: Target, settings: Settings) -> Footprint:
-    first, *others = requests_for(spec, wish, target)
+def _footprint(requests: Sequence[Request], settings: Settings, answers: dict[str, str]) -> Footprint:
+    """Join the stages: from the store, from `answers`, or traced now, all by one child, and noted in both."""
     with open_if_any(settings) as db:
-        footprint = _traced(first, db)
-        for request in others:
-            footprint = footprint.joined(_traced(request, db))
-        return footprint
+        known = {one.key: footprint for one in requests if db is not None and (footprint := stored(db, one))}
+        missing = [one for one in requests if one.key not in known and one.key not in answers]
+        for key, answer in _traced(missing):
+            answers[key] = answer
+            if db is not None:
+                kept_footprints.put(db, key, answer, at=time.time())
+    return reduce(Footprint.joined, [known.get(one.key) or one.footprint(answers[one.key]) for one in requests])
 
 
-def _traced(request: Request, db: Database | None) -> Footprint:
-    known = stored(db, request.key) if db is not None else None
-    if known is not None:
-        return known
-    answer = trace(request.key, request.body)
+def _traced(requests: Sequence[Request]) -> Iterator[tuple[str, str]]:
+    """Ask once for all stages, which costs less than one by one, and give each its part of the answer."""
+    if not requests:
+        return
+    modes = [mode for one in requests for mode in one.body["modes"]]
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    answer = trace(requests[0].key, requests[0].body | {"modes": modes, "workers": workers})
     if answer.body is None:
         raise MmqError(answer.error or "the tracer gave no answer", hint="mmq doctor")
-    if db is not None:
-        kept_footprints.put(db, request.key, answer.body, at=time.time())
-    return Footprint.from_json(msgspec.json.decode(answer.body))
+    told = msgspec.json.decode(answer.body)
+    candidates = iter(told["candidates"])
+    for one in requests:
+        count = len(one.body["modes"]) * len(one.body["micro_batches"])
+        yield one.key, msgspec.json.encode(told | {"candidates": list(islice(candidates, count))}).decode()

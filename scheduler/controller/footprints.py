@@ -14,6 +14,7 @@ import msgspec
 
 from scheduler.admission.facts import Untraced
 from scheduler.admission.wish import Wish, micro_batches
+from scheduler.footprint.context import context_bytes
 from scheduler.footprint.curve import Footprint
 from scheduler.footprint.request import Target, cache_key, torch_version, trace_request, trainer_digest
 from scheduler.footprint.tracer import Answer
@@ -22,6 +23,8 @@ from scheduler.store import footprints
 from scheduler.store.database import Database, Reader
 
 RETRY_SECONDS = 60.0  # after a trace that failed for a reason of its own
+
+Whole = tuple[str, int]  # names a footprint: the key of the tracer's answer, and the context beside it
 
 
 class Taught(Protocol):
@@ -38,10 +41,19 @@ class AsksTracer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One question to the tracer: the means of one stage."""
+    """One question to the tracer: the means of one stage. GPUs that ask the same may differ in their context."""
 
     key: str
     body: dict[str, Any]
+    context_bytes: int  # what a process holds beside what is traced
+
+    @property
+    def whole(self) -> Whole:
+        return self.key, self.context_bytes
+
+    def footprint(self, answer: str) -> Footprint:
+        """Read the tracer's answer, and add the context."""
+        return Footprint.from_json(msgspec.json.decode(answer)).raised(self.context_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +79,10 @@ class FootprintBook:
         self._raised: dict[tuple[int, int], tuple[Footprint, Footprint]] = {}  # by identity and correction
         self._tracer = tracer
         self._monotonic = monotonic
-        self._wanted: set[str] = set()  # keys looked up this cycle
-        self._stages: dict[str, Footprint] = {}
-        self._incomplete: dict[tuple[str, ...], Footprint] = {}  # the first stages, knowing what they lack
-        self._joined: dict[tuple[str, ...], Footprint] = {}
+        self._wanted: set[Whole] = set()  # looked up this cycle
+        self._stages: dict[Whole, Footprint] = {}
+        self._incomplete: dict[tuple[Whole, ...], Footprint] = {}  # the first stages, knowing what they lack
+        self._joined: dict[tuple[Whole, ...], Footprint] = {}
         self._offered: dict[int, int] = {}  # jobs that had no more than so many stages to choose from, last cycle
         self._offering: dict[int, int] = {}  # the same, this cycle
         self._failures: dict[str, _Failure] = {}
@@ -108,23 +120,23 @@ class FootprintBook:
         missing = tuple(modes for stage in wish.stages[count:] for modes in stage)
         return self._incomplete.setdefault(tuple(known), footprint.without(missing))
 
-    def _known(self, requests: Sequence[Request]) -> dict[str, Footprint]:
-        """Return by key the stages that are known, up to the first that is not."""
-        found: dict[str, Footprint] = {}
+    def _known(self, requests: Sequence[Request]) -> dict[Whole, Footprint]:
+        """Return by name the stages that are known, up to the first that is not."""
+        found: dict[Whole, Footprint] = {}
         for request in requests:
             stage = self._stage(request)
             if stage is None:
                 break
-            found[request.key] = stage
+            found[request.whole] = stage
         return found
 
-    def _join(self, known: Mapping[str, Footprint]) -> Footprint:
-        keys, stages = tuple(known), list(known.values())
+    def _join(self, known: Mapping[Whole, Footprint]) -> Footprint:
+        names, stages = tuple(known), list(known.values())
         if len(stages) == 1:
             return stages[0]
-        if keys not in self._joined:
-            self._joined[keys] = reduce(Footprint.joined, stages)
-        return self._joined[keys]
+        if names not in self._joined:
+            self._joined[names] = reduce(Footprint.joined, stages)
+        return self._joined[names]
 
     def collect(self, *, now: float) -> None:
         """Begin a cycle: store the answers that have come in, and forget what the last cycle had no use for."""
@@ -140,12 +152,13 @@ class FootprintBook:
 
     def _forget_unwanted(self) -> None:
         wanted, self._wanted = self._wanted, set()
-        self._stages = {key: one for key, one in self._stages.items() if key in wanted}
-        self._incomplete = {keys: one for keys, one in self._incomplete.items() if wanted.issuperset(keys)}
+        self._stages = {name: one for name, one in self._stages.items() if name in wanted}
+        self._incomplete = {names: one for names, one in self._incomplete.items() if wanted.issuperset(names)}
         kept = {id(one) for one in (*self._stages.values(), *self._incomplete.values(), *self._joined.values())}
         self._raised = {key: one for key, one in self._raised.items() if key[0] in kept}
-        self._joined = {keys: one for keys, one in self._joined.items() if wanted.issuperset(keys)}
-        self._failures = {key: one for key, one in self._failures.items() if key in wanted}
+        self._joined = {names: one for names, one in self._joined.items() if wanted.issuperset(names)}
+        keys = {key for key, _ in wanted}
+        self._failures = {key: one for key, one in self._failures.items() if key in keys}
 
     def _judged(self, answer: Answer) -> Answer:
         """Give up on what takes too long again: while it is traced, nobody else's job is."""
@@ -155,10 +168,10 @@ class FootprintBook:
         return replace(answer, error=f"{answer.error}, twice", hopeless=True)
 
     def _stage(self, request: Request) -> Footprint | None:
-        self._wanted.add(request.key)
-        known = self._stages.get(request.key) or stored(self._db, request.key)
+        self._wanted.add(request.whole)
+        known = self._stages.get(request.whole) or stored(self._db, request)
         if known is not None:
-            self._stages[request.key] = known
+            self._stages[request.whole] = known
         return known
 
     def _ask(self, request: Request) -> Untraced:
@@ -182,17 +195,17 @@ def requests_for(spec: JobSpec, wish: Wish, target: Target) -> tuple[Request, ..
     """Build what the tracer is asked about a job on a kind of device: a request for each stage."""
     sizes = micro_batches(wish.rows, wish.micro_batch)
     bodies = [trace_request(spec, target, modes=modes, micro_batches=sizes) for modes in wish.stages]
-    return tuple(
-        Request(key=cache_key(body, torch=torch_version(), trainer=trainer_digest()), body=body) for body in bodies
-    )
+    keys = [cache_key(body, torch=torch_version(), trainer=trainer_digest()) for body in bodies]
+    outside = context_bytes(target.kind, target.capability, spec.resources.gpus)
+    return tuple(Request(key=key, body=body, context_bytes=outside) for key, body in zip(keys, bodies, strict=True))
 
 
-def stored(db: Reader, key: str) -> Footprint | None:
+def stored(db: Reader, request: Request) -> Footprint | None:
     """Read a footprint from the store; an entry that can't be read counts as none."""
-    row = footprints.get(db, key)
+    row = footprints.get(db, request.key)
     if row is None:
         return None
     try:
-        return Footprint.from_json(msgspec.json.decode(row.answer))
+        return request.footprint(row.answer)
     except (KeyError, TypeError, ValueError):
         return None

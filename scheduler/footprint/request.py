@@ -14,19 +14,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scheduler.footprint.context import context_bytes
 from scheduler.footprint.curve import Modes
 from scheduler.jobs.spec import JobSpec
 from scheduler.jobs.trainer_config import training_part
 
 # What changes no byte: schedules, seeds, paths. The rest of the configuration is part of the key.
 _INTERVALS = ("log_interval", "save_interval", "eval_interval", "sample_interval", "early_stop")
+_FLASH_FROM, _LARGE_WORKSPACE = 8, (9, 10, 12)
 _NO_MEMORY_IN_TRAIN = ("epochs", "max_steps", "learning_rate", "weight_decay", "seed", *_INTERVALS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The kind of device a footprint is for. Two devices of one target need the same memory."""
+    """The kind of device a footprint is for. Two devices of one target need the same memory.
+
+    The tracer is told no more than what its choices hang on; the context, which it can't see, is added to its answer.
+    So GPUs that differ in their context alone share a trace.
+    """
 
     kind: str  # cuda | virtual | cpu
     capability: str | None = None
@@ -36,10 +40,20 @@ class Target:
         return self.kind if self.capability is None else f"{self.kind}-{self.capability}"
 
     def as_json(self, processes: int = 1) -> dict[str, Any]:
-        capability = {} if self.capability is None else {"capability": self.capability}
+        capability = {"capability": traced_as(self.capability)} if self.kind == "cuda" else {}
         several = {} if processes == 1 else {"processes": processes}
-        outside = context_bytes(self.kind, self.capability, processes)
-        return {"kind": self.kind, **capability, **several, "context_bytes": outside}
+        return {"kind": self.kind, **capability, **several}
+
+
+def traced_as(capability: str | None) -> str:
+    """Name the GPUs whose blocks are the same by one compute capability: their attention kernels, cuBLAS's workspace.
+
+    The rules are the tracer's (`trainer/memory/kernels.py`); a test holds the two together.
+    """
+    major = 8 if capability is None else int(capability.partition(".")[0])
+    if major < _FLASH_FROM:
+        return "7.5"
+    return "9.0" if major in _LARGE_WORKSPACE else "8.0"
 
 
 def trace_request(

@@ -44,12 +44,14 @@ def test_a_gpu_nobody_knows_is_refused_with_its_neighbours(mmq: Mmq, job_file: P
 LOOP = """
 import torch
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 def build(batch=4):
-    model = torch.nn.Linear(1024, 1024).to("cuda")
+    model = torch.nn.Linear(1024, 1024).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters())
     def step():
         print("a loop may print")
-        model(torch.randn(batch, 1024).to("cuda")).sum().backward()
+        model(torch.randn(batch, 1024).to(DEVICE)).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
     return model, step
@@ -67,6 +69,7 @@ def test_a_loop_of_ones_own_is_estimated_and_drawn(mmq: Mmq, tmp_path: Path) -> 
     assert "1,049,600 parameters, with batch = 8:" in done.out
     assert "|forward" in done.out
     assert "Fits T4 16GB" in done.out
+    assert "weights       4.0 MiB" in done.out  # a file may ask at its top whether there is a GPU
     assert "<svg" in plot.read_text()
 
 

@@ -12,6 +12,7 @@ from scheduler.controller.service import Controller, Identity
 from scheduler.devices.choice import open_devices
 from scheduler.devices.device import Devices
 from scheduler.errors import Unreachable
+from scheduler.footprint.context import context_bytes
 from scheduler.footprint.tracer import Answer
 from scheduler.jobs.jobfile import load
 from scheduler.jobs.spec import JobSpec, encode
@@ -55,8 +56,10 @@ ROWS_KEPT = {"off": 4, "selective": 3, "full": 2}  # quarters
 def answer_of(request: dict[str, Any], *, base_mib: int, row_mib: int) -> str:
     """A footprint of `base_mib` and `row_mib` a row; full checkpointing halves the rows, offload the base.
 
-    A quarter of the base are weights, which ZeRO-3 divides among processes, as ZeRO-2 does the rest.
+    A quarter of the base are weights, which ZeRO-3 divides among processes, as ZeRO-2 does the rest. The context is
+    in these figures, and so not in the answer, to which it is added.
     """
+    outside = context_bytes(request["target"]["kind"], request["target"].get("capability"))
     candidates, processes = [], request["target"].get("processes", 1)
     divided = {"none": 1.0, "zero2": (1 + 3 / processes) / 4, "zero3": 1 / processes}
     for modes in request["modes"]:
@@ -66,7 +69,8 @@ def answer_of(request: dict[str, Any], *, base_mib: int, row_mib: int) -> str:
             peak = base + rows * ROWS_KEPT[modes["activation_checkpointing"]] // 4
             candidates.append(
                 {"micro_batch": size, **modes, "parts": {"weights": base}}
-                | dict.fromkeys(("allocated_bytes", "reserved_bytes", "process_bytes"), peak)
+                | dict.fromkeys(("allocated_bytes", "reserved_bytes"), peak)
+                | {"process_bytes": peak - outside}
             )
     return json.dumps({"torch": "2", "seconds": 0.1, "parameters": 7, "candidates": candidates})
 

@@ -9,6 +9,7 @@ import pytest
 
 from scheduler.controller import estimate as estimates
 from scheduler.errors import MmqError, UsageError
+from scheduler.footprint.context import context_bytes
 from scheduler.footprint.tracer import Answer
 from tests.controller.bench import MIB, Bench, answer_of, settings_at, spec_of
 
@@ -35,9 +36,9 @@ def test_plan_parts_and_candidates_for_a_gpu_by_name(tmp_path: Path, traced: lis
     assert (told["plan"]["micro_batch"], told["plan"]["accumulation_steps"]) == (8, 1)
     assert told["plan"]["process_bytes"] == 3400 * MIB
     assert told["reserve_bytes"] == 3400 * MIB + 3400 * MIB // 50
-    assert set(told["parts"]) == {"weights"}
+    assert set(told["parts"]) == {"weights", "context"}
     assert len(told["candidates"]) == 24
-    assert traced[0]["target"]["capability"] == "8.6"
+    assert traced[0]["target"]["capability"] == "8.0"  # for which torch chooses as for 8.6
     assert not (tmp_path / "home").exists()  # it makes no store
 
 
@@ -68,7 +69,7 @@ def test_the_service_and_the_estimate_share_a_cache(bench: Bench, traced: list[d
     assert first.plan.candidate.process_bytes == 180 * MIB
     estimates.estimates(spec_of(bench.home), ["24GiB"], bench.settings)[0]
     estimates.estimates(spec_of(bench.home), ["24GiB"], bench.settings)[0]
-    assert len(traced) == 3
+    assert len(traced) == 2  # all that a GPU is asked about, by one child
 
 
 def test_the_devices_of_a_running_service_go_before_those_of_the_environment(
@@ -96,10 +97,25 @@ def test_several_devices_have_a_plan_each_and_alike_ones_one(tmp_path: Path, tra
     fitting = [one.plan.micro_batch for one in named if one.plan is not None]
     assert len(fitting) == 2
     assert fitting[0] < fitting[1] == 8
-    assert len(traced) == 2  # all of one kind: the fastest means, and the others
+    assert len(traced) == 1  # all of one kind
     told = named[2].brief()
     assert (told["fits"], told["plan"]) == (False, None)
     assert told["least_bytes"] > 512 * MIB
     (here,) = estimates.estimates(spec_of(tmp_path), [], settings_at(tmp_path, "virtual:2x6GiB"))
     assert here.place.count == 2
     assert here.place.name.startswith("virtual:0,1 ")
+
+
+def test_gpus_for_which_torch_chooses_alike_share_a_trace_and_keep_their_own_context(
+    tmp_path: Path, traced: list[dict[str, Any]]
+) -> None:
+    alike = ["RTX 3060", "RTX 4090", "A100 80GB", "24GiB"]
+    settings = settings_at(tmp_path / "home")
+    told = estimates.estimates(spec_of(tmp_path), alike, settings)
+    assert len(traced) == 1
+    contexts = [context_bytes("cuda", one.place.target.capability) for one in told]
+    assert len(set(contexts)) == 2  # a size has the context of a GPU of no known generation
+    outside = {one.footprint.candidates[0].process_bytes - context for one, context in zip(told, contexts, strict=True)}
+    assert len(outside) == 1
+    estimates.estimates(spec_of(tmp_path), [*alike, "RTX 5090", "H100", "T4"], settings)
+    assert len(traced) == 1 + 3  # there is no store to remember the first

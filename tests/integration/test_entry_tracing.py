@@ -103,6 +103,7 @@ def heads(dtype: torch.dtype, count: int = 4) -> torch.Tensor:
         (torch.bfloat16, True, "8.9", "_scaled_dot_product_efficient_attention"),
         (torch.float32, False, "8.9", "_scaled_dot_product_efficient_attention"),
         (torch.float16, False, "7.5", "_scaled_dot_product_efficient_attention"),
+        (torch.bfloat16, False, "7.5", "bmm"),
         (torch.float64, False, "8.9", "bmm"),
     ],
 )

@@ -3,7 +3,6 @@
 import json
 
 from scheduler.admission.wish import micro_batches, wish_of
-from scheduler.footprint.context import CONTEXT_BYTES
 from scheduler.footprint.curve import Footprint
 from scheduler.footprint.request import Target, trace_request
 from scheduler.footprint.tracer import trace
@@ -32,7 +31,7 @@ def test_a_real_trace_of_a_small_job() -> None:
         (size, modes) for size in sizes for modes in wish.modes
     }
     for one in footprint.candidates:
-        assert one.process_bytes == one.reserved_bytes + CONTEXT_BYTES[kind]
+        assert one.process_bytes == one.reserved_bytes  # the context is added to the answer
         assert one.parts["weights"] >= footprint.parameters * 4
     plain = [one.allocated_bytes for one in footprint.candidates if one.modes == wish.modes[0]]
     assert plain == sorted(plain)

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 
 from scheduler.admission.wish import micro_batches, wish_of
-from scheduler.footprint.context import context_bytes
+from scheduler.devices.catalogue import CATALOGUE
 from scheduler.footprint.curve import Footprint, Modes
-from scheduler.footprint.request import Target, cache_key, torch_version, trace_request, trainer_digest
+from scheduler.footprint.request import Target, cache_key, torch_version, trace_request, traced_as, trainer_digest
 from scheduler.jobs.jobfile import parse
 from scheduler.jobs.spec import JobSpec
+from trainer.memory.kernels import has_flash, workspace_bytes
 
 JOB = """
 kind: sft
@@ -44,7 +45,7 @@ def key_of(*overrides: str, target: Target = VIRTUAL, torch: str = "2.13", train
 def test_asks_for_each_means_and_each_micro_batch() -> None:
     request = request_of(target=CUDA)
     assert request["micro_batches"] == [1, 2, 3, 4, 6, 8, 12, 24]
-    assert request["target"] == {"kind": "cuda", "capability": "8.9", "context_bytes": context_bytes("cuda", "8.9")}
+    assert request["target"] == {"kind": "cuda", "capability": "8.0"}
     assert [tuple(mode.values())[:3] for mode in request["modes"]] == [
         ("off", False, True),
         ("selective", False, True),
@@ -112,6 +113,18 @@ def test_the_key_knows_target_torch_and_trainer() -> None:
         key_of(trainer="b"),
     }
     assert len(keys) == 5
+
+
+def test_gpus_share_an_answer_where_torch_chooses_alike() -> None:
+    """The scheduler's rules are those of the tracer, which it can't import: of each GPU of the catalogue."""
+    for capability in {entry.capability for entry in CATALOGUE} | {None}:
+        like = traced_as(capability)
+        assert workspace_bytes(like) == workspace_bytes(capability)
+        assert has_flash(like) is has_flash(capability)
+    ada, hopper, turing = (key_of(target=Target(kind="cuda", capability=one)) for one in ("8.9", "9.0", "7.5"))
+    assert len({ada, hopper, turing}) == 3
+    assert key_of(target=Target(kind="cuda", capability="8.6")) == ada
+    assert key_of(target=Target(kind="cuda", capability="12.0")) == hopper
 
 
 def test_versions_are_read_without_importing() -> None:

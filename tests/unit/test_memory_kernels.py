@@ -23,13 +23,26 @@ def test_attention_on_meta_keeps_no_scores(dtype: torch.dtype, target: str) -> N
     with Accounting(allocator):
         query = torch.empty(1, 2, length, 8, dtype=dtype, device="meta", requires_grad=True)
         if target == "cuda":
-            with cuda_kernels():
+            with cuda_kernels("8.9"):
                 out = causal_attention(query, query, query)
         else:
             out = causal_attention(query, query, query)
         out.sum().backward()
     assert out.shape == query.shape
     assert allocator.allocated_peak_bytes < 2 * length * length * dtype.itemsize
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "keeps_scores"),
+    [(torch.float16, "7.5", False), (torch.float32, "7.0", False), (torch.bfloat16, "7.5", True)],
+)
+def test_before_compute_capability_8_there_is_no_flash(dtype: torch.dtype, capability: str, keeps_scores: bool) -> None:
+    length = 256
+    allocator = DirectAllocator()
+    with Accounting(allocator), cuda_kernels(capability):
+        query = torch.empty(1, 2, length, 8, dtype=dtype, device="meta", requires_grad=True)
+        causal_attention(query, query, query).sum().backward()
+    assert (allocator.allocated_peak_bytes > 2 * length * length * dtype.itemsize) is keeps_scores
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

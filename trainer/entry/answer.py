@@ -8,24 +8,22 @@ from typing import Any
 import torch
 import torch._dynamo  # before anything of torch is replaced: its import looks at all of it
 
-from trainer.entry.load import built, load
+from trainer.entry.load import built
 from trainer.entry.replay import course, replay, smallest_cap
 from trainer.entry.trace import trace
 from trainer.memory.expandable import ExpandableAllocator
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Trace `file`'s `function` with `settings`, for a GPU of `capability` and `total_bytes`."""
+    """Trace `file`'s `function` with `settings`, for a GPU of `capability` and `total_bytes`; all without context."""
     torch.set_num_threads(1)
-    function = load(Path(request["file"]), request["function"])
     log = trace(
-        partial(built, function, request["settings"]),
+        partial(built, Path(request["file"]), request["function"], request["settings"]),
         capability=request.get("capability"),
         total_bytes=request["total_bytes"],
         uneven=bool(request.get("uneven")),
     )
     outcome = replay(log)
-    context_bytes = int(request["context_bytes"])
     cached = outcome.reserved_bytes - outcome.allocated_bytes
     return {
         "torch": torch.__version__.partition("+")[0],
@@ -33,11 +31,12 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         "steps": len(log.steps),
         "processes": log.processes,
         "routed": log.routed,
+        "asks": log.asks,
         "allocated_bytes": outcome.allocated_bytes,
         "reserved_bytes": outcome.reserved_bytes,
-        "process_bytes": outcome.reserved_bytes + context_bytes,
-        "least_bytes": smallest_cap(log, outcome) + context_bytes,
-        "expandable_bytes": replay(log, ExpandableAllocator()).reserved_bytes + context_bytes,
-        "parts": {**outcome.parts, "context": context_bytes, "cached": cached},
+        "process_bytes": outcome.reserved_bytes,
+        "least_bytes": smallest_cap(log, outcome),
+        "expandable_bytes": replay(log, ExpandableAllocator()).reserved_bytes,
+        "parts": {**outcome.parts, "context": 0, "cached": cached},
         "course": course(log),
     }

@@ -24,9 +24,8 @@ _ROWS_A_PART = 10  # NROWS_PER_THREAD (aten/src/ATen/native/cuda/EmbeddingBackwa
 def chosen_as_on_cuda(capability: str | None) -> Iterator[None]:
     """Within it, composite operators on meta tensors split up as on a GPU of this compute capability."""
     library = torch.library.Library("aten", "IMPL", "AutogradMeta")
-    flash = capability is None or int(capability.partition(".")[0]) >= 8
     chosen = {
-        "scaled_dot_product_attention": partial(attention, has_flash=flash),
+        "scaled_dot_product_attention": partial(attention, has_flash=known.has_flash(capability)),
         "dropout": _dropout,
         "softmax.int": partial(_softmax, _aten._softmax),
         "log_softmax.int": partial(_softmax, _aten._log_softmax),
@@ -61,7 +60,8 @@ def attention(
     flash = has_flash and torch.backends.cuda.flash_sdp_enabled() and query.dtype in _HALVES
     if plain and flash and attn_mask is None and same_width and width <= 256:
         return _flash(query, key, value, dropout_p, is_causal, scale)
-    efficient = torch.backends.cuda.mem_efficient_sdp_enabled() and query.dtype is not torch.float64
+    unfit = {torch.float64} if has_flash else {torch.float64, torch.bfloat16}
+    efficient = torch.backends.cuda.mem_efficient_sdp_enabled() and query.dtype not in unfit
     if plain and efficient and query.shape[1] == key.shape[1] == value.shape[1]:
         return _efficient(query, key, value, attn_mask, dropout_p, is_causal, scale)
     return _aten._scaled_dot_product_attention_math(

@@ -41,16 +41,18 @@ def _set_ours_aside(folder: Path) -> None:
             del sys.modules[name]
 
 
-def built(function: Callable[..., Any], settings: Mapping[str, Any]) -> tuple[nn.Module, Callable[[], Any]]:
-    """Call the function with the settings; BadEntry unless it gives a model and a step."""
+def built(file: Path, name: str, settings: Mapping[str, Any]) -> tuple[nn.Module, Callable[[], Any]]:
+    """Load the function and call it with the settings; BadEntry unless it gives a model and a step.
+
+    Within the emulation, since a file may ask at its top whether there is a GPU, and take names from torch.
+    """
+    function = load(file, name)
     try:
         given = function(**settings)
     except TypeError as error:
         if getattr(error.__traceback__, "tb_next", None) is not None:
             raise
-        raise BadEntry(
-            f"{function.__name__} can't be called with {', '.join(settings) or 'nothing'}: {error}"
-        ) from None
+        raise BadEntry(f"{name} can't be called with {', '.join(settings) or 'nothing'}: {error}") from None
     if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[0], nn.Module) or not callable(given[1]):
-        raise BadEntry(f"{function.__name__} must return a model (torch.nn.Module) and a step (a function of nothing)")
+        raise BadEntry(f"{name} must return a model (torch.nn.Module) and a step (a function of nothing)")
     return given

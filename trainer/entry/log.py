@@ -28,6 +28,7 @@ class Log:
     parameters: int = 0
     processes: int = 1  # that the loop says it is one of
     routed: bool = False  # sizes depend on where a router sends each token
+    asks: bool = False  # which GPU it is on
 
     @property
     def phase(self) -> str:

@@ -3,11 +3,13 @@
 Owns the translation of devices, both ways. What is counted is the tracing's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from trainer.entry.tracing import HOST_VALUES_AT_MOST, META, Tracing
 
@@ -51,6 +53,20 @@ class Placement(TorchFunctionMode):
         if kwargs.get("pin_memory"):
             kwargs["pin_memory"] = False
         return func(*args, **kwargs)
+
+    @contextmanager
+    def within_backward(self) -> Iterator[None]:
+        """Let the hooks and functions that run in a backward pass say `cuda` too: torch runs them without modes."""
+        run = torch.autograd._engine_run_backward
+
+        def engine(*args: Any, **kwargs: Any) -> Any:
+            if any(mode is self for mode in _get_current_function_mode_stack()):
+                return run(*args, **kwargs)
+            with self:
+                return run(*args, **kwargs)
+
+        with patch.object(torch.autograd, "_engine_run_backward", engine):
+            yield
 
     def device_of(self, tensor: torch.Tensor) -> torch.device:
         return CUDA if self._tracing.on_device(tensor) else CPU

@@ -13,6 +13,8 @@ from unittest.mock import patch
 import torch
 
 from trainer.entry.autocast import Autocast
+from trainer.entry.flex import fused
+from trainer.entry.log import Log
 from trainer.entry.ranks import Replica
 from trainer.entry.tracing import Tracing
 
@@ -21,6 +23,7 @@ _NOTHING = (
     " reset_max_memory_allocated set_rng_state set_rng_state_all set_per_process_memory_fraction _lazy_init"
     " reset_accumulated_memory_stats".split()
 )
+_ACCELERATOR_NOTHING = "set_device_index set_device_idx set_stream synchronize reset_peak_memory_stats".split()
 _ZERO = "memory_allocated max_memory_allocated memory_reserved max_memory_reserved current_device utilization".split()
 
 
@@ -67,6 +70,9 @@ class _Stream:
     def query(self) -> bool:
         return True
 
+    def is_capturing(self) -> bool:
+        return False
+
 
 @contextmanager
 def one_gpu(tracing: Tracing, autocast: Autocast, *, total_bytes: int, capability: str) -> Iterator[None]:
@@ -83,9 +89,9 @@ def one_gpu(tracing: Tracing, autocast: Autocast, *, total_bytes: int, capabilit
         "device_count": lambda: 1,
         "is_bf16_supported": lambda *_, **__: major >= 8,
         "get_device_name": lambda *_: "GPU",
-        "get_device_capability": lambda *_: (major, minor),
-        "get_device_properties": lambda *_: properties,
-        "mem_get_info": lambda *_: (total_bytes, total_bytes),
+        "get_device_capability": _noted(tracing.log, (major, minor)),
+        "get_device_properties": _noted(tracing.log, properties),
+        "mem_get_info": _noted(tracing.log, (total_bytes, total_bytes)),
         "memory_stats": lambda *_, **__: {},
         "is_current_stream_capturing": _constant(False),
         "current_stream": lambda *_: _Stream(),
@@ -101,16 +107,37 @@ def one_gpu(tracing: Tracing, autocast: Autocast, *, total_bytes: int, capabilit
     with ExitStack() as scope:
         for name, answer in answers.items():
             scope.enter_context(patch.object(torch.cuda, name, answer))
+        _accelerator(scope, tracing)
+        scope.enter_context(fused())
         scope.enter_context(patch.object(torch, "clear_autocast_cache", autocast.clear))
         scope.enter_context(patch.object(torch, "compile", _uncompiled))
         scope.enter_context(patch.object(torch, "save", _constant(None)))  # storages go to the host one by one
         scope.enter_context(patch.object(torch, "inference_mode", torch.no_grad))  # without it, no kernel is chosen
         scope.enter_context(patch.object(torch.nn.parallel, "DistributedDataParallel", Replica))
         if torch.distributed.is_available():
-            scope.enter_context(patch.object(torch.distributed, "init_process_group", _alone_in_a_group))
+            for where in (torch.distributed, torch.distributed.distributed_c10d):
+                scope.enter_context(patch.object(where, "init_process_group", _alone_in_a_group))
             scope.callback(_leave_group)
         _optimizers_on_meta(scope)
         yield
+
+
+def _accelerator(scope: ExitStack, tracing: Tracing) -> None:
+    """Let torch's word for whatever device there is mean the GPU."""
+    answers: dict[str, Callable[..., Any]] = {
+        **{name: _constant(None) for name in _ACCELERATOR_NOTHING},
+        **{name: _constant(0) for name in _ZERO},
+        **{name: _constant(0) for name in ("current_device_index", "current_device_idx")},
+        "is_available": _constant(True),
+        "device_count": _constant(1),
+        "current_accelerator": _constant(torch.device("cuda")),
+        "current_stream": lambda *_: _Stream(),
+        "empty_cache": tracing.allocator.empty_cache,
+    }
+    for name, answer in answers.items():
+        if hasattr(torch.accelerator, name):
+            scope.enter_context(patch.object(torch.accelerator, name, answer))
+    scope.enter_context(patch.object(torch._C, "_get_accelerator", _constant(torch.device("cuda"))))
 
 
 def _alone_in_a_group(*_: Any, rank: int = -1, world_size: int = -1, **__: Any) -> None:
@@ -130,6 +157,16 @@ def _leave_group() -> None:
 def _constant(value: Any) -> Callable[..., Any]:
     """Make a function of its own each time: torch's compiler tells functions apart by what they are."""
     return lambda *_, **__: value
+
+
+def _noted(log: Log, value: Any) -> Callable[..., Any]:
+    """Answer what differs from GPU to GPU, and note that it was asked."""
+
+    def answer(*_: Any, **__: Any) -> Any:
+        log.asks = True
+        return value
+
+    return answer
 
 
 def _uncompiled(model: Any = None, **_: Any) -> Any:

@@ -17,6 +17,7 @@ from trainer.entry.log import Log
 from trainer.entry.placement import Placement
 from trainer.entry.runtime import one_gpu
 from trainer.entry.tracing import Tracing
+from trainer.entry.unknown import NotTraced
 from trainer.memory.kernels import workspace_bytes
 
 UPDATES = 3  # Adam's moments appear in the first; the peak of a steady loop comes after that
@@ -48,7 +49,8 @@ def trace(
         scope.enter_context(chosen_as_on_cuda(capability))
         scope.enter_context(autocast.registered())
         scope.enter_context(tracing)
-        scope.enter_context(Placement(tracing))
+        placement = scope.enter_context(Placement(tracing))
+        scope.enter_context(placement.within_backward())
         _run(build, tracing, updates)
     log.routed = tracing.values.routed
     return log
@@ -59,6 +61,7 @@ def _run(build: Build, tracing: Tracing, updates: int) -> None:
     log.enter("build")
     model, step = build()
     parameters = list(model.parameters())
+    _refuse_flat_parameters([*model.modules(), *parameters])
     log.parameters = sum(p.numel() for p in parameters)
     _name_kind(tracing, [*parameters, *model.buffers()], "weights")
     tracing.vocabulary = max((p.shape[0] for p in parameters if p.dim() == 2), default=0)
@@ -75,6 +78,15 @@ def _run(build: Build, tracing: Tracing, updates: int) -> None:
         log.processes = torch.distributed.get_world_size()
     if not counted.number:
         raise NoUpdate(f"the step was run {MOST_STEPS} times, and no optimizer of torch's updated anything")
+
+
+def _refuse_flat_parameters(parts: list[Any]) -> None:
+    """By name, since importing them takes seconds."""
+    if any(type(one).__name__ in ("FullyShardedDataParallel", "FlatParameter") for one in parts):
+        raise NotTraced(
+            "FullyShardedDataParallel is not traced, whose flat parameters must have values;"
+            " fully_shard, which has taken its place in torch, is"
+        )
 
 
 class NoUpdate(Exception):
@@ -111,6 +123,8 @@ class _Updates:
 
     def _before(self, optimizer: Any, *_: object) -> None:
         self._tracing.log.enter("optimizer")
+        held = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        _name_kind(self._tracing, held, "gradients")  # also where they were put there by hand, as fully_shard does
 
     def _after(self, optimizer: Any, *_: object) -> None:
         self.number += 1

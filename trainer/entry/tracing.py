@@ -13,7 +13,8 @@ from trainer.entry.kernels import temporaries_bytes
 from trainer.entry.log import Log
 from trainer.entry.unknown import no_kernel
 from trainer.entry.values import Values, each, tensors_in
-from trainer.memory.accounting import Accounting
+from trainer.memory.accounting import PLAIN, Accounting
+from trainer.processes.parts import held
 from trainer.trace.shapes import ShapeMemory
 
 META = torch.device("meta")
@@ -60,7 +61,12 @@ class Tracing(Accounting):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = _translated(kwargs or {})
+        if types and any(kind not in PLAIN for kind in types):
+            return self._of_others(func, types, args, kwargs)
+        with torch._C.DisableTorchFunction():  # in a backward pass the translation of calls is still there
+            return self._traced(func, types, args, _translated(kwargs or {}))
+
+    def _traced(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tensors = list(tensors_in((args, tuple(kwargs.values()))))
         metas = any(tensor.is_meta for tensor in tensors)
         if func is _SCALAR and metas:
@@ -86,6 +92,7 @@ class Tracing(Accounting):
         arrives = kwargs.get("device") == META
         with self._side(arrives or any(map(self.on_device, tensors))):
             out = super().__torch_dispatch__(func, types, args, kwargs)
+        del self._given  # or it would keep tensors alive until the next operator
         if func in _ALL and isinstance(out, torch.Tensor):
             self._true.add(out.untyped_storage()._cdata)
         return out
@@ -103,6 +110,7 @@ class Tracing(Accounting):
         return (args[0], places, *args[2:])
 
     def on_device(self, tensor: torch.Tensor) -> bool:
+        tensor = held(tensor)
         return tensor.is_meta and tensor.untyped_storage()._cdata in self._watches
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
@@ -161,7 +169,7 @@ class Tracing(Accounting):
             self.log.enter("forward" if torch.is_grad_enabled() else "optimizer")
 
     def block_of(self, tensor: torch.Tensor) -> int | None:
-        watch = self._watches.get(tensor.untyped_storage()._cdata)
+        watch = self._watches.get(held(tensor).untyped_storage()._cdata)
         return None if watch is None else watch.block
 
     def _side(self, device: bool) -> Any:

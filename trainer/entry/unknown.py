@@ -1,10 +1,14 @@
-"""What is said of an operator that can't be traced: which, and what helps."""
+"""What is said of what can't be traced: which operator or part of torch, and what helps."""
 
 from typing import Any
 
 
 class NoKernel(Exception):
     """An operator whose result can't be known without running it."""
+
+
+class NotTraced(Exception):
+    """A part of torch that has no stand-in here."""
 
 
 def no_kernel(func: Any) -> NoKernel:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Self  # a foreign loop's interpreter may be of Python 3.10
 
 Temporaries = Callable[[Any, tuple[Any, ...]], Iterable[int]]
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 _READ_SCALAR = torch.ops.aten._local_scalar_dense.default
 _MATMULS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
 
@@ -76,7 +76,7 @@ class Accounting(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if types and any(kind not in _PLAIN for kind in types):
+        if types and any(kind not in PLAIN for kind in types):
             return self._of_others(func, types, args, kwargs)
         if func is _READ_SCALAR and args[0].is_meta:
             return 1.0  # the stand-in answer of a tensor that has no value
@@ -129,7 +129,7 @@ class Accounting(TorchDispatchMode):
                 self._watch_all(item, args, func)
 
     def _watch(self, tensor: torch.Tensor, args: tuple[Any, ...], func: Any) -> None:
-        if type(tensor) not in _PLAIN:
+        if type(tensor) not in PLAIN:
             return  # a fake one: it is as large as its shape says, and takes nothing
         storage = tensor.untyped_storage()
         key = storage._cdata

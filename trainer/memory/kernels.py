@@ -17,7 +17,7 @@ HOPPER_WORKSPACE_BYTES = 32 * 1024**2  # on compute capability 9, 10 and 12
 _HOPPER_AND_LATER = {"9", "10", "12"}
 
 _aten = torch.ops.aten
-_traces_cuda: ContextVar[bool] = ContextVar("traces_cuda", default=False)
+_flash: ContextVar[bool | None] = ContextVar("flash", default=None)  # of the GPU that is traced; None: there is none
 
 
 def workspace_bytes(capability: str | None) -> int:
@@ -26,20 +26,27 @@ def workspace_bytes(capability: str | None) -> int:
     return HOPPER_WORKSPACE_BYTES if major in _HOPPER_AND_LATER else WORKSPACE_BYTES
 
 
+def has_flash(capability: str | None) -> bool:
+    """Say whether a GPU has flash attention, and efficient attention in bfloat16 (sdp_utils.cpp: from 8.0 on)."""
+    return capability is None or int(capability.partition(".")[0]) >= 8
+
+
 @contextmanager
-def cuda_kernels() -> Iterator[None]:
-    """Within it, attention on meta tensors is what CUDA would run; outside, what the CPU would."""
-    token = _traces_cuda.set(True)
+def cuda_kernels(capability: str | None) -> Iterator[None]:
+    """Within it, attention on meta tensors is what such a GPU would run; outside, what the CPU would."""
+    token = _flash.set(has_flash(capability))
     try:
         yield
     finally:
-        _traces_cuda.reset(token)
+        _flash.reset(token)
 
 
 def causal_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Attend causally; all three of shape (batch, heads, length, head size), with as many heads each.
+
+    Before compute capability 8.0 there is no flash kernel, and for bfloat16 none that keeps no scores.
 
     A mask (batch, 1, length, length), added to the scores, says all of who sees whom; no flash kernel of CUDA takes
     one, so the memory-efficient one does. On meta tensors torch would choose the path that keeps all scores, so the
@@ -49,18 +56,24 @@ def causal_attention(
         return _masked_attention(query, key, value, mask)
     if not query.is_meta:
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-    if not _traces_cuda.get():
+    flash = _flash.get()
+    if flash is None:
         return _aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, True)[0]
-    if query.dtype is torch.float32:
+    if flash and query.dtype is not torch.float32:
+        return _aten._scaled_dot_product_flash_attention(query, key, value, 0.0, True)[0]
+    if flash or query.dtype is not torch.bfloat16:
         return _aten._scaled_dot_product_efficient_attention(query, key, value, None, True, 0.0, True)[0]
-    return _aten._scaled_dot_product_flash_attention(query, key, value, 0.0, True)[0]
+    return _aten._scaled_dot_product_attention_math(query, key, value, None, 0.0, True)[0]
 
 
 def _masked_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     if not query.is_meta:
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    if not _traces_cuda.get():
+    flash = _flash.get()
+    if flash is None:
         return _aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, False, attn_mask=mask)[0]
+    if not flash and query.dtype is torch.bfloat16:
+        return _aten._scaled_dot_product_attention_math(query, key, value, mask)[0]
     bias = mask.expand(-1, query.shape[1], -1, -1)
     return _aten._scaled_dot_product_efficient_attention(query, key, value, bias, True)[0]
 

@@ -21,7 +21,7 @@ from trainer.trace.replay import Replay, replay_log
 from trainer.trace.shapes import ShapeMemory
 from trainer.trace.template import Template, Unaligned, build_template
 
-_TWO_SIZES = Programme(steps=((2, 2), (3, 3)), evaluations=(2, 2, 3, 3))
+_TWO_SIZES = ((2, 2), (3, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,8 @@ class Mode:
         self._shapes = ShapeMemory() if shapes is None else shapes
         self._config = config
         self._target = target
-        log = rehearse(config, target, _TWO_SIZES, self._shapes)
+        programme = Programme(steps=_TWO_SIZES, evaluations=_TWO_SIZES if config.data.validation else ())
+        log = rehearse(config, target, programme, self._shapes)
         self.parameters = log.parameters
         self._template = _template_or_none(log) if templates else None
 
@@ -84,7 +85,7 @@ class Mode:
             player = self._player(allocator, self._template.workspaces, notice)
             Replay(self._template, player).run(step, evaluation=evaluation)
         else:
-            evaluations = () if evaluation is None else (evaluation,) * 2
+            evaluations = () if evaluation is None else ((evaluation,) * 2,)
             programme = Programme(steps=[step] * 3, evaluations=evaluations, again=bool(evaluations))
             log = rehearse(self._config, self._target, programme, self._shapes, whole_loops=True)
             player = self._player(allocator, log.workspaces, notice)

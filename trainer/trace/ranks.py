@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from trainer.model.minimind import MiniMind
 
 
+def import_sharding() -> None:
+    """Import what a rank that holds a part of the model needs."""
+    import trainer.processes.spread  # noqa: F401
+
+
 @contextmanager
 def pretended(processes: int, plan: PlanConfig) -> Iterator[Group]:
     """Give the first of so many processes."""

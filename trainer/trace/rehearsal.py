@@ -42,13 +42,13 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Programme:
-    """What to rehearse: the rows of each micro-batch of each optimizer step, then those of each evaluation batch.
+    """What to rehearse: the rows of each micro-batch of each optimizer step, then of each batch of each evaluation.
 
     Then as many steps again, where the steps after an evaluation may find memory otherwise than those before.
     """
 
     steps: Sequence[Sequence[int]]
-    evaluations: Sequence[int] = ()
+    evaluations: Sequence[Sequence[int]] = ()
     again: bool = False
 
 
@@ -70,7 +70,7 @@ def rehearse(
         scope.callback(gc.enable if gc.isenabled() else gc.disable)
         gc.disable()  # a collection in the middle would free at a moment of its own choice
         if target.kind == "cuda":
-            scope.enter_context(cuda_kernels())
+            scope.enter_context(cuda_kernels(target.capability))
         scope.enter_context(listening(recorder))
         scope.enter_context(recording)
         _Rehearsal(config, recorder, recording, group).run(programme)
@@ -96,11 +96,8 @@ class _Rehearsal:
         self.exchange = self.group.exchange(model)
         results = Results(META, scaled=scaler is not None)
         self._steps(programme.steps, model, optimizer, scaler, results)
-        for turn, count in enumerate(programme.evaluations):
-            self.recorder.begin(Place("evaluation", min(turn, 1)), count)
-            evaluation_loss(model, self._batch(count), chunked_loss=self.config.plan.chunked_loss)
-        self.recorder.begin(Place("rest"), 0)
-        self.group.rest(model)
+        for batches in programme.evaluations:
+            self._evaluate(model, batches)
         if programme.again:
             self._steps(programme.steps, model, optimizer, scaler, results)
         self.recorder.begin(Place("end"), 0)  # what is torn down from here on is no part of the evaluation
@@ -113,6 +110,13 @@ class _Rehearsal:
                 adapt(model, self.config.train)
         self.group.spread(model)
         return model
+
+    def _evaluate(self, model: MiniMind, batches: Sequence[int]) -> None:
+        for turn, count in enumerate(batches):
+            self.recorder.begin(Place("evaluation", min(turn, 1)), count)
+            evaluation_loss(model, self._batch(count), chunked_loss=self.config.plan.chunked_loss)
+        self.recorder.begin(Place("rest"), 0)
+        self.group.rest(model)
 
     def _steps(
         self,

@@ -39,6 +39,7 @@ class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     modes: Annotated[list[ModeAsked], Meta(min_length=1)]
     micro_batches: Annotated[list[Count], Meta(min_length=1)]
     course: bool = False  # tell the course of a step of each candidate too
+    workers: Count = 1  # processes that share the modes
 
     def target_of(self) -> Target:
         asked = self.target

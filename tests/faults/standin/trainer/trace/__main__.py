@@ -4,7 +4,7 @@ import json
 import sys
 
 request = json.load(sys.stdin)
-PEAKS = dict.fromkeys(("allocated_bytes", "reserved_bytes", "process_bytes"), 96 << 20)
+PEAKS = dict.fromkeys(("allocated_bytes", "reserved_bytes", "process_bytes"), 32 << 20)  # and 64 MiB of context
 candidates = [
     {"micro_batch": size, **modes, "parts": {"weights": 1 << 20}, **PEAKS}
     for modes in request["modes"]
