@@ -168,7 +168,6 @@ def test_urls_that_name_no_store() -> None:
 
 
 def test_an_absent_postgres_is_unreachable(tmp_path: Path) -> None:
-    pytest.importorskip("psycopg")
     settings = settings_at(tmp_path, f"postgresql://ada:secret@/x?host={tmp_path}")
     with pytest.raises(Unreachable, match="failed") as caught:
         open_database(settings, lean=False)
