@@ -52,9 +52,11 @@ def running(controller: Counts, bell: Doorbell) -> Iterator[None]:
     stop = Stop()
     thread = threading.Thread(target=run, args=(controller, bell, stop))
     thread.start()
-    yield
-    stop.request()
-    thread.join(timeout=10)
+    try:
+        yield
+    finally:
+        stop.request()
+        thread.join(timeout=10)
     assert not thread.is_alive()
     stop.close()
 

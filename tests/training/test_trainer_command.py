@@ -85,12 +85,12 @@ def test_what_a_person_did_wrong_is_said_without_a_traceback(workshop, change, c
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(workshop) -> None:
-    train = {"learning_rate": 1e10, "save_interval": 1, "log_interval": 1000}  # the first step is survived
+    train = {"learning_rate": 1e10, "save_interval": 1, "log_interval": 1000}  # one step is survived
     run = workshop.start("diverged", workshop.config(train=train))
     assert run.wait()[0] == ExitCode.NON_FINITE_LOSS
     assert not (run.run_dir / "final").exists()
     newest, damage = load_newest(run.run_dir / "checkpoints")
     assert newest is not None
     assert damage == []
-    assert newest.state.step == run.events("checkpoint")[-1]["step"] < 8
-    assert all(tensor.isfinite().all() for tensor in newest.model.values())
+    assert newest.state.step == 1
+    assert all(tensor.norm().isfinite() for tensor in newest.model.values())
