@@ -3,12 +3,14 @@
 import gc
 from collections.abc import Callable, Sequence
 
+from torch import Tensor
+
 from trainer.config import Config
 from trainer.data.batches import Row, blank, collate
 from trainer.data.tokens import TokenFile
 from trainer.errors import OutOfDeviceMemory
 from trainer.memory.device import Device
-from trainer.memory.refusal import is_refusal, refusal_numbers
+from trainer.memory.refusal import Refusal, is_refusal, refusal_numbers
 from trainer.model.minimind import MiniMind
 from trainer.processes.group import Alone, Group, any_of
 from trainer.reporting.events import EventLog
@@ -38,6 +40,7 @@ class Evaluation:
         self._all_rows = len(rows)
         self._rows = rows[self._group.share :: self._group.shares]
         self._batch = config.micro_batch
+        self._passes = self._group.passes if config.on_out_of_memory == "halve" else None
 
     def resize(self, micro_batch: int) -> None:
         """Take so many rows at once from now on."""
@@ -68,27 +71,37 @@ class Evaluation:
         return any_of(self._group, bool(stop)) if self._group.spreads else bool(stop)
 
     def _loss(self, model: MiniMind, rows: list[Row], step: int) -> float | None:
+        """Sum the loss over some rows; None where that was refused, here or in another process that is needed."""
+        refusal: Refusal | None = None
+        if self._passes is not None:
+            self._passes.begin()
         try:
-            with self._device.host():
-                batch = collate(rows, self._config.max_seq_len) if rows else blank(self._config.max_seq_len)
-            loss = evaluation_loss(model, on_device(batch, self._device), chunked_loss=self._config.plan.chunked_loss)
-            return float(loss)
+            loss = self._pass(model, rows)
         except (RuntimeError, MemoryError) as error:
             if not is_refusal(error, self._device):
                 raise
-            refusal = refusal_numbers(error, self._device)
-        self._shrink(step, refusal)
+            refusal = refusal_numbers(error, self._device) | {"phase": "forward"}
+        if refusal is not None:
+            gc.collect()
+            self._device.empty_cache()
+        if self._passes is not None:
+            refusal = self._passes.end(refusal, lambda: self._pass(model, []))
+        if refusal is None:
+            return float(loss)
+        self._shrink(step, refusal | {"phase": "evaluation"})
         return None
 
-    def _shrink(self, step: int, refusal: dict[str, int | None]) -> None:
-        gc.collect()
-        self._device.empty_cache()
+    def _pass(self, model: MiniMind, rows: list[Row]) -> Tensor:
+        with self._device.host():
+            batch = collate(rows, self._config.max_seq_len) if rows else blank(self._config.max_seq_len)
+        return evaluation_loss(model, on_device(batch, self._device), chunked_loss=self._config.plan.chunked_loss)
+
+    def _shrink(self, step: int, refusal: Refusal) -> None:
         old, self._batch = self._batch, -(-self._batch // 2)
-        can_shrink = old > 1 and self._config.on_out_of_memory == "halve" and not self._group.spreads
+        alone = self._passes is None and self._group.spreads
+        can_shrink = old > 1 and self._config.on_out_of_memory == "halve" and not alone
         new = self._batch if can_shrink else None
-        self._events.write(
-            "out_of_memory", step=step, phase="evaluation", micro_batch=old, new_micro_batch=new, **refusal
-        )
+        self._events.write("out_of_memory", step=step, micro_batch=old, new_micro_batch=new, **refusal)
         if not can_shrink:
             raise OutOfDeviceMemory(f"out of device memory in evaluation with {old} rows at once")
         say(f"out of device memory in evaluation: {old} rows at once become {new}; training keeps its own")

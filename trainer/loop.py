@@ -126,7 +126,7 @@ class Training:
             schedule=self._schedule,
             limit=limit,
             loggers=loggers,
-            processes=group.size,
+            group=group,
         )
 
     @property

@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,50 @@ def run(jobs: Path) -> int:
             aside.write_text(str(free_port()))
             aside.replace(port)
         os.environ["MASTER_PORT"] = read(port)
-        codes.append(main([job["config"], job["run_dir"]]))
+        with refusing(job["refused"]):
+            codes.append(main([job["config"], job["run_dir"]]))
     print(json.dumps(codes))
     return max(codes)
+
+
+@contextmanager
+def refusing(places: dict[str, int]) -> Iterator[None]:
+    """Refuse memory once in each optimizer step and each evaluation, further on each time: to a rank at every so many.
+
+    Only where it could be helped. Each step begins with the run's first micro-batch again.
+    """
+    from trainer.evaluation import Evaluation
+    from trainer.memory.allocation import DirectAllocator, OutOfMemory
+    from trainer.steps.shrinking import REPEATABLE_TOGETHER, ShrinkingStep
+
+    every, left, first = places.get(os.environ["RANK"], 0), [0], dict[type, int]()
+    true_run, true_evaluation, true_malloc = ShrinkingStep.run, Evaluation.run, DirectAllocator.malloc
+    running: list[Any] = []
+
+    def run_step(self: Any, step: int, *arguments: Any) -> Any:
+        self.micro_batch = first.setdefault(ShrinkingStep, self.micro_batch)
+        running[:], left[0] = [self], step * every
+        return true_run(self, step, *arguments)
+
+    def evaluate(self: Any, model: Any, step: int, *arguments: Any) -> Any:
+        self.resize(first.setdefault(Evaluation, self._batch))
+        running[:], left[0] = [], step * every // 4
+        return true_evaluation(self, model, step, *arguments)
+
+    def malloc(self: Any, size_bytes: int) -> int:
+        if not running or running[0]._phase in REPEATABLE_TOGETHER:
+            left[0] -= 1
+            if left[0] == 0:
+                numbers = {"requested_bytes": size_bytes, "allocated_bytes": self.allocated_bytes}
+                raise OutOfMemory(**numbers, reserved_bytes=self.reserved_bytes, limit_bytes=None)
+        return true_malloc(self, size_bytes)
+
+    if places:
+        ShrinkingStep.run, Evaluation.run, DirectAllocator.malloc = run_step, evaluate, malloc  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ShrinkingStep.run, Evaluation.run, DirectAllocator.malloc = true_run, true_evaluation, true_malloc  # type: ignore[method-assign]
 
 
 def set_back(run_dir: Path) -> None:
@@ -66,10 +109,14 @@ class Pair:
         self.root = root
         self.jobs: list[dict[str, Any]] = []
 
-    def run(self, name: str, config: dict[str, Any], *, set_back: bool = False) -> None:
-        path = self.root / f"{name}.json"
+    def run(
+        self, name: str, config: dict[str, Any], *, set_back: bool = False, refused: dict[str, int] | None = None
+    ) -> None:
+        """Have one more run made; `refused`: see `refusing`."""
+        path, run_dir = self.root / f"{name}.json", self.root / name
         path.write_text(json.dumps(config))
-        self.jobs.append({"config": str(path), "run_dir": str(self.root / name), "set_back": set_back})
+        job = {"config": str(path), "run_dir": str(run_dir), "set_back": set_back, "refused": refused or {}}
+        self.jobs.append(job)
 
     def wait(self) -> list[int]:
         """Make all the runs; give their exit codes."""
@@ -93,7 +140,7 @@ class Pair:
             for rank in range(2)
         ]
         try:
-            said = [process.communicate(timeout=5 * PATIENCE_SECONDS)[0] for process in processes]
+            said = [process.communicate(timeout=10 * PATIENCE_SECONDS)[0] for process in processes]
         finally:
             for process in processes:
                 process.kill()

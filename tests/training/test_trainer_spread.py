@@ -31,8 +31,12 @@ PLANS = {
     },
     "tensor": {"micro_batch": 5, "tensor_parallel": 2, "activation_checkpointing": "full"},
 }
+REFUSED = {  # by rank, at every so many allocations more in each step
+    "zero2": ({"sharding": "zero2", "micro_batch": 3}, {"0": 29}),
+    "both": ({"sharding": "zero3", "micro_batch": 5, "activation_checkpointing": "full"}, {"0": 31, "1": 43}),
+}
 RELATIVE = 1e-6
-pytestmark = pytest.mark.timeout(6 * PATIENCE_SECONDS)  # the pair makes all its runs before the first test
+pytestmark = pytest.mark.timeout(12 * PATIENCE_SECONDS)  # the pair makes all its runs before the first test
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,8 @@ def codes(workshop: Workshop, configs: dict[str, dict[str, Any]], alone: dict[st
     for name in ("experts", "adapters"):
         for sharding in ("none", "zero3"):
             pair.run(f"{name}-{sharding}", planned(configs[name], {"sharding": sharding}))
+    for name, (plan, refused) in REFUSED.items():
+        pair.run(f"refused-{name}", planned(configs["dense"], plan), refused=refused)
     packed = configs["dense"]["train"] | {"packing": True}
     pair.run("packed-zero3", planned(configs["dense"], {"sharding": "zero3"}) | {"train": packed})
     for again in (False, True):
@@ -102,6 +108,24 @@ def test_the_curve_is_that_of_one(
 ) -> None:
     assert codes[name] == ExitCode.DONE
     assert_alike(workshop.outcome(name), alone["dense"])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_out_of_memory_anywhere_in_a_pass_of_any_process_halves_for_all(
+    name: str, workshop: Workshop, alone: dict[str, Outcome], codes: dict[str, int]
+) -> None:
+    assert codes[f"refused-{name}"] == ExitCode.DONE
+    run = workshop.outcome(f"refused-{name}")
+    (plan, refused), refusals = REFUSED[name], run.events("out_of_memory")
+    trained = [event for event in refusals if event["phase"] not in ("evaluation", "sample")]
+    assert {event["phase"] for event in trained} >= {"forward", "backward"}
+    assert len(trained) > 10
+    assert trained[0]["micro_batch"] == plan["micro_batch"]
+    assert all(event["new_micro_batch"] == -(-event["micro_batch"] // 2) for event in trained)
+    assert {event.get("rank", 0) for event in trained} <= {int(rank) for rank in refused}
+    assert any(event["phase"] == "evaluation" for event in refusals)
+    assert all(event["requested_bytes"] and event["needed_bytes"] for event in refusals)
+    assert_alike(run, alone["dense"])
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -155,7 +155,9 @@ class Accounting(TorchDispatchMode):
             return
         if watch.block is not None:
             self.allocator.free(watch.block)
-        watch.block = self.take(size_bytes, RESIZE, None) if size_bytes else None
+            watch.block = None
+        if size_bytes:
+            watch.block = self.take(size_bytes, RESIZE, None)
 
     def _multiply(self) -> None:
         in_backward = torch._C._current_graph_task_id() != -1
@@ -189,8 +191,12 @@ def _listen_at_resizing(heard: Callable[[torch.UntypedStorage], None]) -> Callab
     before = torch.UntypedStorage.resize_
 
     def resize_(storage: torch.UntypedStorage, size: int) -> Any:
-        result = before(storage, size)
-        heard(storage)
+        old_bytes, result = storage.nbytes(), before(storage, size)
+        try:
+            heard(storage)
+        except BaseException:
+            before(storage, old_bytes)  # refused: it is as it was
+            raise
         return result
 
     torch.UntypedStorage.resize_ = resize_

@@ -5,10 +5,12 @@ say so. Imports no torch: the command asks before there is one.
 """
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainer.memory.device import Device
+
+Refusal = dict[str, Any]  # where it happened, and its numbers: fields of an `out_of_memory` event
 
 _OF_ALLOCATOR = "OutOfMemoryError"  # torch's class, and the base of ours
 _OF_LIBRARIES = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")

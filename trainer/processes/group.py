@@ -4,7 +4,7 @@ Each takes its share of every optimizer step's rows; gradients are added up befo
 who does what: the first writes, all compute. Imports torch.distributed only where there are several.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -12,9 +12,23 @@ from trainer.config import PlanConfig
 from trainer.data.batches import Row
 from trainer.errors import BadConfiguration
 from trainer.memory.device import Device
+from trainer.memory.refusal import Refusal
 from trainer.model.minimind import MiniMind
 from trainer.processes.launched import world_size
 from trainer.steps.step import Exchange
+
+
+class Passes(Protocol):
+    """The passes in which processes need each other, as far as they can leave one together."""
+
+    def begin(self) -> None:
+        """Begin a pass: forward, or forward and backward, of one micro-batch."""
+
+    def end(self, refusal: Refusal | None, repeat: Callable[[], None]) -> Refusal | None:
+        """End it with the others: None, or what this process or another was refused, and then nothing of it is left.
+
+        `repeat` makes a pass of the same kind with a row of padding.
+        """
 
 
 class Group(Protocol):
@@ -23,6 +37,10 @@ class Group(Protocol):
     share: int  # which share of a step's rows is this process's; those that split products have the same
     shares: int
     spreads: bool  # each holds a part of the model only: they need each other in every forward pass
+
+    @property
+    def passes(self) -> Passes | None:
+        """Known once the model is spread; None: they need each other in no pass, or can't leave one."""
 
     def spread(self, model: MiniMind) -> None:
         """Leave of a model on the host what this process is to hold, on its device."""
@@ -36,6 +54,9 @@ class Group(Protocol):
     def sums(self, *numbers: float) -> list[float]:
         """Add up numbers of the host over all processes."""
 
+    def most(self, *numbers: float) -> list[float]:
+        """Give the largest of each over all processes."""
+
     def wait(self) -> None:
         """Wait until all processes have come here."""
 
@@ -47,6 +68,7 @@ class Alone:
     rank, size = 0, 1
     share, shares = 0, 1
     spreads = False
+    passes = None
 
     def spread(self, model: MiniMind) -> None:
         """All of it is held here."""
@@ -58,6 +80,9 @@ class Alone:
         """Nothing was."""
 
     def sums(self, *numbers: float) -> list[float]:
+        return list(numbers)
+
+    def most(self, *numbers: float) -> list[float]:
         return list(numbers)
 
     def wait(self) -> None:

@@ -19,6 +19,7 @@ class Ranks:
     """Each with the whole model. Joins at once, and waits for the others; the environment says who they are."""
 
     spreads = False
+    passes = None
 
     def __init__(self, host: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
         self._host = host
@@ -36,9 +37,15 @@ class Ranks:
         """Nothing was."""
 
     def sums(self, *numbers: float) -> list[float]:
+        return self._joined(numbers, dist.ReduceOp.SUM)
+
+    def most(self, *numbers: float) -> list[float]:
+        return self._joined(numbers, dist.ReduceOp.MAX)
+
+    def _joined(self, numbers: tuple[float, ...], how: Any) -> list[float]:
         with self._host():
             told = torch.tensor(numbers, dtype=torch.float64)
-            _all_reduce(told)
+            _all_reduce(told, how=how)
             return [float(number) for number in told]
 
     def wait(self) -> None:
@@ -99,9 +106,9 @@ def add_up(tensors: Iterable[Tensor], processes: dist.ProcessGroup | None = None
             tensor.copy_(summed.view_as(tensor))
 
 
-def _all_reduce(tensor: Tensor, processes: dist.ProcessGroup | None = None) -> None:
+def _all_reduce(tensor: Tensor, processes: dist.ProcessGroup | None = None, how: Any = dist.ReduceOp.SUM) -> None:
     try:
-        dist.all_reduce(tensor, group=processes)
+        dist.all_reduce(tensor, how, group=processes)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

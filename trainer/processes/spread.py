@@ -21,6 +21,7 @@ from torch.distributed.tensor.parallel.style import ParallelStyle
 from trainer.config import PlanConfig
 from trainer.model.minimind import MiniMind
 from trainer.processes.parts import held, is_spread
+from trainer.processes.passes import Passes
 from trainer.processes.ranks import Ranks, add_up
 from trainer.steps.step import Exchange
 
@@ -49,12 +50,15 @@ class SpreadRanks:
         grid = self.shares, plan.tensor_parallel
         kind = "cuda" if device.torch_device.type == "cuda" else "cpu"
         self._mesh = init_device_mesh(kind, grid, mesh_dim_names=("data", "tensor"))
+        self.passes: Passes | None = None
 
     def spread(self, model: MiniMind) -> None:
         if self._plan.tensor_parallel > 1:
             split_products(model, self._mesh["tensor"])
         if self._plan.sharding != "none":
             divide_states(model, self._mesh["data"], again=self._plan.sharding == "zero3")
+            if self._plan.tensor_parallel == 1 and hasattr(FSDPModule, "reset_iter_state"):
+                self.passes = Passes(model, self._ranks)
         for tensor in (*model.parameters(), *model.buffers()):
             if not is_spread(tensor) or self._plan.sharding == "none":
                 local = held(tensor)
@@ -68,6 +72,9 @@ class SpreadRanks:
 
     def sums(self, *numbers: float) -> list[float]:
         return self._ranks.sums(*numbers)
+
+    def most(self, *numbers: float) -> list[float]:
+        return self._ranks.most(*numbers)
 
     def wait(self) -> None:
         self._ranks.wait()

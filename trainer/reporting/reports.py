@@ -14,7 +14,8 @@ from trainer.control import Control
 from trainer.data.batches import Row
 from trainer.data.run_data import RunData
 from trainer.data.tokens import Counts
-from trainer.memory.device import Device
+from trainer.memory.device import Device, Peaks
+from trainer.processes.group import Group
 from trainer.reporting.events import EventLog
 from trainer.reporting.flops import peak_flops, training_flops
 from trainer.reporting.log import say
@@ -41,7 +42,7 @@ class Reports:
         schedule: Schedule,
         limit: TimeLimit,
         loggers: Loggers,
-        processes: int,
+        group: Group,
     ) -> None:
         self._config = config
         self._device = device
@@ -52,8 +53,8 @@ class Reports:
         self._limit = limit
         self._loggers = loggers
         self._pace = Pace()
-        self._processes = processes
-        self._peak_flops = _peak_flops(device, config.train.dtype, processes)
+        self._group = group
+        self._peak_flops = _peak_flops(device, config.train.dtype, group.size)
 
     def started(self, data: RunData) -> None:
         resumed_from = self._run.resumed_from
@@ -67,7 +68,7 @@ class Reports:
             device=str(self._device.torch_device) if self._device.kind == "cuda" else self._device.kind,
             torch=str(torch.__version__),
             validation_rows=len(data.validation_rows),
-            processes=self._processes,
+            processes=self._group.size,
             init_from=self._config.init_from,
             resumed_from=str(resumed_from) if resumed_from else None,
             **self._place(),
@@ -103,7 +104,7 @@ class Reports:
             "model_flops_utilisation": speed.flops_per_second / self._peak_flops if self._peak_flops else None,
             "busy_share": speed.busy_share,
             "eta_seconds": self._pace.left_seconds(schedule.total_steps - done, schedule.left(done)),
-            **self._peaks(),
+            **_told(self._largest_peaks()),
         }
         self._events.write("step", **fields)
         self._loggers.log(done, {f"train/{name}": fields[name] for name in _CHARTED})
@@ -123,7 +124,7 @@ class Reports:
         say(f"asked for another micro-batch: {micro_batch} x {accumulation_steps} from step {step} on")
 
     def memory(self, phase: str) -> None:
-        self._events.write("memory", phase=phase, **self._peaks())
+        self._events.write("memory", phase=phase, **_told(self._largest_peaks()))
 
     def evaluated(self, loss: float) -> None:
         step, validation, perplexity = self._run.state.step, self._run.state.validation, math.exp(min(loss, 700.0))
@@ -143,7 +144,7 @@ class Reports:
             best_validation_loss=validation.best_loss,
             stopped_early=stopped_early,
             **self._place(),
-            **self._peaks(),
+            **_told(self._device.peaks()),
         )
         say(f"finished after {state.step:,} steps: loss {state.first_loss:.4f} at first, {state.loss:.4f} at last")
         if stopped_early:
@@ -166,13 +167,20 @@ class Reports:
             "accumulation_steps": self._step.accumulation_steps,
         }
 
-    def _peaks(self) -> dict[str, int]:
-        peaks = self._device.peaks()
-        return {
-            "allocated_peak_bytes": peaks.allocated_bytes,
-            "reserved_peak_bytes": peaks.reserved_bytes,
-            "process_peak_bytes": peaks.process_bytes,
-        }
+    def _largest_peaks(self) -> Peaks:
+        """Give those of the process that takes most; all processes call it together."""
+        own = self._device.peaks()
+        most = (int(size) for size in self._group.most(own.allocated_bytes, own.reserved_bytes, own.process_bytes))
+        allocated_bytes, reserved_bytes, process_bytes = most
+        return Peaks(allocated_bytes=allocated_bytes, reserved_bytes=reserved_bytes, process_bytes=process_bytes)
+
+
+def _told(peaks: Peaks) -> dict[str, int]:
+    return {
+        "allocated_peak_bytes": peaks.allocated_bytes,
+        "reserved_peak_bytes": peaks.reserved_bytes,
+        "process_peak_bytes": peaks.process_bytes,
+    }
 
 
 def _what_became(counts: Counts, config: Config) -> str:

@@ -9,25 +9,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from trainer.config import Config
-from trainer.data.batches import Row
+from trainer.data.batches import Row, blank
 from trainer.data.packing import pack
 from trainer.errors import OutOfDeviceMemory
 from trainer.memory.device import Device
-from trainer.memory.refusal import is_refusal, refusal_numbers
+from trainer.memory.refusal import Refusal, is_refusal, refusal_numbers
 from trainer.model.minimind import MiniMind
-from trainer.processes.group import Group, share, shares
+from trainer.processes.group import Group, Passes, share, shares
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
 from trainer.steps.optimizer import Optimizer
 from trainer.steps.scaling import LossScaler
-from trainer.steps.step import MicroBatch, Phase, StepResult, train_step
-from trainer.steps.transfer import stream
+from trainer.steps.step import MicroBatch, Phase, StepResult, pass_for_others, train_step
+from trainer.steps.transfer import on_device, stream
 
 Fetching = Callable[[], AbstractContextManager[None]]
 
 REPEATABLE: tuple[Phase, ...] = ("idle", "forward", "backward", "clip")  # nothing was applied yet
 REPEATABLE_TOGETHER: tuple[Phase, ...] = ("idle", "forward", "backward")  # nor told to the other processes
-REPEATABLE_SPREAD: tuple[Phase, ...] = ()  # the others are in the midst of the same pass
+
+
+class _Forsaken(Exception):
+    """After a pass for which another process had no memory."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__()
+        self.refusal = refusal
 
 
 class ShrinkingStep:
@@ -51,6 +58,7 @@ class ShrinkingStep:
         self._optimizer = optimizer
         self._scaler = scaler
         self._phase: Phase = "idle"
+        self._passes = group.passes if config.on_out_of_memory == "halve" else None
 
     @property
     def accumulation_steps(self) -> int:
@@ -67,18 +75,36 @@ class ShrinkingStep:
         """Run optimizer step `step` over its rows, with ever smaller micro-batches until it fits.
 
         `fetching` is entered for the making of each micro-batch. Of several processes each takes its share of the
-        rows, and shrinks by itself: how they are split shows nowhere.
+        rows, and shrinks by itself: how they are split shows nowhere. Those that need each other in each micro-batch
+        shrink together.
         """
         ours = share(rows, self._group)
         while True:
-            try:
-                return self._once(rows, ours, fetching)
-            except (RuntimeError, MemoryError) as error:
-                if not is_refusal(error, self._device):
-                    raise
-                # Only numbers leave this block: the traceback holds the tensors of the failed micro-batch.
-                refusal = refusal_numbers(error, self._device)
-            self._shrink(step, self._sequences(ours), refusal)
+            done = self._try(rows, ours, fetching)
+            if isinstance(done, StepResult):
+                return done
+            self._shrink(step, self._sequences(ours) if self._passes is None else self._most_sequences(rows), done)
+
+    def _try(self, rows: Sequence[Row], ours: Sequence[Row], fetching: Fetching) -> StepResult | Refusal:
+        """Run the step, or give what was refused in it: only numbers, for a traceback holds the tensors."""
+        try:
+            return self._once(rows, ours, fetching)
+        except _Forsaken as forsaken:
+            return forsaken.refusal
+        except (RuntimeError, MemoryError) as error:
+            if not is_refusal(error, self._device):
+                raise
+            refusal = refusal_numbers(error, self._device) | {"phase": self._phase}
+        if self._passes is None or self._phase not in REPEATABLE_TOGETHER:
+            return refusal
+        self._free()
+        try:
+            return self._passes.end(refusal, self._pass_for_others) or refusal
+        except (RuntimeError, MemoryError) as error:
+            if not is_refusal(error, self._device):
+                raise
+            self._passes = None  # no memory for a row of padding: the others wait in vain
+            return refusal
 
     def _once(self, rows: Sequence[Row], ours: Sequence[Row], fetching: Fetching) -> StepResult:
         self._phase = "idle"
@@ -97,13 +123,32 @@ class ShrinkingStep:
 
     def _micro_batches(self, rows: Sequence[Row], fetching: Fetching, turns: int) -> Iterator[MicroBatch]:
         size, length = self.micro_batch, self._config.max_seq_len
-        return stream(rows, size, length, self._device, fetching, turns, packs=self._config.train.packing)
+        batches = stream(rows, size, length, self._device, fetching, turns, packs=self._config.train.packing)
+        return batches if self._passes is None else self._in_passes(batches, self._passes)
+
+    def _in_passes(self, batches: Iterator[MicroBatch], passes: Passes) -> Iterator[MicroBatch]:
+        """Hand out micro-batches, and hear after each whether all had memory for it."""
+        while True:
+            passes.begin()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+            refusal = passes.end(None, self._pass_for_others)
+            if refusal is not None:
+                raise _Forsaken(refusal)
+
+    def _pass_for_others(self) -> None:
+        with self._device.host():
+            batch = blank(self._config.max_seq_len)
+        pass_for_others(self._model, on_device(batch, self._device), chunked_loss=self._config.plan.chunked_loss)
 
     def _turns(self, rows: Sequence[Row]) -> int:
         """Count the micro-batches that every process must take, where they need each other in each."""
-        if not self._group.spreads:
-            return 0
-        return -(-max(self._sequences(one) for one in shares(rows, self._group)) // self.micro_batch)
+        return -(-self._most_sequences(rows) // self.micro_batch) if self._group.spreads else 0
+
+    def _most_sequences(self, rows: Sequence[Row]) -> int:
+        return max(self._sequences(one) for one in shares(rows, self._group))
 
     def _at_most(self, micro_batch: int) -> int:
         return min(micro_batch, -(-self._config.effective_batch // self._group.shares))
@@ -118,26 +163,28 @@ class ShrinkingStep:
     def _sequences(self, rows: Sequence[Row]) -> int:
         return len(pack(rows, self._config.max_seq_len)) if self._config.train.packing else len(rows)
 
-    def _shrink(self, step: int, sequences: int, refusal: dict[str, int | None]) -> None:
+    def _free(self) -> None:
         self._optimizer.zero_grad()
         gc.collect()
         self._device.empty_cache()
+
+    def _shrink(self, step: int, sequences: int, refusal: Refusal) -> None:
+        self._free()
         old = self.micro_batch
         # There may be fewer than a micro-batch, as in the last step of a run: halve what was really on the device.
         new = -(-min(old, sequences) // 2)
-        repeatable = _repeatable(self._group)
-        can_shrink = min(old, sequences) > 1 and self._config.on_out_of_memory == "halve" and self._phase in repeatable
+        phase, halves = refusal["phase"], self._config.on_out_of_memory == "halve"
+        can_shrink = min(old, sequences) > 1 and halves and phase in self._repeatable
         self._events.write(
             "out_of_memory",
             step=step,
-            phase=self._phase,
             micro_batch=old,
             new_micro_batch=new if can_shrink else None,
             new_accumulation_steps=self._accumulation_steps(new) if can_shrink else None,
             **refusal,
         )
         if not can_shrink:
-            raise OutOfDeviceMemory(f"out of device memory at step {step}, in {self._phase}, with micro-batch {old}")
+            raise OutOfDeviceMemory(f"out of device memory at step {step}, in {phase}, with micro-batch {old}")
         self.micro_batch = new
         self._device.reset_peaks()
         say(
@@ -145,9 +192,9 @@ class ShrinkingStep:
             f"{self.accumulation_steps}; the effective batch stays {self._config.effective_batch}"
         )
 
-
-def _repeatable(group: Group) -> tuple[Phase, ...]:
-    """Name the phases of a step that a process can begin again without the others."""
-    if group.spreads:
-        return REPEATABLE_SPREAD
-    return REPEATABLE if group.size == 1 else REPEATABLE_TOGETHER
+    @property
+    def _repeatable(self) -> tuple[Phase, ...]:
+        """Name the phases after which a step can be begun again."""
+        if self._group.spreads and self._passes is None:
+            return ()  # the others are in the midst of the same pass
+        return REPEATABLE if self._group.size == 1 else REPEATABLE_TOGETHER

@@ -113,6 +113,13 @@ def train_step(
     return StepResult(loss=total, grad_norm=grad_norm)
 
 
+def pass_for_others(model: MiniMind, batch: MicroBatch, *, chunked_loss: bool) -> None:
+    """Run forward and backward for what the other processes need of it: no number in it counts."""
+    cross_entropy_sum(
+        model(batch.ids), model.head_weight, batch.positions, batch.labels, chunked=chunked_loss
+    ).backward()
+
+
 def evaluation_loss(model: MiniMind, batch: MicroBatch, *, chunked_loss: bool) -> Tensor:
     """Sum the loss over one batch's targets, without gradients (0-dim fp32, on the device)."""
     with torch.no_grad():
