@@ -44,8 +44,14 @@ class Told:
                 self._note(name, _finite(event.get(name)))
             if "first_loss" not in self.numbers:
                 self._note("first_loss", _finite(event.get("first_loss", event.get("loss"))))
-        if event["event"] == "resized" or before not in (None, self.numbers.get("micro_batch")):
+        is_another = before not in (None, self.numbers.get("micro_batch"))
+        if is_another:
+            self.numbers = {name: number for name, number in self.numbers.items() if name not in _PEAKS}
+        if is_another or event["event"] == "resized":
             self.numbers["peak_bytes"] = 0  # the trainer begins its peaks anew
+        self._note_peaks(event)
+
+    def _note_peaks(self, event: TrainerEvent) -> None:
         self._note_peak(_count(_peaks(event).get("process_peak_bytes")))
         for name, told in _PEAKS.items():
             peak = _count(_peaks(event).get(told))

@@ -6,18 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from scheduler.admission.decisions import Admit, Decision, Refuse, Resize, Wait
+from scheduler.admission.facts import QueuedJob, Untraced
 from scheduler.admission.plan import Plan
 from scheduler.config import Settings
 from scheduler.controller.dispatch import Dispatch
 from scheduler.controller.residents import Resident
-from scheduler.controller.sight import Sight
+from scheduler.controller.sight import Sight, target_of
 from scheduler.devices.device import Devices, Launch
 from scheduler.devices.gang import label, one_of_several, together
 from scheduler.errors import MmqError
 from scheduler.failpoints import failpoint
+from scheduler.footprint.curve import Footprint
 from scheduler.jobs.states import JobState, WaitCode
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
+from scheduler.store.plans import Prediction
 from scheduler.store.records import Attempt, NewAttempt
 from scheduler.store.transitions import IllegalTransition, move
 from scheduler.units import format_bytes
@@ -28,6 +31,7 @@ log = logging.getLogger(__name__)
 def apply(
     decisions: Iterable[Decision],
     *,
+    queue: Iterable[QueuedJob],
     residents: Iterable[Resident],
     db: Database,
     settings: Settings,
@@ -39,6 +43,7 @@ def apply(
     """Admit and publish, refuse, and write down why the rest waits."""
     waits: dict[int, tuple[str, str]] = {}
     live = {resident.attempt.job_id: resident for resident in residents}
+    footprints = {job.job_id: job.footprints for job in queue}
     for decision in decisions:
         try:
             match decision:
@@ -47,7 +52,7 @@ def apply(
                 case Resize():
                     _resize(db, decision, live, now)
                 case Admit():
-                    new = _new_attempt(decision, settings, devices, sight)
+                    new = _new_attempt(decision, footprints[decision.job_id], settings, devices, sight)
                     attempt = attempts.admit(db, decision.job_id, new, at=now)
                     if attempt is not None:  # else cancelled or held since the snapshot: the next cycle sees it
                         failpoint("admission.committed")
@@ -104,23 +109,25 @@ def _resize(db: Database, resize: Resize, live: Mapping[int, Resident], now: flo
         limit_bytes=resize.reserve_bytes,
         device_limits=resize.limits,
         why=resize.sentence,
-        predicted={
-            "predicted_allocated_bytes": candidate.allocated_bytes,
-            "predicted_reserved_bytes": candidate.reserved_bytes,
-            "predicted_process_bytes": candidate.process_bytes,
-        },
     )
     attempts.request_resize(db, attempt.id, wanted, at=now)
 
 
-def _new_attempt(decision: Admit, settings: Settings, devices: Devices, sight: Sight) -> NewAttempt:
+def _new_attempt(
+    decision: Admit,
+    footprints: Mapping[str, Footprint | Untraced],
+    settings: Settings,
+    devices: Devices,
+    sight: Sight,
+) -> NewAttempt:
     plan = decision.plan
     infos = sorted((sight.info(device_id) for device_id in decision.device_ids), key=lambda info: info.number)
     launch = together([one_of_several(devices.launch(info, plan.reserve_bytes), info, len(infos)) for info in infos])
+    told = plan_json(plan, launch, exclusive=decision.exclusive, processes=len(infos))
     return NewAttempt(
         host=settings.host,
         device=label(infos),
-        plan=json.dumps(plan_json(plan, launch, exclusive=decision.exclusive, processes=len(infos))),
+        plan=json.dumps(told | {"predicted": _predicted(plan, footprints[target_of(infos[0]).name])}),
         micro_batch=plan.micro_batch,
         accumulation_steps=plan.accumulation_steps,
         reservations={info.id: plan.reserve_bytes for info in infos},
@@ -141,6 +148,16 @@ def plan_json(plan: Plan, launch: Launch, *, exclusive: bool, processes: int = 1
         "processes": processes,
         "device_config": launch.device,
         "environment": launch.environment,
+    }
+
+
+def _predicted(plan: Plan, footprint: Footprint | Untraced) -> dict[int, Prediction]:
+    """Return by micro-batch what the attempt would take with the same means: it may come to run with any of them."""
+    candidates = () if isinstance(footprint, Untraced) else footprint.candidates
+    return {
+        one.micro_batch: Prediction(one.allocated_bytes, one.reserved_bytes, one.process_bytes)
+        for one in candidates
+        if one.modes == plan.modes
     }
 
 

@@ -104,7 +104,9 @@ class Controller:
         self._book.collect(now=now)
         sight = self._look(now)
         snapshot = take(self.db, self.settings, sight, self._book, self._foreign, now=now)
-        observations.raise_process_peaks(self.db, snapshot.held)
+        observations.raise_process_peaks(
+            self.db, [(one.attempt, snapshot.held.get(one.attempt.id, 0)) for one in snapshot.residents]
+        )
         queueing.write_remaining(self.db, snapshot.remaining_seconds)
         running = [resident.job.id for resident in snapshot.residents]
         queue, beyond = within_limit(snapshot.jobs, running, snapshot.users, self.settings.user_limit)
@@ -119,6 +121,7 @@ class Controller:
             failpoint("admission.decided")
         apply(
             [*decisions, *beyond],
+            queue=queue,
             residents=snapshot.residents,
             db=self.db,
             settings=self.settings,

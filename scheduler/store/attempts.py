@@ -18,6 +18,7 @@ from scheduler.store.attempt_rows import same as same
 from scheduler.store.database import Database, Transaction
 from scheduler.store.finishing import finish as finish
 from scheduler.store.jobs import get as get_job
+from scheduler.store.plans import change
 from scheduler.store.records import Attempt, Orders, Progress
 from scheduler.store.resizing import Resize as Resize
 from scheduler.store.resizing import acknowledge, resizing
@@ -99,7 +100,9 @@ def heartbeat(db: Database, attempt_id: int, progress: Progress, *, at: float) -
         attempt = get(tx, attempt_id)
         if attempt.state is not AttemptState.ENDED:
             acknowledge(tx, attempt, progress.heeded_number)
-            write(tx, attempt_id, {**news(attempt, msgspec.structs.asdict(progress)), "heartbeat_at": at})
+            anew = change(tx, attempt, progress.micro_batch, at=at)
+            told = news(msgspec.structs.replace(attempt, **anew), msgspec.structs.asdict(progress))
+            write(tx, attempt_id, anew | told | {"heartbeat_at": at})
         return _orders(tx, attempt_id)
 
 

@@ -13,6 +13,7 @@ from scheduler.store.attempt_rows import PEAKS, end, get, news, of_job
 from scheduler.store.database import Database, Transaction
 from scheduler.store.devices import list_devices
 from scheduler.store.jobs import get as get_job
+from scheduler.store.plans import change
 from scheduler.store.records import Attempt, Job, Outcome
 from scheduler.store.transitions import move, record
 
@@ -57,7 +58,9 @@ def _with_lost_device(tx: Transaction, attempt: Attempt, outcome: Outcome) -> Ou
 
 
 def _end(tx: Transaction, attempt: Attempt, outcome: Outcome, at: float) -> None:
-    last = news(attempt, {name: getattr(outcome, name) for name in ("micro_batch", "accumulation_steps", *PEAKS)})
+    anew = change(tx, attempt, outcome.micro_batch, at=at)
+    told = {name: getattr(outcome, name) for name in ("micro_batch", "accumulation_steps", *PEAKS)}
+    last = anew | news(msgspec.structs.replace(attempt, **anew), told)
     codes = {"exit_code": outcome.exit_code, "exit_signal": outcome.exit_signal}
     end(tx, attempt.id, reason=outcome.reason, message=outcome.message, at=at, **last, **codes)
 

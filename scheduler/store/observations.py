@@ -2,7 +2,7 @@
 that can't be told.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from scheduler.store.database import Database, Reader
@@ -12,17 +12,19 @@ from scheduler.store.transitions import record
 NOTES_KEPT = 20  # of a kind and attempt: a long run saves many checkpoints, and its story is for people
 
 
-def raise_process_peaks(db: Database, peaks: Mapping[int, int]) -> None:
-    """Raise the measured process peak of attempts (id to bytes) where a device shows more than is known."""
-    if not peaks:
+def raise_process_peaks(db: Database, seen: Sequence[tuple[Attempt, int]]) -> None:
+    """Raise the measured process peak of attempts, as they ran then, where a device shows more bytes."""
+    higher = [(attempt, size) for attempt, size in seen if size > (attempt.measured_process_bytes or 0)]
+    if not higher:
         return
     with db.transaction() as tx:
-        for attempt_id, process_bytes in peaks.items():
+        for attempt, process_bytes in higher:
             tx.execute(
                 "UPDATE attempts SET measured_process_bytes = :bytes WHERE id = :attempt_id AND state <> 'ended'"
-                " AND COALESCE(measured_process_bytes, 0) < :bytes",
+                " AND micro_batch = :micro_batch AND COALESCE(measured_process_bytes, 0) < :bytes",
                 bytes=process_bytes,
-                attempt_id=attempt_id,
+                attempt_id=attempt.id,
+                micro_batch=attempt.micro_batch,
             )
 
 

@@ -24,7 +24,6 @@ class Resize(msgspec.Struct, frozen=True, kw_only=True):
     limit_bytes: int  # on each of its devices
     device_limits: Mapping[str, int]
     why: str
-    predicted: Mapping[str, int] = {}  # columns: predictions of the larger plan count, since peaks are of the whole
 
 
 def request_resize(db: Database, attempt_id: int, resize: Resize, *, at: float) -> bool:
@@ -44,8 +43,7 @@ def request_resize(db: Database, attempt_id: int, resize: Resize, *, at: float) 
             "wanted_limit_bytes": resize.limit_bytes,
             "wanted_at": at,
         }
-        predicted = {name: max(size, getattr(attempt, name) or 0) for name, size in resize.predicted.items()}
-        write(tx, attempt_id, wanted | predicted)
+        write(tx, attempt_id, wanted)
         detail = {"number": number, "micro_batch": resize.micro_batch, "limit_bytes": resize.limit_bytes}
         record(tx, attempt.job_id, "resize_asked", at=at, attempt_id=attempt_id, detail=detail | {"why": resize.why})
         return True

@@ -99,9 +99,9 @@ class Attempt(Table):
     micro_batch: Mapped[int]  # as it is now; an out-of-memory in the trainer halves it
     accumulation_steps: Mapped[int]
     reserved_bytes: Mapped[int]
-    predicted_allocated_bytes: Mapped[int | None]  # of its largest plan, whatever the trainer halves later:
-    predicted_reserved_bytes: Mapped[int | None]  # the measured peaks are of the whole attempt, and so of that
-    predicted_process_bytes: Mapped[int | None]  # plan too
+    predicted_allocated_bytes: Mapped[int | None]  # with the micro-batch of now, as the measured peaks are;
+    predicted_reserved_bytes: Mapped[int | None]  # what was known of one before is in the event `plan_left`
+    predicted_process_bytes: Mapped[int | None]
     measured_allocated_bytes: Mapped[int | None]
     measured_reserved_bytes: Mapped[int | None]
     measured_process_bytes: Mapped[int | None]

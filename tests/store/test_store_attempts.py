@@ -80,9 +80,9 @@ def test_nothing_starts_without_a_claim(db: Database) -> None:
 def test_heartbeats_keep_what_they_do_not_tell_and_peaks_grow(db: Database) -> None:
     attempt = running(db, queued(db))
     attempts.heartbeat(db, attempt.id, Progress(step=5, loss=2.5, measured_process_bytes=700), at=10.0)
-    attempts.heartbeat(db, attempt.id, Progress(step=6, micro_batch=4, measured_process_bytes=300), at=11.0)
+    attempts.heartbeat(db, attempt.id, Progress(step=6, measured_process_bytes=300), at=11.0)
     now = attempts.get(db, attempt.id)
-    assert (now.step, now.loss, now.micro_batch, now.accumulation_steps) == (6, 2.5, 4, 2)
+    assert (now.step, now.loss, now.micro_batch, now.accumulation_steps) == (6, 2.5, 8, 2)
     assert (now.measured_process_bytes, now.heartbeat_at) == (700, 11.0)
 
 

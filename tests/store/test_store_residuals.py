@@ -1,8 +1,11 @@
 """What ended attempts took, as the corrections of later footprints read it."""
 
+import json
+
 from scheduler.jobs.states import EndReason
-from scheduler.store import attempts
+from scheduler.store import attempts, observations
 from scheduler.store.database import Database
+from scheduler.store.records import Progress
 from scheduler.store.residuals import Taken, taken
 from tests.store.samples import ends, new_job, queued, running, with_device
 
@@ -25,3 +28,32 @@ def test_the_latest_ended_attempts_of_a_kind_on_a_host_are_read(db: Database) ->
     found = taken(db, host="here", kind="cuda", latest=10)
     assert found == [Taken(spec, 200, 260), Taken(spec, 100, 130)]
     assert taken(db, host="here", kind="cuda", latest=1) == found[:1]
+
+
+def test_each_plan_of_an_attempt_has_a_prediction_and_a_peak_of_its_own(db: Database) -> None:
+    """Halved twice, once before anything was measured; the smallest was not predicted."""
+    with_device(db)
+    plan = json.dumps({"predicted": {"8": [70, 100, 110], "4": [40, 60, 70]}})
+    attempt = running(db, queued(db), device="cuda:0", micro_batch=8, plan=plan, predicted_reserved_bytes=100)
+
+    def told(**news: int) -> tuple[int | None, ...]:
+        attempts.heartbeat(db, attempt.id, Progress(**news), at=5.0)
+        now = attempts.get(db, attempt.id)
+        return now.predicted_reserved_bytes, now.predicted_process_bytes, now.measured_process_bytes
+
+    assert told(micro_batch=8, measured_process_bytes=125) == (100, None, 125)
+    assert told(micro_batch=4, measured_process_bytes=75) == (60, 70, 75)
+    assert told(measured_process_bytes=74) == (60, 70, 75)
+    assert told(micro_batch=2) == (None, None, None)
+    observations.raise_process_peaks(db, [(attempt, 125)])  # read before it was halved
+    attempts.finish(db, attempt.id, ends(EndReason.DONE, exit_code=0, measured_process_bytes=50, micro_batch=4), at=9.0)
+    ended = attempts.get(db, attempt.id)
+    assert (ended.predicted_reserved_bytes, ended.measured_process_bytes) == (60, 50)
+    spec = new_job().spec
+    assert taken(db, host="here", kind="cuda", latest=10) == [
+        Taken(spec, 60, 50),
+        Taken(spec, 100, 125),
+        Taken(spec, 60, 75),
+    ]
+    left = [json.loads(row["detail"]) for row in db.query("SELECT detail FROM events WHERE kind = 'plan_left'")]
+    assert [one["micro_batch"] for one in left] == [8, 4, 2]

@@ -71,12 +71,14 @@ def test_a_resize_is_acknowledged_and_its_peak_begins_anew() -> None:
     assert progress.peak_bytes == 0
     small = {"event": "step", "micro_batch": 2, "accumulation_steps": 8, "busy_share": 0.25}
     progress = told(first, resized | {"step": 5}, small | {"step": 6, "process_peak_bytes": 400}, small | {"step": 9})
-    assert (progress.peak_bytes, progress.peak_step, progress.measured_process_bytes) == (400, 6, 900)
+    assert (progress.peak_bytes, progress.peak_step, progress.measured_process_bytes) == (400, 6, 400)
     assert (progress.step, progress.busy_share) == (9, 0.25)
 
 
 def test_a_halving_begins_the_peak_anew() -> None:
     step = {"event": "step", "step": 3, "micro_batch": 8, "accumulation_steps": 2, "process_peak_bytes": 900}
     halved = {"event": "out_of_memory", "phase": "backward", "step": 4, "micro_batch": 8, "new_micro_batch": 4}
-    assert told(step, halved | {"new_accumulation_steps": 4}).peak_bytes == 0
-    assert told(step, halved | {"phase": "evaluation"}).peak_bytes == 900
+    shrunk = told(step, halved | {"new_accumulation_steps": 4})
+    assert (shrunk.peak_bytes, shrunk.measured_process_bytes) == (0, None)
+    kept = told(step, halved | {"phase": "evaluation"})
+    assert (kept.peak_bytes, kept.measured_process_bytes) == (900, 900)
