@@ -57,12 +57,18 @@ def refusing(places: dict[str, int]) -> Iterator[None]:
     def run_step(self: Any, step: int, *arguments: Any) -> Any:
         self.micro_batch = first.setdefault(ShrinkingStep, self.micro_batch)
         running[:], left[0] = [self], step * every
-        return true_run(self, step, *arguments)
+        try:
+            return true_run(self, step, *arguments)
+        finally:
+            left[0] = 0
 
     def evaluate(self: Any, model: Any, step: int, *arguments: Any) -> Any:
         self.resize(first.setdefault(Evaluation, self._batch))
         running[:], left[0] = [], step * every // 4
-        return true_evaluation(self, model, step, *arguments)
+        try:
+            return true_evaluation(self, model, step, *arguments)
+        finally:
+            left[0] = 0
 
     def malloc(self: Any, size_bytes: int) -> int:
         if not running or running[0]._phase in REPEATABLE_TOGETHER:
