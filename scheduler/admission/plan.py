@@ -71,12 +71,16 @@ def allowed(wish: Wish, footprint: Footprint, kind: str) -> tuple[Candidate, ...
     return tuple(
         candidate
         for candidate in footprint.candidates
-        if candidate.modes in wish.modes
+        if _permits(wish, candidate.modes)
         and candidate.micro_batch <= (wish.micro_batch_limit or candidate.micro_batch)
         and (below is None or candidate.process_bytes < below)
         and all(_keeps_less(candidate.modes, failed) for failed in too_large)
         and (wish.max_memory_bytes is None or need_bytes(kind, candidate) <= wish.max_memory_bytes)
     )
+
+
+def _permits(wish: Wish, modes: Modes) -> bool:
+    return modes in wish.modes and not (wish.spares_host and modes.optimizer_offload)
 
 
 def _ran_out_at(wish: Wish, footprint: Footprint) -> int | None:
@@ -160,7 +164,7 @@ def insisted(wish: Wish, footprint: Footprint, kind: str, available_bytes: int, 
     if least is None or wish.micro_batch is None:
         return None
     number = min(wish.micro_batch, wish.rows)
-    named = [c for c in footprint.candidates if c.micro_batch == number and c.modes in wish.modes]
+    named = [c for c in footprint.candidates if c.micro_batch == number and _permits(wish, c.modes)]
     most = min(usable_bytes, wish.max_memory_bytes or usable_bytes)
     if len({modes.sharding for modes in wish.modes}) > 1:
         fitting = [candidate for candidate in named if need_bytes(kind, candidate) <= most]

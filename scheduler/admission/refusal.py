@@ -56,6 +56,8 @@ def refusal(job: QueuedJob, devices: Sequence[DeviceView]) -> Refuse | None:
         f"needs at least {format_bytes(need)}, with {describe(candidate)}; {where}, {largest.label}, "
         f"has {format_bytes(largest.total_bytes)}: {would_do} would do"
     )
+    if job.wish.spares_host:
+        sentence += ", or a host with more memory: with optimizer offload that ran out"
     return Refuse(job_id=job.job_id, reason=EndReason.DOES_NOT_FIT, sentence=sentence)
 
 

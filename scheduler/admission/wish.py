@@ -38,6 +38,7 @@ class Wish:
     exclusive: bool = False
     micro_batch_limit: int | None = None  # lowered by an out-of-memory that ended an attempt
     ran_out: tuple[RanOut, ...] = ()  # the attempts that did, as far as only other means will do
+    spares_host: bool = False  # the host ran out of memory with the optimizer there: not again
 
     def __hash__(self) -> int:
         """Hash what tells most wishes apart: it is asked for many times a cycle, as a key of what was worked out."""
@@ -62,7 +63,13 @@ class Wish:
         return tuple(stage for stage in (first, whole, divided) if stage)
 
 
-def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, ran_out: tuple[RanOut, ...] = ()) -> Wish:
+def wish_of(
+    spec: JobSpec,
+    *,
+    micro_batch_limit: int | None = None,
+    ran_out: tuple[RanOut, ...] = (),
+    spares_host: bool = False,
+) -> Wish:
     """Read a job's wish from its resolved spec and from what its earlier attempts taught."""
     number = spec.memory.micro_batch
     return Wish(
@@ -75,6 +82,7 @@ def wish_of(spec: JobSpec, *, micro_batch_limit: int | None = None, ran_out: tup
         exclusive=spec.resources.exclusive,
         micro_batch_limit=micro_batch_limit,
         ran_out=ran_out,
+        spares_host=spares_host and spec.memory.optimizer_offload == "auto",
     )
 
 

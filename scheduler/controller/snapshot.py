@@ -77,6 +77,7 @@ class _Rows:
     reservations: list[Reservation]
     ran_seconds: dict[int, float]  # of queued jobs that have run before
     ran_out: dict[int, list[tuple[Attempt, Shortage | None]]]  # of queued jobs that have
+    sparing_host: set[int]  # jobs that are not to keep their optimizer there again
     experience: Experience
     overuse: dict[str, float]
     preemptions_left: float
@@ -175,6 +176,7 @@ def _read(reader: Reader, now: float) -> _Rows:
         reservations=devices.reservations(reader),
         ran_seconds=history.ran_seconds(reader, [job.id for job in queued if job.attempt_id is not None]),
         ran_out={job.id: shortages.ended_for_want(reader, job) for job in queued if job.out_of_memory_retries},
+        sparing_host={job.id for job in queued if shortages.was_too_much_for_host(reader, job)},
         experience=Experience(history.speeds(reader, latest=paces.LATEST)),
         overuse=fairness.overuse(uses, users, now=now),
         preemptions_left=PREEMPTIONS_A_JOB * started - stopped,
@@ -244,7 +246,8 @@ def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: f
         wish, footprints = _ONE_ROW, {target.name: unreadable for target in targets}
     else:
         latest = rows.latest.get(job.attempt_id) if job.attempt_id is not None else None
-        wish = _wish(job.spec, job.micro_batch_limit, _ran_out(rows.ran_out.get(job.id, [])))
+        ran_out = _ran_out(rows.ran_out.get(job.id, []))
+        wish = _wish(job.spec, job.micro_batch_limit, ran_out, job.id in rows.sparing_host)
         footprints = {target.name: book.look_up(job.id, spec, wish, target) for target in set(targets)}
         chosen = _chosen(spec, sight)
         kind = sight.infos[0].kind if sight.infos else "cpu"
@@ -277,8 +280,8 @@ _spec = lru_cache(maxsize=4096)(decode)  # a queue is read again every cycle, an
 
 
 @lru_cache(maxsize=4096)  # the same object each cycle: what was worked out for it is found by it
-def _wish(spec: str, micro_batch_limit: int | None, ran_out: tuple[RanOut, ...]) -> Wish:
-    return wish_of(_spec(spec), micro_batch_limit=micro_batch_limit, ran_out=ran_out)
+def _wish(spec: str, micro_batch_limit: int | None, ran_out: tuple[RanOut, ...], spares_host: bool) -> Wish:
+    return wish_of(_spec(spec), micro_batch_limit=micro_batch_limit, ran_out=ran_out, spares_host=spares_host)
 
 
 def _ran_out(ended: Sequence[tuple[Attempt, Shortage | None]]) -> tuple[RanOut, ...]:

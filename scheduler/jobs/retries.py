@@ -90,6 +90,7 @@ class AttemptFacts(msgspec.Struct, frozen=True, kw_only=True):
     sharding: Sharding = "none"
     stop_requested: bool = False
     progressed: bool = False  # it reached a step that no earlier attempt had
+    processes: int = 1
     device_is_host: bool = False  # a CPU: the kernel's killing it for memory is the device's refusal
 
 
@@ -115,6 +116,8 @@ def verdict(job: JobFacts, attempt: AttemptFacts, outcome: Outcome) -> Verdict:
         return _after_out_of_memory(job, attempt, told, outcome.shortage)
     if reason is EndReason.STOPPED and (attempt.stop_requested or attempt.progressed):
         return _verdict(job, JobState.QUEUED, told)
+    if reason is EndReason.HOST_OUT_OF_MEMORY:
+        return _after_host_out_of_memory(job, attempt, told)
     if _is_forgiven(job, attempt, outcome):
         return _verdict(job, JobState.QUEUED, f"{told}; that counts as no crash")
     if reason in CRASHES or reason is EndReason.STOPPED:
@@ -174,7 +177,20 @@ def _means_tried(job: JobFacts, attempt: AttemptFacts) -> str:
     return ", ".join([*told, f"sharding was {attempt.sharding}"] if attempt.sharding != "none" else told)
 
 
-def _after_crash(job: JobFacts, told: str) -> Verdict:
+def _after_host_out_of_memory(job: JobFacts, attempt: AttemptFacts, told: str) -> Verdict:
+    """Try again with the optimizer on the device where the job leaves that open; else as others on the host may end."""
+    if attempt.optimizer_offload and job.optimizer_offload == "auto":
+        return _after_crash(job, told, how=", without optimizer offload")
+    after = _after_crash(job, told)
+    if after.state is not JobState.FAILED:
+        return after
+    lighter = "memory.optimizer_offload: off, " if attempt.optimizer_offload else ""
+    lighter += "fewer resources.gpus (each process holds the weights once), " if attempt.processes > 1 else ""
+    remedy = f"{lighter}fewer jobs at once or a host with more memory would do"
+    return msgspec.structs.replace(after, message=f"{after.message}; {remedy}")
+
+
+def _after_crash(job: JobFacts, told: str, how: str = "") -> Verdict:
     used, allowed = job.crash_retries, job.crash_allowed
     if used >= allowed:
         return _verdict(job, JobState.FAILED, f"{told}; all {allowed} retries for crashes are used up")
@@ -183,7 +199,7 @@ def _after_crash(job: JobFacts, told: str) -> Verdict:
         micro_batch_limit=job.micro_batch_limit,
         out_of_memory_retries=job.out_of_memory_retries,
         crash_retries=used + 1,
-        message=f"{told}; retry {used + 1} of {allowed}",
+        message=f"{told}; retry {used + 1} of {allowed}{how}",
     )
 
 

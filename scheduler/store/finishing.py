@@ -117,6 +117,7 @@ def _attempt_facts(tx: Transaction, attempt: Attempt, outcome: Outcome) -> Attem
         activation_checkpointing=checkpointing_of(plan.get("activation_checkpointing")),
         optimizer_offload=bool(plan.get("optimizer_offload")),
         sharding=sharding_of(plan.get("sharding")),
+        processes=plan.get("processes", 1),
         stop_requested=attempt.stop_requested_at is not None,
         progressed=(attempt.step or 0) > max(earlier, default=0),
         device_is_host=plan.get("device_config", {}).get("kind") == "cpu",

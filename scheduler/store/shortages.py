@@ -31,6 +31,13 @@ def ended_for_want(db: Reader, job: Job) -> list[tuple[Attempt, Shortage | None]
     return [(attempt, _last(db, attempt)) for attempt in ended[-job.out_of_memory_retries :]]
 
 
+def was_too_much_for_host(db: Reader, job: Job) -> bool:
+    """Whether an attempt that had the optimizer in host memory ended since the host ran out of it."""
+    ended = of_job(db, job.id) if job.crash_retries else []
+    of_host = (attempt for attempt in ended if attempt.reason is EndReason.HOST_OUT_OF_MEMORY)
+    return any(msgspec.json.decode(attempt.plan).get("optimizer_offload") for attempt in of_host)
+
+
 def lessons(db: Reader, *, host: str, kind: str, latest: int) -> list[Lesson]:
     """Read what was refused to the latest attempts on a host's devices of a kind, as far as its size is known."""
     rows = db.query(

@@ -113,3 +113,19 @@ def test_a_later_job_of_the_same_configuration_is_planned_by_the_refusal(bench: 
     attempts.finish(bench.db, same.id, Outcome(reason=EndReason.DONE, exit_code=0), at=time.time())
     other = admitted(bench, bench.submit("memory.micro_batch=8", "model.hidden_size=128"))
     assert other.reserved_bytes == 180 * MIB
+
+
+def test_what_the_host_had_no_memory_for_is_not_laid_there_again(bench: Bench) -> None:
+    bench.tracer.base_mib = 1200
+    job_id = bench.submit()
+    first = admitted(bench, job_id)
+    assert json.loads(first.plan)["optimizer_offload"] is True
+    attempts.claim(bench.db, first.id, at=time.time())
+    outcome = Outcome(reason=EndReason.HOST_OUT_OF_MEMORY, exit_signal=9, message="killed by the kernel")
+    attempts.finish(bench.db, first.id, outcome, at=time.time())
+    back = bench.job(job_id)
+    assert (back.state, back.crash_retries) == (JobState.QUEUED, 1)
+    bench.cycles(3)
+    job = bench.job(job_id)
+    assert (job.state, job.reason) == (JobState.FAILED, EndReason.DOES_NOT_FIT)
+    assert "1.2 GiB would do, or a host with more memory: with optimizer offload that ran out" in (job.message or "")

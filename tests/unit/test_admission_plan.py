@@ -109,6 +109,18 @@ def test_after_the_states_alone_were_too_much_only_offload_will_do_at_any_micro_
     assert plan_for(held, footprint_of(64), 100_000) is not None  # with more memory, where it may not offload
 
 
+def test_a_host_that_ran_out_is_spared() -> None:
+    """With the optimizer in host memory it would fit; it waits for the room that it takes without."""
+    wish, tight = WISH, footprint_of(64, base_mib=1000)
+    offloaded = plan_for(wish, tight, 900)
+    assert offloaded is not None
+    assert offloaded.modes.optimizer_offload
+    assert plan_for(replace(wish, spares_host=True), tight, 900) is None
+    roomy = plan_for(replace(wish, spares_host=True), tight, 2000)
+    assert roomy is not None
+    assert not roomy.modes.optimizer_offload
+
+
 def test_an_insisted_number_is_tried_as_it_is_on_the_whole_device() -> None:
     wish = replace(WISH, micro_batch=64)
     too_large = plan_for(wish, footprint_of(64, row_mib=100), 2_000)

@@ -138,6 +138,31 @@ def test_a_cpu_s_trainer_killed_for_memory_ran_out_of_its_device_s() -> None:
     assert (on_gpu.micro_batch_limit, on_gpu.out_of_memory_retries, on_gpu.crash_retries) == (None, 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("attempt", "offload", "used", "told"),
+    [
+        ({"optimizer_offload": True}, "auto", 0, "retry 1 of 2, without optimizer offload"),
+        ({"optimizer_offload": True}, "on", 0, "retry 1 of 2"),
+        ({"optimizer_offload": True}, "on", 2, "used up; memory.optimizer_offload: off, fewer jobs at once"),
+        (
+            {"processes": 2},
+            "auto",
+            2,
+            "used up; fewer resources.gpus (each process holds the weights once), fewer jobs",
+        ),
+        ({}, "auto", 2, "used up; fewer jobs at once or a host with more memory would do"),
+    ],
+)
+def test_a_host_out_of_memory_is_answered_by_what_takes_less_of_it(
+    attempt: dict[str, Any], offload: str, used: int, told: str
+) -> None:
+    job = msgspec.structs.replace(JOB, optimizer_offload=offload, crash_retries=used)
+    after = verdict(job, AttemptFacts(micro_batch=8, **attempt), Outcome(reason=EndReason.HOST_OUT_OF_MEMORY))
+    assert told in after.message
+    assert after.state is (JobState.FAILED if used else JobState.QUEUED)
+    assert after.micro_batch_limit is None
+
+
 def test_what_would_fit_names_devices_or_a_size() -> None:
     small, large = Place("cuda:0", 8 << 30), Place("cuda:1", 24 << 30)
     told = would_fit(10 << 30, [small, large], max_memory_bytes=None)
