@@ -72,13 +72,18 @@ class Report:
 
 
 class Chaos:
-    """Jobs that run and wait, and what is done to them. `real` and `gangs`: how many such jobs are among them."""
+    """Jobs that run and wait, and what is done to them.
 
-    def __init__(self, faulty: FaultPlace, harm: Harm, seed: int, *, real: int, gangs: int) -> None:
+    `real` and `gangs`: how many such jobs are among them. `pause_seconds`: of a small one's trainer, after each step.
+    """
+
+    def __init__(
+        self, faulty: FaultPlace, harm: Harm, seed: int, *, real: int, gangs: int, pause_seconds: float
+    ) -> None:
         self.faulty, self.place, self.harm = faulty, faulty.place, harm
         self.report = Report(seed)
         self._real, self._gangs = real, gangs
-        faulty.job_file("small", steps=STEPS)
+        faulty.job_file("small", steps=STEPS, pause=pause_seconds)
         faulty.job_file("gang", steps=STEPS, resources={"gpus": 2})
         faulty.job_file("real", train={"max_steps": REAL_STEPS, "save_interval": 20})
         (self.place.root / "real.json").write_text(json.dumps({"real": True}))
@@ -170,13 +175,15 @@ class Chaos:
 
 
 @contextlib.contextmanager
-def stage(seed: int, *, real: int = 0, gangs: int = 0, at_work: bool = False) -> Iterator[Chaos]:
+def stage(
+    seed: int, *, real: int = 0, gangs: int = 0, pause_seconds: float = 0.05, at_work: bool = False
+) -> Iterator[Chaos]:
     with fault_place("virtual:3x256MiB") as faulty, tempfile.TemporaryDirectory(prefix="mmq-world-") as folder:
         world = World.make(Path(folder), faulty.place.home)
         faulty.place.environment |= world.environment
         harm = Harm(faulty, world, random.Random(seed), at_work=at_work)
         try:
-            yield Chaos(faulty, harm, seed, real=real, gangs=gangs)
+            yield Chaos(faulty, harm, seed, real=real, gangs=gangs, pause_seconds=pause_seconds)
         finally:
             harm.end()
 

@@ -12,6 +12,8 @@ from tests.processes import kill, until
 OF_SUBMIT = [place for place in PLACES if place.startswith("submit.")]
 OF_ADOPTION = [place for place in PLACES if place.startswith("adoption.")]
 OF_THE_REST = [place for place in PLACES if place not in OF_SUBMIT + OF_ADOPTION]
+# Between the claim and the trainer's start: another attempt begins. Anywhere else the one there is goes on.
+COSTLY = ("claim.committed", "start.locked", "start.detached", "start.named", "start.owned", "start.prepared")
 
 
 @pytest.mark.parametrize("action", ["kill", "error"])
@@ -38,12 +40,16 @@ def test_a_job_goes_its_way_though_somebody_is_cut_off(place: FaultPlace, where:
     job = place.submit("job.yaml")
     place.fired(where)
     assert place.undisturbed(job)
+    assert where in COSTLY or len(place.place.story(job)["attempts"]) == 1
 
 
 @pytest.mark.parametrize("action", ["kill", "error"])
 @pytest.mark.parametrize("where", OF_ADOPTION)
 def test_an_adoption_cut_off_is_made_by_the_next(place: FaultPlace, where: str, action: str) -> None:
-    """The shim is killed as each place needs it: beside its trainer, after the trainer, or after its record."""
+    """The shim is killed as each place needs it: beside its trainer, after the trainer, or after its record.
+
+    A trainer that lives is not given up.
+    """
     if where == "adoption.read":
         place.arm("finish.recorded")
     place.arm(where, action)
@@ -56,4 +62,5 @@ def test_an_adoption_cut_off_is_made_by_the_next(place: FaultPlace, where: str, 
             kill(trainer)
     place.fired(where)
     assert place.undisturbed(job, steps=120)
+    assert len(place.place.story(job)["attempts"]) == (2 if where == "adoption.orphaned" else 1)
     until(lambda: place.place.job_processes() == set(), "the end of its processes")
