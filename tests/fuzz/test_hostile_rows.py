@@ -35,17 +35,23 @@ lines = st.one_of(
 def test_any_file_of_rows(tmp_path: Path, kind: str, content: bytes) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
+    refused = said = None
     try:
-        checked: int | None = rows.check(path, kind).rows
-    except FileError:
-        checked = None
+        checked = rows.check(path, kind).rows
+    except FileError as error:
+        refused = error
     reader = Reader(path, kind)
     try:
-        read: int | None = len(list(reader.texts() if kind == "pretrain" else reader.conversations()))
-    except BadData:
-        read = None
-    if checked is not None:
+        read = len(list(reader.texts() if kind == "pretrain" else reader.conversations()))
+    except BadData as error:
+        said = str(error)
+    if refused is None:
+        assert said is None
         assert read == checked
+    elif refused.line is not None and refused.reason != "is empty":
+        field = f"{refused.field}: " if refused.field else ""
+        assert said is not None
+        assert said.startswith(f"{path}:{refused.line}: {field}{refused.reason}\nhint: ")
     passing = Reader(path, kind, skips=True)
     kept = list(passing.texts() if kind == "pretrain" else passing.conversations())
     assert len(kept) + passing.passed.broken_rows + passing.passed.blank_lines <= content.count(b"\n") + 1

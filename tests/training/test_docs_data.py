@@ -134,7 +134,7 @@ def test_a_line_of_100_mb_is_refused_by_its_number_and_never_held_whole(workshop
         file.truncate(100_000_000)  # a hole: zeros to read, and no room on the disk
         file.seek(0, 2)
         file.write(b'"}\n' + GOOD["pretrain"])
-    with pytest.raises(BadData, match=r"huge\.jsonl:2: longer than 64 MiB"):
+    with pytest.raises(BadData, match=r"huge\.jsonl:2: is longer than 64.0 MiB"):
         list(rows.Reader(path, "pretrain").texts())
     reader = rows.Reader(path, "pretrain", skips=True)
     assert list(reader.texts()) == ["good words"] * 2

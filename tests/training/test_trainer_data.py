@@ -59,12 +59,12 @@ def test_rows_cut_or_dropped_are_counted(workshop) -> None:
 @pytest.mark.parametrize(
     ("kind", "content", "line", "field", "reason"),
     [
-        ("pretrain", b'{"text": "good"}\n{"text": 3}\n', 2, "text", "Expected `str`, got `int`"),
-        ("pretrain", b'{"text": "good"}\n\n{"txt": ""}\n', 3, "", "required field `text`"),
-        ("pretrain", b'{"text": "cut', 1, "", "truncated"),
-        ("pretrain", b'{"text": "\xff"}\n', 1, "", ""),
-        ("pretrain", b'[1]\n', 1, "", "Expected `object`, got `array`"),
-        ("sft", b'{"conversations": [{"role": "user"}]}\n', 1, "conversations[0]", "required field `content`"),
+        ("pretrain", b'{"text": "good"}\n{"text": 3}\n', 2, "text", "must be text, got a number"),
+        ("pretrain", b'{"text": "good"}\n\n{"txt": ""}\n', 3, "text", "is missing; the row has 'txt'"),
+        ("pretrain", b'{"text": "cut', 1, "", "is cut short: no complete JSON object"),
+        ("pretrain", b'{"text": "\xff"}\n', 1, "", "is not UTF-8 text (byte 0xff at 11)"),
+        ("pretrain", b'[1]\n', 1, "", "must be an object, got a list"),
+        ("sft", b'{"conversations": [{"role": "user"}]}\n', 1, "conversations[0].content", "is missing"),
         ("sft", b'{"conversations": [{"role": "bot", "content": ""}]}\n', 1, "conversations[0].role", "'bot'"),
         ("pretrain", b'{"text": "x", "more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 1, "", "nested too deeply"),
         ("pretrain", b"", None, "", "empty"),
@@ -97,7 +97,7 @@ def test_a_byte_order_mark_is_passed_over(workshop) -> None:
 
 def test_a_line_without_end_is_refused(workshop, monkeypatch) -> None:
     monkeypatch.setattr("trainer.data.rows.LINE_LIMIT_BYTES", 1000)
-    with pytest.raises(BadData, match=r"some\.jsonl:2: longer than"):
+    with pytest.raises(BadData, match=r"some\.jsonl:2: is longer than"):
         tokens_of(workshop, "pretrain", [{"text": "word"}, {"text": "word" * 300}])
 
 

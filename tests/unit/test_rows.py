@@ -7,6 +7,8 @@ import pytest
 
 from scheduler.errors import FileError
 from scheduler.jobs import rows
+from trainer.data.rows import Reader
+from trainer.errors import BadData
 
 GOOD = {
     "pretrain": b'{"text": "one"}\n',
@@ -20,6 +22,14 @@ def refusal(tmp_path: Path, kind: str, content: bytes) -> FileError:
     with pytest.raises(FileError) as caught:
         rows.check(path, kind)
     return caught.value
+
+
+def said_by_trainer(tmp_path: Path, kind: str) -> str:
+    """The same in the words of the trainer, which reads the file again at the start of each attempt."""
+    reader = Reader(tmp_path / "rows.jsonl", kind)
+    with pytest.raises(BadData) as caught:
+        list(reader.texts() if kind == "pretrain" else reader.conversations())
+    return str(caught.value).partition("\nhint: ")[0]
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "sft"])
@@ -50,6 +60,7 @@ def test_a_bad_pretrain_row(tmp_path: Path, line: bytes, field: str | None, reas
     error = refusal(tmp_path, "pretrain", GOOD["pretrain"] * 2 + line + b"\n")
     assert (error.line, error.field, error.reason) == (3, field, reason)
     assert error.hint
+    assert said_by_trainer(tmp_path, "pretrain") == f"{tmp_path}/rows.jsonl:3: {field + ': ' if field else ''}{reason}"
 
 
 def test_a_huge_line_is_refused_without_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +86,8 @@ def test_a_huge_line_is_refused_without_being_read(tmp_path: Path, monkeypatch: 
 def test_a_bad_sft_row(tmp_path: Path, row: object, field: str, reason: str) -> None:
     error = refusal(tmp_path, "sft", GOOD["sft"] + json.dumps(row).encode())
     assert (error.line, error.field, error.reason) == (2, field, reason)
+    if reason != "is empty":  # which the trainer passes over: it has nothing to learn from
+        assert said_by_trainer(tmp_path, "sft") == f"{tmp_path}/rows.jsonl:2: {field}: {reason}"
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf"])

@@ -5,7 +5,6 @@ the caller wants it so, is passed over. What is passed over is counted, never si
 as upstream does.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from trainer.data.broken import SHAPES, shown, trouble
 from trainer.errors import BadData
 
 LINE_LIMIT_BYTES = 64 * 1024**2
 TOLD_AT_MOST = 5
 ROLES = ("system", "user", "assistant", "tool")
-_SHAPES = {
-    "pretrain": '{"text": "..."}',
-    "sft": '{"conversations": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}',
-}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -102,24 +98,20 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _decode(decoder: msgspec.json.Decoder[Any], path: Path, number: int, line: bytes, kind: str) -> Any:
     if len(line) > LINE_LIMIT_BYTES:
-        reason = f"longer than {LINE_LIMIT_BYTES / 1024**2:.3g} MiB"
-        raise BadData(str(path), number, None, reason, "one row a line; split this one")
+        reason = f"is longer than {LINE_LIMIT_BYTES / 1024**2:.1f} MiB"
+        raise BadData(str(path), number, None, reason, "split the row into several")
     try:
         row = decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        field, reason, remedy = trouble(line, error, kind)
+    else:
         _check_roles(row, path, number)
         return row
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = str(error)
-    except RecursionError:
-        reason = "nested too deeply"
-    if field := re.search(r" - at `\$\.?(.*)`$", reason):
-        reason = reason[: field.start()]
-    remedy = f"each line is one JSON object like {_SHAPES[kind]} in UTF-8"
-    raise BadData(str(path), number, field[1] if field else None, reason, remedy)
+    raise BadData(str(path), number, field, reason, remedy)
 
 
 def _check_roles(row: Any, path: Path, number: int) -> None:
     for index, message in enumerate(row.conversations if isinstance(row, Conversation) else ()):
         if message.role not in ROLES:
-            field, remedy = f"conversations[{index}].role", f"use one of {', '.join(ROLES)}"
-            raise BadData(str(path), number, field, f"unknown role {message.role!r}", remedy)
+            reason = f"must be {', '.join(ROLES[:-1])} or {ROLES[-1]}, got {shown(message.role)}"
+            raise BadData(str(path), number, f"conversations[{index}].role", reason, SHAPES["sft"])
