@@ -1,5 +1,6 @@
 """What of a broken invariant can be put right without deciding anything: memory of the dead, a wrong pointer."""
 
+from scheduler.store.audit import LATEST, NAMES_ANOTHER
 from scheduler.store.database import Database
 
 _AMENDS = (
@@ -9,9 +10,7 @@ _AMENDS = (
         "gave back what attempt {attempt_id}, which has ended, held of {device_id}",
     ),
     (
-        "UPDATE jobs SET attempt_id = (SELECT MAX(attempts.id) FROM attempts WHERE attempts.job_id = jobs.id)"
-        " WHERE COALESCE(attempt_id, 0) <>"
-        " COALESCE((SELECT MAX(attempts.id) FROM attempts WHERE attempts.job_id = jobs.id), 0) RETURNING id",
+        f"UPDATE jobs SET attempt_id = {LATEST} WHERE {NAMES_ANOTHER} RETURNING id",  # noqa: S608  ours
         "had job {id} name its latest attempt",
     ),
 )

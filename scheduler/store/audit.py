@@ -6,6 +6,9 @@ from collections import defaultdict
 from scheduler.jobs.states import MOVES, JobState
 from scheduler.store.database import Database, Reader, Row
 
+LATEST = "(SELECT MAX(attempts.id) FROM attempts WHERE attempts.job_id = jobs.id)"
+NAMES_ANOTHER = f"COALESCE(attempt_id, 0) <> COALESCE({LATEST}, 0)"  # of a job
+
 # What must find nothing, and what to say of each row that it finds.
 QUERIES = (
     (
@@ -50,8 +53,7 @@ QUERIES = (
         "attempt {id} ended without a reason or a time",
     ),
     (
-        "SELECT id FROM jobs WHERE COALESCE(attempt_id, 0) <>"
-        " COALESCE((SELECT MAX(attempts.id) FROM attempts WHERE attempts.job_id = jobs.id), 0)",
+        f"SELECT id FROM jobs WHERE {NAMES_ANOTHER}",  # noqa: S608  ours
         "job {id} does not name its latest attempt",
     ),
     (
