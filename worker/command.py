@@ -1,4 +1,6 @@
-"""The command line of a trainer: one process, or one a device, which torch's launcher starts and ends. Pure."""
+"""The command line of a trainer: one process, or one a device, which torch's launcher starts and ends."""
+
+import socket
 
 from scheduler.processes.interpreter import python_command
 from worker.rundir import RunDir
@@ -16,5 +18,13 @@ def trainer_command(run: RunDir, processes: int) -> list[str]:
     arguments = (str(run.config), str(run.root))
     if processes == 1:
         return python_command("trainer", *arguments)
-    launcher = ("--standalone", "--nproc-per-node", str(processes), "-m", "trainer")
+    # Not `--standalone`: with it the launcher unpickles what it finds in a store that anybody may write into.
+    launcher = ("--master-port", str(_free_port()), "--nproc-per-node", str(processes), "-m", "trainer")
     return python_command("torch.distributed.run", *launcher, *arguments)
+
+
+def _free_port() -> int:
+    """Should another take it meanwhile, the attempt ends as a crash and is tried again."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from scheduler.processes.interpreter import python_command, with_source
+from worker.command import trainer_command
 from worker.environment import inherited
+from worker.rundir import RunDir
 from worker.tasks import read_ids
 
 
@@ -32,6 +34,13 @@ def test_our_source_comes_last_on_the_path_and_once() -> None:
     once = with_source({"PYTHONPATH": "/standin"})
     assert once["PYTHONPATH"] == f"/standin:{root}"
     assert with_source(once) == once
+
+
+def test_processes_of_one_job_meet_without_pickles(tmp_path: Path) -> None:
+    """Torch's other ways to meet keep a pickle in a store that listens on the network."""
+    command = trainer_command(RunDir(root=tmp_path, number=1), 2)
+    assert "torch.distributed.run" in command
+    assert not [word for word in command if word.startswith(("--standalone", "--rdzv"))]
 
 
 def test_a_module_is_run_without_the_working_directory_on_the_path() -> None:
