@@ -100,7 +100,7 @@ def _verdict(told: Row) -> str:
     used = "".join(f", {_short(means)}" for means in in_words(plan))
     spare = format_bytes(gpu["total_bytes"] - told["reserve_bytes"])
     split = f"{plan['micro_batch']} x {plan['accumulation_steps']}{used}"
-    return "\n".join(wrap(f"{gpu['name']}: {split}; fits with {spare} to spare. {_knee(told['knee'])}", 0))
+    return "\n".join(wrap(f"{gpu['name']}: {split}; fits with {spare} to spare. {_knee(told['knee'], plan)}", 0))
 
 
 def _sentence(told: Row) -> str:
@@ -119,11 +119,13 @@ def _sentence(told: Row) -> str:
     reserved = told["reserve_bytes"]
     spare = f"with {format_bytes(gpu['total_bytes'] - reserved)} to spare: it would reserve {format_bytes(reserved)}"
     plan_lines = wrap(f"Plan: {split} (effective batch {told['effective_batch']}){means}.", 0)
-    return "\n".join([*plan_lines, *wrap(f"Fits {place} {spare}. {_knee(told['knee'])}", 0)])
+    return "\n".join([*plan_lines, *wrap(f"Fits {place} {spare}. {_knee(told['knee'], plan)}", 0)])
 
 
-def _knee(knee: Mapping[str, int]) -> str:
+def _knee(knee: Mapping[str, int], plan: Mapping[str, Any]) -> str:
     chosen, largest = knee["micro_batch"], knee["largest"]
+    if plan["accumulation_steps"] == 1:
+        return "That is the whole effective batch at once."
     if chosen == largest:
         return "No larger micro-batch of its list would fit."
     return f"The largest micro-batch that fits is {largest}; {chosen} is as fast."

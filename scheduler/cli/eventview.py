@@ -19,7 +19,7 @@ def happened(event: Row) -> str:
 
 def told(detail: Mapping[str, Any]) -> str:
     """All that there is to say of it: `device virtual:0, micro-batch 8`."""
-    hidden = ("message",) if detail.get("message") == detail.get("reason") else ()  # `done` is said once
+    hidden = {"path"} | ({"message"} if detail.get("message") == detail.get("reason") else set())  # `done` is said once
     shown = [(key, value) for key, value in detail.items() if value is not None and key not in hidden]
     return one_line(", ".join(f"{_words(key)} {_shown(key, value)}" for key, value in shown))
 

@@ -79,8 +79,8 @@ def array_line(job: Row, members: Mapping[str, int]) -> Line:
     """An array on one row, by the first of its members that is shown, with how many are in which state."""
     told = ", ".join(f"{members[state]:,} {state}" for state in STATES if members.get(state))
     one = line(job)
-    cells = dict.fromkeys(one.values, "") | {name: one.values[name] for name in ("name", "user", "state")}
-    cells["id"] = f"@{job['array_id']}"
+    cells = dict.fromkeys(one.values, "") | {name: one.values[name] for name in ("user", "state")}
+    cells |= {"id": f"@{job['array_id']}", "name": one_line(job["name"])}
     waits = f"; job {job['id']} {job['waiting']}" if job["waiting"] is not None else ""
     return Line(cells, one.colours, one_line(f"array of {sum(members.values()):,}: {told}{waits}"))
 
@@ -116,7 +116,8 @@ def remark(job: Row) -> str | None:
     if job["state"] in ("failed", "cancelled"):
         reason = (job["reason"] or "").replace("_", " ")
         message = one_line(job["message"] or "").removeprefix(f"{job['state']}: ")
-        reason = "" if message and reason == job["state"] else reason
+        reason = "" if reason == job["state"] else reason
+        message = "" if message == job["state"] else message
         return f"{reason}: {message}" if reason and message else message or reason or None
     return None
 

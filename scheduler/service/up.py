@@ -30,21 +30,28 @@ LOG = "service.log"
 
 def up(settings: Settings, devices: str | None, detach: bool) -> int:
     """Start the service, or say who runs it already. Returns the exit code; MmqError if it can't be prepared."""
-    devices = devices or _as_before(settings)
+    before = None if devices else _as_before(settings)
+    devices = devices or before
     if detach:
         prepare(settings, devices)
-        found = holder(settings.service_lock)
-        return _already(settings, found, devices) if found else _in_background(settings, devices)
+    found = holder(settings.service_lock)
+    if found is not None:
+        return _already(settings, found, devices)
+    if before is not None:
+        print(f"note: {_chosen_again(before, settings)}", file=sys.stderr)
+    if detach:
+        return _in_background(settings, devices)
     return int(ExitCode.OK) if serve(settings, devices) else _already(settings, holder(settings.service_lock), devices)
 
 
 def _as_before(settings: Settings, environment: Mapping[str, str] = os.environ) -> str | None:
     """What the last service here was told by `--devices`, where nobody says anything else now."""
     before = None if environment.get("MMQ_DEVICES") else last_devices(settings.service_lock)
-    if before in (None, settings.devices):
-        return None
-    say(f"on the devices of the last time, {before}; `mmq up --devices {settings.devices}` takes others")
-    return before
+    return None if before == settings.devices else before
+
+
+def _chosen_again(devices: str, settings: Settings) -> str:
+    return f"on the devices of the last time, {devices}; `mmq up --devices {settings.devices}` takes others"
 
 
 def serve(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) -> bool:

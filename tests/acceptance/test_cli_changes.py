@@ -44,6 +44,13 @@ def test_what_has_ended_is_said_to_have(mmq: Mmq, mine: Database) -> None:
     done = mmq("cancel", "2")
     assert (done.code, done.out) == (0, "")
     assert done.err == "note: job 2 had ended already: cancelled\n"
+    mmq("cancel", "3")
+    assert mmq("cancel", "1-3") == (
+        0,
+        "1 cancelling\n",
+        "note: jobs 2-3 had ended already: cancelled\n"
+        "note: job 1 saves and ends; it can go on from there\n  hint: mmq retry 1\n",
+    )
 
 
 def test_hold_release_and_retry(mmq: Mmq, mine: Database) -> None:

@@ -8,11 +8,9 @@ from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 
-import pytest
-
 from scheduler.config import Settings
 from scheduler.service.lock import Holder, ServiceLock, holder
-from scheduler.service.up import _as_before
+from scheduler.service.up import _as_before, _chosen_again
 from tests.running.stage import until
 
 
@@ -54,16 +52,14 @@ def test_a_lock_that_nobody_holds_has_no_holder(tmp_path: Path) -> None:
     assert holder(tmp_path / "service.lock") is None
 
 
-def test_what_the_last_service_was_told_holds_until_somebody_says_otherwise(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_last_service_was_told_holds_until_somebody_says_otherwise(tmp_path: Path) -> None:
     settings = Settings.from_environment({"MMQ_HOME": str(tmp_path)})
     assert _as_before(settings, {}) is None  # there was none
     lock = ServiceLock.take(settings.service_lock, "virtual:2x1GiB")
     assert lock is not None
     lock.release()
     assert _as_before(settings, {}) == "virtual:2x1GiB"
-    assert "virtual:2x1GiB; `mmq up --devices auto` takes others" in capsys.readouterr().err
+    assert "virtual:2x1GiB; `mmq up --devices auto` takes others" in _chosen_again("virtual:2x1GiB", settings)
     assert _as_before(settings, {"MMQ_DEVICES": "cpu"}) is None
     settings.service_lock.write_text("{")
     assert _as_before(settings, {}) is None
