@@ -14,6 +14,7 @@ OF_ADOPTION = [place for place in PLACES if place.startswith("adoption.")]
 OF_THE_REST = [place for place in PLACES if place not in OF_SUBMIT + OF_ADOPTION]
 # Between the claim and the trainer's start: another attempt begins. Anywhere else the one there is goes on.
 COSTLY = ("claim.committed", "start.locked", "start.detached", "start.named", "start.owned", "start.prepared")
+LIVING = ("start.spawned", "start.updated")  # the trainer is to be found alive, long after
 
 
 @pytest.mark.parametrize("action", ["kill", "error"])
@@ -37,9 +38,10 @@ def test_a_submit_cut_off_is_stored_whole_or_not_at_all(place: FaultPlace, where
 @pytest.mark.parametrize("where", OF_THE_REST)
 def test_a_job_goes_its_way_though_somebody_is_cut_off(place: FaultPlace, where: str, action: str) -> None:
     place.arm(where, action)
-    job = place.submit("job.yaml")
+    steps = 120 if where in LIVING else 12
+    job = place.submit("job.yaml", "-o", f"train.max_steps={steps}")
     place.fired(where)
-    assert place.undisturbed(job)
+    assert place.undisturbed(job, steps)
     assert where in COSTLY or len(place.place.story(job)["attempts"]) == 1
 
 
