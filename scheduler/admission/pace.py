@@ -5,7 +5,7 @@ launches, the Python around them), during half of which the device computes too.
 
     seconds(b) ~ 1 + k/b        busy seconds(b) ~ 1 + k/2b        utilisation = busy seconds / seconds, at most 1
 
-Of n jobs on one device each goes at 1 / (max(1, sum of utilisations) x (1 + 0.07 (n - 1))) of its speed alone: they
+Of n jobs on one device each goes at 1 / (max(1, sum of utilisations) x (1 + 0.02 (n - 1))) of its speed alone: they
 share what it computes, and switching between them costs a little. Memory means cost a factor of both.
 """
 

@@ -8,9 +8,7 @@ PREEMPTIONS_A_JOB = 0.1  # at most, of all jobs that have started
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     elastic: bool = True  # running jobs may be asked for another micro-batch
-    patience_seconds: float = (
-        8 * 3600.0
-    )  # what a job waits, at least, before a device is kept for it, whatever its length
+    patience_seconds: float = 8 * 3600.0  # what a job waits, at least, before a device is kept for it
     patience_backlogs: float = 2.0  # and so often what a device would need for its share of the queue
     most_patience_seconds: float = 2 * 86400.0  # but no more than this
     ageing_seconds: float = 86400.0  # having waited so long, a job counts as half as long as it is

@@ -138,8 +138,6 @@ def kept_apart(
     apart: Apart, queued: Collection[tuple[int, JobSpec, Wish]], residents: Collection[Resident], sight: Sight
 ) -> dict[int, Mapping[int, float]]:
     """Return for each queued job those that it is not to start beside, running or queued, and what both would reach."""
-    if not apart:
-        return {}
     models = {info.name: info for info in sight.infos}.values()
     by_id = {info.id: info for info in sight.infos}
     kinds = {job_id: frozenset(configuration(spec, wish, info) for info in models) for job_id, spec, wish in queued}

@@ -102,7 +102,7 @@ def take(
     queued = [_queued(job, rows, sight, book, now) for job in rows.queued]
     queued += [_unfit(one.id, f"its row in the database can't be read: {one.why}") for one in rows.damaged]
     by_id = {view.device_id: view for view in views}
-    kept = kept_apart(rows.apart, _readable(rows.queued, queued), residents, sight)
+    kept = kept_apart(rows.apart, _readable(rows.queued, queued), residents, sight) if rows.apart else {}
     return Snapshot(
         jobs=tuple(replace(job, apart_from=kept[job.job_id]) if job.job_id in kept else job for job in queued),
         running=running_jobs(residents, by_id, rows.experience, sight, now=now),

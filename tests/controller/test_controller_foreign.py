@@ -17,6 +17,8 @@ from tests.controller.bench import MIB, Bench
 from tests.controller.test_controller_elastic import NO_MEANS, begin
 from tests.processes import hold
 
+NOBODY = {"pid": 1 << 22, "pid_started": 1, "shim_pid": 1 << 22, "shim_started": 1}  # our children are not the job's
+
 
 def reading(*processes: tuple[int, int], total: int = 10_000) -> DeviceReading:
     used = sum(size for _, size in processes)
@@ -62,8 +64,7 @@ def test_foreign_memory_that_grows_into_ours_is_answered_by_a_shrink(bench: Benc
     job_id = bench.submit(*NO_MEANS, "train.max_steps=1000")
     bench.cycles()
     attempt = begin(bench, job_id)
-    nobody = {"pid": 1 << 22, "pid_started": 1, "shim_pid": 1 << 22, "shim_started": 1}  # our child is not the job's
-    attempts.started(bench.db, attempt.id, **nobody, boot_id="b", at=time.time())
+    attempts.started(bench.db, attempt.id, **NOBODY, boot_id="b", at=time.time())
     hold(bench.ledger, bystander.pid, 400 * MIB)
     bench.cycles()
     asked = attempts.get(bench.db, attempt.id)

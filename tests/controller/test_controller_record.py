@@ -1,6 +1,9 @@
 """The record of a cycle: what a real service's controller saw, from which the same is decided again."""
 
 import json
+import subprocess
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,26 +13,35 @@ from scheduler.admission.explaining import explain
 from scheduler.cli.outlook import in_words, outlooks
 from scheduler.controller import record
 from scheduler.controller.record import NAME, Cycle, Recorder
-from tests.controller.bench import Bench
+from scheduler.store import attempts
+from tests.controller.bench import MIB, Bench
 from tests.controller.test_controller_elastic import NO_MEANS, begin
+from tests.controller.test_controller_foreign import NOBODY
+from tests.processes import hold
 
 
 @pytest.fixture
-def kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[Cycle]:
-    """Every cycle of a queue with jobs that run, wait, shrink, come after others, and can't be built."""
-    seen: list[Cycle] = []
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Cycle]:
+    """Every cycle from here on, as it is read again from its record."""
+    cycles: list[Cycle] = []
     note = Recorder.note
 
     def keep(recorder: Recorder, cycle: Cycle) -> None:
         note(recorder, cycle)
-        path = bench.home / f"{len(seen)}.json"
+        path = recorder.path.with_name(f"{len(cycles)}.json")
         record.write(path, cycle)
         read = record.read(path)
         assert read is not None
-        seen.append(read)
+        cycles.append(read)
         assert decided(cycle.decisions) == decided(read.decisions)
 
     monkeypatch.setattr(Recorder, "note", keep)
+    return cycles
+
+
+@pytest.fixture
+def kept(bench: Bench, seen: list[Cycle]) -> list[Cycle]:
+    """A queue with jobs that run, wait, shrink, come after others, and can't be built."""
     bench.tracer.base_mib, bench.tracer.row_mib = 200, 80
     first = bench.submit(*NO_MEANS, "train.max_steps=1000")
     bench.cycles()
@@ -50,6 +62,30 @@ def test_the_same_is_decided_from_the_record(kept: list[Cycle]) -> None:
     assert any(isinstance(one, Admit) and one.shrinks for cycle in kept for one in cycle.decisions)
     assert any(cycle.running for cycle in kept)
     for cycle in kept:
+        assert decided(cycle.decided().decisions) == decided(cycle.decisions)
+
+
+def test_so_it_is_with_jobs_over_several_devices_preemption_and_foreign_memory(
+    tmp_path: Path, seen: list[Cycle], bystander: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.controller.snapshot.PREEMPTIONS_A_JOB", 1.0)
+    with closing(Bench(tmp_path, "virtual:2x1GiB")) as bench:
+        bench.tracer.base_mib, bench.tracer.row_mib = 900, 0
+        whole = (*NO_MEANS, "memory.sharding=none")
+        gang = bench.submit(*whole, "resources.gpus=2", "train.max_steps=100000")
+        bench.cycles()
+        attempt = begin(bench, gang, eta_seconds=90000.0)
+        attempts.started(bench.db, attempt.id, **NOBODY, boot_id="b", at=time.time())
+        bench.submit(*whole, priority=1)
+        bench.cycles()
+        hold(bench.ledger, bystander.pid, 300 * MIB)
+        bench.submit(*whole, "resources.gpus=2")
+        bench.cycles()
+    assert any(len(job.device_ids) == 2 for cycle in seen for job in cycle.running)
+    assert any(isinstance(one, Admit) and one.preempts for cycle in seen for one in cycle.decisions)
+    assert any(device.foreign_bytes for cycle in seen for device in cycle.devices)
+    assert {job.gpus for job in seen[-1].jobs} == {1, 2}
+    for cycle in seen:
         assert decided(cycle.decided().decisions) == decided(cycle.decisions)
 
 

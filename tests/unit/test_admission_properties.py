@@ -63,6 +63,7 @@ def worlds(draw):
                 target="virtual",
                 total_bytes=total,
                 used_bytes=ours + draw(st.sampled_from([0, 0, 3, 20])) * GIB,
+                foreign_bytes=draw(st.sampled_from([0, 0, 4, 21])) * GIB,
                 claims=tuple(claims),
             )
         )
@@ -131,7 +132,8 @@ def test_what_is_promised_is_there_once_room_was_made(world, left: float, elasti
     for device in devices:
         here = [one for one in admitted if device.device_id in one.device_ids]
         stays = [claim for claim in device.claims if claim.job_id not in stopped]
-        foreign = max(0, device.used_bytes - sum(claim.held_bytes for claim in device.claims))
+        held = sum(claim.held_bytes for claim in device.claims)
+        foreign = max(0, device.used_bytes - held, device.foreign_bytes)
         after = sum(_after(claim, resized) for claim in stays) + sum(one.plan.reserve_bytes for one in here)
         before = sum(claim.taken_bytes for claim in device.claims)
         assert after + foreign <= device.total_bytes or (not here and after <= before)
