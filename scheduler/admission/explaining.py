@@ -59,7 +59,7 @@ def _order(job: QueuedJob, position: int, jobs: int, patience_seconds: float) ->
 def _devices(job: QueuedJob, cycle: Cycle) -> Iterator[str]:
     for place, now, later in cycle.places.compared(job):
         before = cycle.places.future(place.room)
-        yield f"{place.room.describe()}; {_least(place)}"
+        yield f"{place.room.description}; {_least(place)}"
         for claim in place.room.claims:
             if claim.job_id in job.apart_from:
                 yield f"  {in_words(claim.job_id, job.apart_from[claim.job_id])}"

@@ -102,7 +102,7 @@ def _short(job: QueuedJob, usable: Sequence[tuple[Room, int]]) -> Wait | None:
         return Wait(job_id=job.job_id, code=WaitCode.SHARING, sentence=sentence)
     if len(free) >= job.gpus or not usable:
         return None
-    places = "; ".join(room.describe() for room, _ in usable[:_NAMED_DEVICES])
+    places = "; ".join(room.description for room, _ in usable[:_NAMED_DEVICES])
     more = f"; and {len(usable) - _NAMED_DEVICES} more" if len(usable) > _NAMED_DEVICES else ""
     if job.wish.exclusive:
         needs = "needs a device to itself"

@@ -39,7 +39,7 @@ class Room:
         """What is there once all of ours have ended."""
         return max(0, self.device.total_bytes - self.foreign_bytes)
 
-    @property
+    @cached_property
     def available_bytes(self) -> int:
         return max(0, self.usable_bytes - sum(claim.taken_bytes for claim in self.claims))
 
@@ -93,7 +93,8 @@ class Room:
         kept = f", and have {format_bytes(self.foreign_bytes)} left to them" if self.foreign_bytes > held else ""
         return f"processes that are not mmq's hold {format_bytes(held)}{kept}"
 
-    def describe(self) -> str:
+    @cached_property
+    def description(self) -> str:
         """Say who has it: "GPU 0 has 7.1 GiB free, job 41 holds 12.0 GiB"."""
         if self.exclusive_to is not None:
             return f"job {self.exclusive_to} has {self.device.label} to itself"

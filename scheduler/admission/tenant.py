@@ -1,11 +1,13 @@
 """A job on a device, or about to be: what it would need and how it would go with each micro-batch open to it. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from scheduler.admission.facts import UNKNOWN_PACE, Claim, QueuedJob, RunningJob, Untraced
 from scheduler.admission.pace import RESUME_SECONDS, START_SECONDS, Pace
 from scheduler.admission.plan import allowed, insisted, need_bytes
+from scheduler.admission.wish import Wish
 from scheduler.footprint.curve import Candidate, Footprint, Modes
 
 _FLAT = 0.98  # beyond the rung that is so near to the fastest, a larger micro-batch is not worth its memory
@@ -39,12 +41,12 @@ def newcomer(job: QueuedJob, footprint: Footprint | Untraced, kind: str, total_b
     """Describe a queued job on a device of this size and kind; None where no plan is known to fit there."""
     if isinstance(footprint, Untraced):
         return None
+    rungs: Sequence[tuple[int, Candidate]]
     if job.wish.insists:
         plan = insisted(job.wish, footprint, kind, total_bytes, total_bytes)
         rungs = [] if plan is None else [(plan.reserve_bytes, plan.candidate)]
     else:
-        needs = ((need_bytes(kind, one), one) for one in allowed(job.wish, footprint, kind))
-        rungs = _ladder(((need, one) for need, one in needs if need <= total_bytes), job.pace)
+        rungs = _ladder(job.wish, footprint, kind, total_bytes, job.pace.micro_batch, job.pace.overhead)
     if not rungs:
         return None
     return _tenant(
@@ -132,18 +134,24 @@ def _tenant(
     )
 
 
-def _ladder(rungs: Iterable[tuple[int, Candidate]], pace: Pace) -> list[tuple[int, Candidate]]:
-    """Keep what is faster than all that needs less, up to where it hardly gets any faster."""
+@lru_cache(maxsize=4096)  # jobs of one kind have the same, however long they are, and the next cycle asks again
+def _ladder(
+    wish: Wish, footprint: Footprint, kind: str, total_bytes: int, micro_batch: int, overhead: float
+) -> tuple[tuple[int, Candidate], ...]:
+    """Keep of what fits that which is faster than all that needs less, up to where it hardly gets any faster."""
+    pace = Pace(seconds=1.0, utilisation=1.0, micro_batch=micro_batch, overhead=overhead)
+    needs = ((need_bytes(kind, one), one) for one in allowed(wish, footprint, kind))
+    fitting = (rung for rung in needs if rung[0] <= total_bytes)
     kept: list[tuple[float, tuple[int, Candidate]]] = []
-    for rung in sorted(rungs, key=lambda rung: (rung[0], rung[1].micro_batch)):
+    for rung in sorted(fitting, key=lambda rung: (rung[0], rung[1].micro_batch)):
         seconds = pace.seconds_at(rung[1])
         if not kept or seconds < kept[-1][0]:
             kept.append((seconds, rung))
     if not kept:
-        return []
+        return ()
     flat = kept[-1][0] / _FLAT
     last = next(number for number, (seconds, _) in enumerate(kept) if seconds <= flat)
-    return [rung for _, rung in kept[: last + 1]]
+    return tuple(rung for _, rung in kept[: last + 1])
 
 
 def at(tenant: Tenant, rung: int) -> Tenant:

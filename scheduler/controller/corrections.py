@@ -61,9 +61,12 @@ class Corrections:
 
     def _lacked_bytes(self, key: str, footprint: Footprint) -> int:
         """Return by how much the footprint is known to be too small."""
+        lessons = self._refused.get(key)
+        if not lessons:
+            return 0
         predicted = {(one.micro_batch, one.modes): one.process_bytes for one in footprint.candidates}
         lacked: dict[int, int] = {}
-        for lesson, modes in self._refused.get(key, ()):
+        for lesson, modes in lessons:
             lack = lesson.needed_bytes - predicted.get((lesson.micro_batch, modes), lesson.needed_bytes)
             if lack > 0:
                 lacked[lesson.attempt_id] = max(lack, lacked.get(lesson.attempt_id, 0))

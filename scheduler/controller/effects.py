@@ -33,6 +33,7 @@ def apply(
     *,
     queue: Iterable[QueuedJob],
     residents: Iterable[Resident],
+    told: Mapping[int, tuple[str | None, str | None]],
     db: Database,
     settings: Settings,
     devices: Devices,
@@ -40,7 +41,7 @@ def apply(
     dispatch: Dispatch,
     now: float,
 ) -> None:
-    """Admit and publish, refuse, and write down why the rest waits."""
+    """Admit and publish, refuse, and write down why the rest waits, where that is not what was told of it."""
     waits: dict[int, tuple[str, str]] = {}
     live = {resident.attempt.job_id: resident for resident in residents}
     footprints = {job.job_id: job.footprints for job in queue}
@@ -68,7 +69,7 @@ def apply(
                 raise  # the store is away: nothing can be done for any job
             log.exception("job %d: what was decided can't be done", decision.job_id, extra={"job": decision.job_id})
             waits[decision.job_id] = (WaitCode.ERROR.value, f"mmq itself failed on it: {type(error).__name__}: {error}")
-    jobs.explain_waiting(db, waits)
+    jobs.explain_waiting(db, {job_id: why for job_id, why in waits.items() if told.get(job_id) != why})
 
 
 def _make_room(db: Database, decision: Admit, live: Mapping[int, Resident], now: float) -> tuple[str, str]:

@@ -123,6 +123,7 @@ class Controller:
             [*decisions, *beyond],
             queue=queue,
             residents=snapshot.residents,
+            told=snapshot.told,
             db=self.db,
             settings=self.settings,
             devices=self.devices,

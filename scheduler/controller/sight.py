@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from scheduler.admission.facts import Claim, DeviceView
 from scheduler.devices.device import DeviceInfo, DeviceReading, Devices
@@ -22,6 +23,11 @@ class Sight:
 
     infos: tuple[DeviceInfo, ...] = ()
     readings: Mapping[str, DeviceReading] = field(default_factory=dict)
+
+    @cached_property
+    def targets(self) -> frozenset[Target]:
+        """The kinds of device that there are, as footprints tell them apart."""
+        return frozenset(target_of(info) for info in self.infos)
 
     def info(self, device_id: str) -> DeviceInfo:
         return next(info for info in self.infos if info.id == device_id)

@@ -32,9 +32,10 @@ from scheduler.controller.foreign import Foreign
 from scheduler.controller.holdings import held_bytes, owners
 from scheduler.controller.paces import Experience
 from scheduler.controller.residents import Resident, known_footprint, running_jobs
-from scheduler.controller.sight import Sight, target_of, view
+from scheduler.controller.sight import Sight, view
 from scheduler.errors import MmqError
 from scheduler.footprint.curve import Footprint, Modes
+from scheduler.footprint.request import Target
 from scheduler.jobs.retries import Shortage
 from scheduler.jobs.spec import JobSpec, decode
 from scheduler.jobs.states import JobState, WaitCode
@@ -60,6 +61,7 @@ class Snapshot:
     held: Mapping[int, int]  # attempt id to the most bytes it was seen to hold on any of its devices
     residents: tuple[Resident, ...]  # the same jobs as `running`, as the store has them
     users: Mapping[int, str]  # of the jobs
+    told: Mapping[int, tuple[str | None, str | None]]  # of queued jobs, why they wait: code and sentence
     preemptions_left: float
     more_seconds: float  # the work of queued jobs that are not among these
     remaining_seconds: Mapping[int, float]  # of queued jobs, where it is not what the store has
@@ -110,6 +112,7 @@ def take(
         held=held,
         residents=residents,
         users={job.id: job.user_name for job in (*rows.queued, *rows.live_jobs.values())},
+        told={job.id: (job.waiting_code, job.waiting) for job in rows.queued},
         preemptions_left=rows.preemptions_left,
         more_seconds=rows.more_seconds,
         remaining_seconds=_news_of_lengths(rows.queued, queued),
@@ -162,7 +165,7 @@ def _read(reader: Reader, now: float) -> _Rows:
     }
     queued = [one for one in found.values() if isinstance(one, Job)]
     live = attempts.live(reader)
-    live_jobs = {attempt.job_id: jobs.get(reader, attempt.job_id) for attempt in live}
+    live_jobs = jobs.several(reader, [attempt.job_id for attempt in live])
     started, stopped = history.preemptions(reader, latest=fairness.LATEST)
     uses = history.uses(reader, since=now - REMEMBERED_SECONDS, latest=fairness.LATEST)
     users = [job.user_name for job in (*queued, *live_jobs.values())]
@@ -236,7 +239,7 @@ def _unfit(job_id: int, problem: str) -> QueuedJob:
 def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: float) -> QueuedJob:
     dependencies = tuple(Dependency(job_id=parent, state=state) for parent, state in rows.dependencies.get(job.id, []))
     blocked = any(dependency.state is not JobState.SUCCEEDED for dependency in dependencies)
-    targets = [] if blocked else [target_of(info) for info in sight.infos]
+    targets = frozenset[Target]() if blocked else sight.targets
     footprints: dict[str, Footprint | Untraced]
     pace, chosen = UNKNOWN_PACE, None
     try:
@@ -248,7 +251,7 @@ def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: f
         latest = rows.latest.get(job.attempt_id) if job.attempt_id is not None else None
         ran_out = _ran_out(rows.ran_out.get(job.id, []))
         wish = _wish(job.spec, job.micro_batch_limit, ran_out, job.id in rows.sparing_host)
-        footprints = {target.name: book.look_up(job.id, spec, wish, target) for target in set(targets)}
+        footprints = {target.name: book.look_up(job.id, spec, wish, target) for target in targets}
         chosen = _chosen(spec, sight)
         kind = sight.infos[0].kind if sight.infos else "cpu"
         pace = rows.experience.estimate(spec, kind, latest)
@@ -281,7 +284,13 @@ _spec = lru_cache(maxsize=4096)(decode)  # a queue is read again every cycle, an
 
 @lru_cache(maxsize=4096)  # the same object each cycle: what was worked out for it is found by it
 def _wish(spec: str, micro_batch_limit: int | None, ran_out: tuple[RanOut, ...], spares_host: bool) -> Wish:
-    return wish_of(_spec(spec), micro_batch_limit=micro_batch_limit, ran_out=ran_out, spares_host=spares_host)
+    return _known(wish_of(_spec(spec), micro_batch_limit=micro_batch_limit, ran_out=ran_out, spares_host=spares_host))
+
+
+@lru_cache(maxsize=4096)
+def _known(wish: Wish) -> Wish:
+    """Return the first that was equal to it: what is the same object needs no comparing."""
+    return wish
 
 
 def _ran_out(ended: Sequence[tuple[Attempt, Shortage | None]]) -> tuple[RanOut, ...]:

@@ -120,6 +120,16 @@ def get(db: Reader, job_id: int) -> Job:
     return Job.from_row(rows[0])
 
 
+def several(db: Reader, job_ids: Sequence[int]) -> dict[int, Job]:
+    """The jobs of some ids, by id."""
+    found: dict[int, Job] = {}
+    for start in range(0, len(job_ids), CHUNK):
+        names, parameters = placeholders("job", list(job_ids[start : start + CHUNK]))
+        rows = db.query(f"SELECT * FROM jobs WHERE id IN ({names})", **parameters)  # noqa: S608
+        found |= {row["id"]: Job.from_row(row) for row in rows}
+    return found
+
+
 def resolve(db: Reader, refs: Sequence[str]) -> list[int]:
     """Ids, in the order named and each once, of references as people type them (see `references`)."""
     return references.resolve(db, refs)
@@ -226,29 +236,14 @@ def _require(job: Job, verb: str, *states: JobState) -> None:
 
 
 def explain_waiting(db: Database, reasons: Mapping[int, tuple[str, str]]) -> None:
-    """Write why each of these queued jobs waits; what has not changed is not written."""
-    known = _waiting(db, list(reasons))
-    changed = [(job_id, why) for job_id, why in reasons.items() if job_id in known and known[job_id] != why]
-    if not changed:
+    """Write why these jobs wait, code and sentence, where they are still queued."""
+    if not reasons:
         return
     with db.transaction() as tx:
-        for job_id, (code, sentence) in changed:
+        for job_id, (code, sentence) in reasons.items():
             tx.execute(
                 "UPDATE jobs SET waiting_code = :code, waiting = :sentence WHERE id = :job_id AND state = 'queued'",
                 code=code,
                 sentence=sentence,
                 job_id=job_id,
             )
-
-
-def _waiting(db: Reader, job_ids: Sequence[int]) -> dict[int, tuple[str | None, str | None]]:
-    """What is written of these jobs, as far as they are queued: in chunks, for the queue may be long."""
-    known: dict[int, tuple[str | None, str | None]] = {}
-    for start in range(0, len(job_ids), CHUNK):
-        names, parameters = placeholders("job", list(job_ids[start : start + CHUNK]))
-        rows = db.query(
-            f"SELECT id, waiting_code, waiting FROM jobs WHERE id IN ({names}) AND state = 'queued'",  # noqa: S608
-            **parameters,
-        )
-        known |= {row["id"]: (row["waiting_code"], row["waiting"]) for row in rows}
-    return known
