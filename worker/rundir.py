@@ -14,6 +14,7 @@ from typing import Any
 from scheduler.processes.durable import write_durably
 from scheduler.processes.locks import SHIM_LOCK, TRAINER_LOCK
 from scheduler.processes.regular import read_regular
+from scheduler.processes.rotation import older
 from worker.foreign import parse_object
 
 RECORD_BYTES = 1 << 20  # no record of an end is larger
@@ -101,7 +102,8 @@ class RunDir:
             path.unlink(missing_ok=True)
         write_durably(self.kept, kept)
         write_durably(self.config, json.dumps(config, indent=2) + "\n")
-        self.log.unlink(missing_ok=True)  # whatever an earlier process may have put there
+        for path in (self.log, older(self.log)):  # whatever an earlier process may have put there
+            path.unlink(missing_ok=True)
         self.log.touch(mode=0o600)
         for name in LATEST:
             _link(self.root / name, Path("attempts") / str(self.number) / name)

@@ -32,13 +32,19 @@ def rotate(path: Path, *, limit_bytes: int, kept: int) -> bool:
 def cut_within(path: Path, *, limit_bytes: int) -> bool:
     """Move half of what a log may be on to NAME.1, of which only the beginning stays, and a line that says so."""
     with contextlib.suppress(OSError):
-        if path.lstat().st_size <= limit_bytes // 2:
+        size_bytes = path.lstat().st_size
+        if size_bytes <= limit_bytes // 2:
             return False
         with open_regular(path) as log:
             aside = path.with_name(f".{path.name}.{os.getpid()}")
             aside.unlink(missing_ok=True)
             with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(_beginning(older(path)))
+                beginning = _beginning(older(path))
+                if size_bytes > limit_bytes:  # nobody has looked for long
+                    beginning = beginning or _beginning(path)
+                    log.seek(size_bytes - limit_bytes // 2)
+                    log.readline(BEGINNING_BYTES)
+                file.write(beginning)
                 shutil.copyfileobj(log, file)
             aside.replace(older(path))
             os.truncate(f"/proc/self/fd/{log.fileno()}", 0)  # this very file, whatever stands under its name by now

@@ -103,6 +103,19 @@ def test_of_a_log_cut_within_beginning_and_end_stay(tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == ["log.txt", "log.txt.1"]
 
 
+def test_a_log_that_nobody_looked_at_for_long_is_cut_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_bytes(b"".join(b"line %d\n" % number for number in range(200_000)))
+    assert cut_within(path, limit_bytes=400_000)
+    told = path.with_name("log.txt.1").read_bytes()
+    assert path.stat().st_size == 0
+    assert len(told) < 280_000
+    assert told.startswith(b"line 0\n")
+    last = told.split(LEFT_OUT)[1]
+    assert [line.split()[0] for line in last.splitlines()[:2]] == [b"line", b"line"]
+    assert last.endswith(b"line 199999\n")
+
+
 def test_nothing_but_a_file_is_cut_within(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("x" * 1000)
     (tmp_path / "log.txt").symlink_to(tmp_path / "elsewhere")
