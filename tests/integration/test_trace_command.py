@@ -1,8 +1,10 @@
 """`python -m trainer.trace`, from outside: a request in, footprints out."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 REQUEST: dict[str, Any] = {
@@ -22,10 +24,9 @@ REQUEST: dict[str, Any] = {
 PARTS = {"weights", "gradients", "optimizer", "activations", "logits", "workspace", "context", "cached"}
 
 
-def traced(request: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "trainer.trace"], input=json.dumps(request), capture_output=True, text=True, timeout=100
-    )
+def traced(request: object, env: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "trainer.trace"]
+    return subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=100, env=env)
 
 
 def test_answers_each_candidate_of_each_mode() -> None:
@@ -87,3 +88,23 @@ def test_one_rank_of_several_holds_its_part() -> None:
     done = traced({**asked, "target": REQUEST["target"] | {"processes": 3}})
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "divides no 3 processes" in done.stderr
+
+
+def test_a_rank_is_told_the_same_to_the_byte_whatever_the_order_of_sets_of_modes_and_of_workers() -> None:
+    """FSDP and DTensor keep sets, caches and cycles: none of them may decide when memory is given back."""
+    modes = [
+        REQUEST["modes"][0] | plan
+        for plan in (
+            {"sharding": "zero2", "optimizer_offload": True},
+            {"sharding": "zero3", "activation_checkpointing": "full"},
+            {"tensor_parallel": 2},
+        )
+    ]
+    asked = {**REQUEST, "target": REQUEST["target"] | {"processes": 2}, "micro_batches": [1, 3]}
+    told = []
+    for seed, order, workers in (("0", 1, 1), ("5", -1, 2)):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        done = traced({**asked, "modes": modes[::order], "workers": workers}, env=environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        told.append(sorted(json.loads(done.stdout)["candidates"], key=str))
+    assert told[0] == told[1]
