@@ -6,7 +6,7 @@ by, in the rest it meets the others. Nothing of such a pass is kept; its end is 
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, get_args
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
@@ -15,19 +15,7 @@ from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGath
 
 from trainer.memory.refusal import Refusal
 from trainer.model.minimind import MiniMind
-from trainer.steps.step import Phase
-
-PHASES: tuple[Phase, ...] = get_args(Phase)
-NUMBERS = ("requested_bytes", "allocated_bytes", "reserved_bytes", "limit_bytes", "needed_bytes")
-_NOTHING = -1.0
-
-
-class Telling(Protocol):
-    """As much of a group as this needs."""
-
-    rank: int
-
-    def most(self, *numbers: float) -> list[float]: ...
+from trainer.processes.telling import Telling, tell
 
 
 class Exchanges:
@@ -83,7 +71,7 @@ class Passes:
             self._forsake()
             self._exchanges.begin_again()
             repeat()
-        told = self._tell(refusal)
+        told = tell(self._group, refusal)
         if told is not None:
             self._forsake()
         return told
@@ -93,17 +81,6 @@ class Passes:
         for parameter in self._model.parameters():
             parameter.grad = None
         self._model.reset_iter_state()
-
-    def _tell(self, refusal: Refusal | None) -> Refusal | None:
-        numbers = [_NOTHING] * (2 + len(NUMBERS))
-        if refusal is not None:
-            sizes = (refusal.get(name) for name in NUMBERS)
-            numbers = [self._group.rank, PHASES.index(refusal["phase"]), *(_NOTHING if n is None else n for n in sizes)]
-        rank, phase, *most = self._group.most(*numbers)
-        if rank == _NOTHING:
-            return None
-        told = {name: None if size == _NOTHING else int(size) for name, size in zip(NUMBERS, most, strict=True)}
-        return {"phase": PHASES[int(phase)], **told, **({"rank": int(rank)} if rank else {})}
 
 
 class _Gather(DefaultAllGather):

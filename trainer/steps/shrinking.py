@@ -16,6 +16,7 @@ from trainer.memory.device import Device
 from trainer.memory.refusal import Refusal, is_refusal, refusal_numbers
 from trainer.model.minimind import MiniMind
 from trainer.processes.group import Group, Passes, share, shares
+from trainer.processes.telling import NUMBERS, tell
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
 from trainer.steps.optimizer import Optimizer
@@ -75,15 +76,34 @@ class ShrinkingStep:
         """Run optimizer step `step` over its rows, with ever smaller micro-batches until it fits.
 
         `fetching` is entered for the making of each micro-batch. Of several processes each takes its share of the
-        rows, and shrinks by itself: how they are split shows nowhere. Those that need each other in each micro-batch
-        shrink together.
+        rows, and shrinks by itself, for how they are split shows nowhere; the others follow after the step. Those that
+        need each other in each micro-batch shrink together.
         """
-        ours = share(rows, self._group)
+        ours, refused = share(rows, self._group), None
         while True:
             done = self._try(rows, ours, fetching)
             if isinstance(done, StepResult):
+                self._follow(step, refused)
                 return done
+            old = self.micro_batch
             self._shrink(step, self._sequences(ours) if self._passes is None else self._most_sequences(rows), done)
+            refused = done | {"micro_batch": old, "new_micro_batch": self.micro_batch}
+
+    def _follow(self, step: int, refused: Refusal | None) -> None:
+        """Hear whether a process had to halve in the step: all go on with as few rows, and the first tells of it."""
+        if self._group.size == 1 or self._group.spreads:
+            return
+        told = tell(self._group, refused, (*NUMBERS, "micro_batch", "new_micro_batch"))
+        if told is None:
+            return
+        smallest = -int(self._group.most(-self.micro_batch)[0])
+        if smallest < self.micro_batch:
+            self.micro_batch = smallest
+            self._device.reset_peaks()
+        if "rank" in told:
+            steps = self._accumulation_steps(told["new_micro_batch"])
+            self._events.write("out_of_memory", step=step, new_accumulation_steps=steps, **told)
+            say(f"out of device memory at step {step} in process {told['rank']}: micro-batch {smallest} from now on")
 
     def _try(self, rows: Sequence[Row], ours: Sequence[Row], fetching: Fetching) -> StepResult | Refusal:
         """Run the step, or give what was refused in it: only numbers, for a traceback holds the tensors."""
