@@ -21,7 +21,7 @@ class Settings:
     """The environment's word, resolved once per process."""
 
     home: Path
-    database_url: str  # "sqlite:///PATH" or any SQLAlchemy URL
+    database_url: str  # "sqlite:///PATH" or "postgresql://..."
     broker_url: str | None  # None: the embedded broker
     devices: str  # auto | cpu[:BYTES] | virtual:NxSIZE
     user: str  # who logged in, as the kernel knows it; never taken from the environment
