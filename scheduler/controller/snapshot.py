@@ -155,14 +155,9 @@ def _residents(rows: _Rows, sight: Sight, host: str, book: FootprintBook) -> Ite
 
 
 def _read(reader: Reader, now: float) -> _Rows:
-    found = {
-        job.id: job
-        for job in (
-            *queueing.heads(reader, limit=HEADS),
-            *queueing.blocked(reader, limit=EXPLAINED),
-            *queueing.unexplained(reader, limit=EXPLAINED),
-        )
-    }
+    heads = {job.id: job for job in queueing.heads(reader, limit=HEADS)}  # what these come after has succeeded
+    others = (*queueing.blocked(reader, limit=EXPLAINED), *queueing.unexplained(reader, limit=EXPLAINED))
+    found = heads | {job.id: job for job in others}
     queued = [one for one in found.values() if isinstance(one, Job)]
     live = attempts.live(reader)
     live_jobs = jobs.several(reader, [attempt.job_id for attempt in live])
@@ -172,7 +167,7 @@ def _read(reader: Reader, now: float) -> _Rows:
     return _Rows(
         queued=queued,
         damaged=[one for one in found.values() if isinstance(one, Damaged)],
-        dependencies=jobs.dependencies(reader, found),
+        dependencies=jobs.dependencies(reader, found.keys() - heads.keys()),
         latest={job.attempt_id: attempts.get(reader, job.attempt_id) for job in queued if job.attempt_id is not None},
         live=live,
         live_jobs=live_jobs,
