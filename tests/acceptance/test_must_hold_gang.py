@@ -161,6 +161,7 @@ def test_it_shrinks_on_both_devices_for_what_one_of_them_is_wanted_for_and_its_c
     assert place.losses(job) == pytest.approx(undisturbed, rel=1e-5)
 
 
+@pytest.mark.timeout(900)
 def test_it_leaves_for_higher_priority_and_comes_back_and_its_curve_does_not_show_it(place: Workplace) -> None:
     """By its steps it has hours to go; in truth it ends early, since it soon gets no better."""
     place.job_file(
@@ -180,7 +181,8 @@ def test_it_leaves_for_higher_priority_and_comes_back_and_its_curve_does_not_sho
     urgent = place.submit(
         "tiny.yaml", "-o", "train.max_steps=4", "-o", "resources.devices=1", "-o", "resources.exclusive=true"
     )
-    assert place.until_ended(urgent, long) == ["succeeded", "succeeded"]
+    within_seconds = 3 * PATIENCE_SECONDS  # three starts of two processes each
+    assert place.until_ended(urgent, long, within_seconds=within_seconds) == ["succeeded", "succeeded"]
     assert all(map(gone, pids.values()))
     first, second = place.story(long)["attempts"]
     assert (first["reason"], first["preempted_for"], first["device"]) == ("stopped", urgent, "virtual:0,1")
