@@ -69,8 +69,9 @@ Kept = TypeVar("Kept", KeptJob, KeptAttempt)
 
 def keep(root: Path, job: Job, depends_on: Sequence[int]) -> bool:
     """Write into a new run directory what was asked for; False where another job's stands in its place."""
+    root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        root.mkdir(mode=0o700, parents=True)
+        root.mkdir(mode=0o700)
     except FileExistsError:
         return is_of(root, job)
     write(root, job, depends_on)
