@@ -42,6 +42,8 @@ class ShapeMemory:
         if not schema.is_mutable:
             fresh = single and all(item.alias_info is None for item in schema.returns)
             return self._making if fresh else _calling
+        if torch.Tag.inplace_view in func.tags:
+            return _calling
         if not schema.returns or (single and schema.returns[0].alias_info is not None):
             return self._writing
         return _calling
