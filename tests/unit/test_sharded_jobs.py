@@ -1,6 +1,6 @@
 """Jobs whose model is divided among devices: what a file may ask for, in which order it is tried, what it comes to."""
 
-import json
+from functools import reduce
 
 import msgspec
 import pytest
@@ -30,8 +30,8 @@ def spec_of(*overrides: str) -> JobSpec:
 
 def footprint_of(spec: JobSpec, base_mib: int, row_mib: int) -> Footprint:
     requests = requests_for(spec, wish_of(spec), VIRTUAL)
-    stages = [json.loads(answer_of(one.body, base_mib=base_mib, row_mib=row_mib)) for one in requests]
-    return Footprint.from_json(stages[0] | {"candidates": [row for stage in stages for row in stage["candidates"]]})
+    stages = [one.footprint(answer_of(one.body, base_mib=base_mib, row_mib=row_mib)) for one in requests]
+    return reduce(Footprint.joined, stages)
 
 
 @pytest.mark.parametrize(
