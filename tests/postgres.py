@@ -18,12 +18,12 @@ NOBODY = 65534  # PostgreSQL refuses to be run by root
 
 
 def programs() -> Path | None:
-    """The folder with `initdb`, `postgres`, `pg_dump` and `pg_restore`."""
+    """The folder with `initdb`, `pg_dump` and all the others; a system may have links to some of them on its PATH."""
     bundled = importlib.util.find_spec("pgserver")
     if bundled is not None and bundled.origin is not None:
         return Path(bundled.origin).parent / "pginstall" / "bin"
     found = shutil.which("initdb")
-    return Path(found).parent if found else None
+    return Path(found).resolve().parent if found else None
 
 
 @contextmanager

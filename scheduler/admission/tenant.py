@@ -10,6 +10,7 @@ from scheduler.admission.plan import allowed, insisted, need_bytes
 from scheduler.admission.wish import Wish
 from scheduler.footprint.curve import Candidate, Footprint, Modes
 
+_LESS = 1 - 1e-9  # by more than rounding: whatever the job's length, its times fall from rung to rung
 _FLAT = 0.98  # beyond the rung that is so near to the fastest, a larger micro-batch is not worth its memory
 
 
@@ -134,7 +135,7 @@ def _tenant(
     )
 
 
-@lru_cache(maxsize=4096)  # jobs of one kind have the same, however long they are, and the next cycle asks again
+@lru_cache(maxsize=1024)  # jobs of one kind have the same, however long they are, and the next cycle asks again
 def _ladder(
     wish: Wish, footprint: Footprint, kind: str, total_bytes: int, micro_batch: int, overhead: float
 ) -> tuple[tuple[int, Candidate], ...]:
@@ -145,7 +146,7 @@ def _ladder(
     kept: list[tuple[float, tuple[int, Candidate]]] = []
     for rung in sorted(fitting, key=lambda rung: (rung[0], rung[1].micro_batch)):
         seconds = pace.seconds_at(rung[1])
-        if not kept or seconds < kept[-1][0]:
+        if not kept or seconds < kept[-1][0] * _LESS:
             kept.append((seconds, rung))
     if not kept:
         return ()
