@@ -8,6 +8,7 @@ import torch
 import torch._dynamo
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torch.utils.checkpoint import checkpoint
 
 from benchmarks.loops import gpt2, minimind
 from trainer.entry.kernels import attention, chosen_as_on_cuda
@@ -50,6 +51,56 @@ def counted_on_the_cpu(build: Build, steps: int = 3) -> CachingAllocator:
         del model, step
     del accounting
     return allocator
+
+
+def checkpointed(device: str, *, use_reentrant: bool) -> Build:
+    """Blocks that are run again in the backward pass, where torch compares what it gets with what it had."""
+
+    def build() -> tuple[nn.Module, Callable[[], None]]:
+        blocks = nn.ModuleList(nn.Sequential(nn.Linear(256, 1024), nn.GELU(), nn.Linear(1024, 256)) for _ in range(3))
+        model = nn.Sequential(nn.Linear(256, 256), blocks).to(device)
+        update = torch.optim.AdamW(model.parameters(), fused=True)
+
+        def step() -> None:
+            x = model[0](torch.randn(64, 256, device=device))
+            for block in blocks:
+                x = checkpoint(block, x, use_reentrant=use_reentrant)
+            x.square().mean().backward()
+            update.step()
+            update.zero_grad()
+
+        return model, step
+
+    return build
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_what_is_checkpointed_is_traced_to_the_byte(use_reentrant: bool) -> None:
+    outcome = replay(trace(checkpointed("cuda", use_reentrant=use_reentrant)))
+    real = counted_on_the_cpu(checkpointed("cpu", use_reentrant=use_reentrant))
+    assert outcome.reserved_bytes == real.reserved_peak_bytes
+    assert outcome.allocated_bytes == real.allocated_peak_bytes
+
+
+def test_hooks_of_saved_tensors_see_the_gpu() -> None:
+    seen: list[tuple[str, torch.device]] = []
+
+    def note(when: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda tensor: (seen.append((when, tensor.device)), tensor)[1]
+
+    def build() -> tuple[nn.Module, Callable[[], None]]:
+        model = nn.Linear(8, 8).to("cuda")
+        update = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def step() -> None:
+            with torch.autograd.graph.saved_tensors_hooks(note("packed"), note("unpacked")):
+                model(torch.randn(4, 8, device="cuda")).square().sum().backward()
+            update.step()
+
+        return model, step
+
+    trace(build)
+    assert set(seen) == {(when, torch.device("cuda", 0)) for when in ("packed", "unpacked")}
 
 
 @pytest.mark.parametrize("how", [{"foreach": True}, {"fused": True}])

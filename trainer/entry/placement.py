@@ -55,18 +55,28 @@ class Placement(TorchFunctionMode):
         return func(*args, **kwargs)
 
     @contextmanager
-    def within_backward(self) -> Iterator[None]:
-        """Let the hooks and functions that run in a backward pass say `cuda` too: torch runs them without modes."""
-        run = torch.autograd._engine_run_backward
+    def also_in_hooks(self) -> Iterator[None]:
+        """Let what torch runs without modes say `cuda` too: a backward pass, and the hooks of tensors saved for it."""
+        hooks = torch.autograd.graph.saved_tensors_hooks
+        make = hooks.__init__
 
-        def engine(*args: Any, **kwargs: Any) -> Any:
-            if any(mode is self for mode in _get_current_function_mode_stack()):
-                return run(*args, **kwargs)
-            with self:
-                return run(*args, **kwargs)
+        def made(one: Any, pack_hook: Callable[..., Any], unpack_hook: Callable[..., Any]) -> None:
+            make(one, self._within(pack_hook), self._within(unpack_hook))
 
-        with patch.object(torch.autograd, "_engine_run_backward", engine):
+        with (
+            patch.object(torch.autograd, "_engine_run_backward", self._within(torch.autograd._engine_run_backward)),
+            patch.object(hooks, "__init__", made),
+        ):
             yield
+
+    def _within(self, called: Callable[..., Any]) -> Callable[..., Any]:
+        def within(*args: Any, **kwargs: Any) -> Any:
+            if any(mode is self for mode in _get_current_function_mode_stack()):
+                return called(*args, **kwargs)
+            with self:
+                return called(*args, **kwargs)
+
+        return within
 
     def device_of(self, tensor: torch.Tensor) -> torch.device:
         return CUDA if self._tracing.on_device(tensor) else CPU

@@ -50,7 +50,7 @@ def trace(
         scope.enter_context(autocast.registered())
         scope.enter_context(tracing)
         placement = scope.enter_context(Placement(tracing))
-        scope.enter_context(placement.within_backward())
+        scope.enter_context(placement.also_in_hooks())
         _run(build, tracing, updates)
     log.routed = tracing.values.routed
     return log
