@@ -18,6 +18,8 @@ Amount = Annotated[int, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 
+EVENTS_BYTES = 64 << 20
+
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """MiniMind's own names; the defaults are minimind-3's."""
@@ -173,7 +175,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     time_limit_seconds: Positive | None = None  # of the whole run, over its attempts
     report: tuple[Literal["tensorboard", "wandb", "swanlab"], ...] = ()  # where else the numbers of a run go
     attempt: Count = 1
-    events_bytes: Annotated[int, Meta(ge=1 << 12, le=1 << 40)] = 64 << 20  # that events.jsonl may take
+    events_bytes: Annotated[int, Meta(ge=1 << 12, le=1 << 40)] = EVENTS_BYTES  # that events.jsonl may take
 
     @property
     def defaults(self) -> Defaults:

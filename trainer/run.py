@@ -59,10 +59,8 @@ class Run:
 
 def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events: EventLog, group: Group) -> Run:
     """Build the run on the device, resumed if there is a checkpoint to resume from."""
-    found = _newest(config, run_dir, device, events)
     identity = _identity(config, data_key)
-    if found:
-        _check_same(found, identity, run_dir)
+    found = _newest(config, identity, run_dir, device, events)
     torch.manual_seed(config.train.seed)
     model = _model(config, device, found, group)
     if config.train.compile:
@@ -142,18 +140,21 @@ def take_best(run: Run, model: MiniMind, run_dir: Path, device: Device, events: 
         say(f"the best checkpoint is damaged, so the last weights are the result: {error}")
 
 
-def _newest(config: Config, run_dir: Path, device: Device, events: EventLog) -> Checkpoint | None:
-    def differs(saved: Mapping[str, Tensor]) -> str | None:
+def _newest(
+    config: Config, identity: Mapping[str, Any], run_dir: Path, device: Device, events: EventLog
+) -> Checkpoint | None:
+    def differs(saved: Checkpoint) -> str | None:
+        _check_same(saved, identity, run_dir)
         shapes = MiniMind(config, torch.device("meta"))
         if config.adapts:
             adapt(shapes, config.train)
-        return misfit(shapes, saved)
+        return misfit(shapes, saved.model)
 
     with device.host():
         found, damage = checkpoint.load_newest(run_dir / "checkpoints", differs)
     for message in damage:
         events.write("checkpoint_damaged", message=message)
-        say(f"a checkpoint is damaged and passed over: {message}")
+        say(f"a checkpoint is passed over: {message}")
     if damage and not found:
         say("no complete checkpoint is left: the run begins anew")
     return found

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from tests.training.conftest import PATIENCE_SECONDS, REPOSITORY, Outcome
+from tests.training.conftest import PATIENCE_SECONDS, REPOSITORY, Outcome, Workshop
 from trainer.__main__ import main
 from trainer.data.batches import Row
 from trainer.errors import ExitCode
+from trainer.memory.cpu import CpuDevice
 from trainer.processes.group import Alone, share
 
 # 32 rows to train on, twice, by nine: the last step has a single row, so that one process has none.
@@ -81,6 +83,13 @@ class Processes(Outcome):
 def ended(run: Outcome) -> dict[str, Any]:
     told: dict[str, Any] = json.loads((run.run_dir / "result.json").read_text())
     return told
+
+
+def peak_bytes(workshop: Workshop, micro_batch: int) -> int:
+    device = CpuDevice(None)
+    config = workshop.config(train={"max_steps": 1}, plan={"micro_batch": micro_batch})
+    workshop.train(f"peak-{micro_batch}", config, device)
+    return device.peaks().process_bytes
 
 
 def set_back(run: Outcome, steps: int) -> None:
@@ -162,6 +171,21 @@ def test_what_went_wrong_in_another_process_is_the_result_of_the_run(workshop) -
     (failed,) = run.events("failed")
     assert (failed["exit_code"], failed["reason"], failed["rank"]) == (told["exit_code"], told["reason"], 1)
     assert "out of device memory at step 1" in failed["message"]
+
+
+def test_where_several_ran_out_the_event_names_the_micro_batch_that_all_go_on_with(workshop) -> None:
+    peaks = [peak_bytes(workshop, rows) for rows in (1, 2, 4)]
+    limits = [(small + large) // 2 for small, large in pairwise(peaks)]
+    config = workshop.config(train={"max_steps": 1})
+    run = Processes(
+        workshop.root / "run", *(config | {"device": {"kind": "cpu", "limit_bytes": limit}} for limit in limits)
+    )
+    (code, said), _ = run.wait()
+    assert code == ExitCode.DONE, said
+    told = [(e.get("rank", 0), e["micro_batch"], e["new_micro_batch"]) for e in run.events("out_of_memory")]
+    assert told == [(0, 4, 2), (0, 2, 1), (1, 4, 1)]
+    assert run.events("out_of_memory")[-1]["new_accumulation_steps"] == 4
+    assert run.events("step")[0]["micro_batch"] == 1
 
 
 @pytest.mark.parametrize("sharding", ["none", "zero3"])

@@ -178,6 +178,8 @@ def test_another_configuration_does_not_take_over_a_run(workshop) -> None:
     shutil.rmtree(workshop.root / "mine" / "final")
     with pytest.raises(BadConfiguration, match=r"another learning_rate: 0\.01 there, 0\.02 here"):
         workshop.train("mine", workshop.config(train={"learning_rate": 0.02}))
+    with pytest.raises(BadConfiguration, match=r"another model: (.|\n)*hint: use another run directory"):
+        workshop.train("mine", workshop.config(model={"hidden_size": 64}))
     with workshop.pretrain.open("a", encoding="utf-8") as file:
         file.write('{"text": "one more"}\n')
     with pytest.raises(BadData, match="content has changed"):

@@ -55,3 +55,21 @@ def test_work_is_shared_among_forks_in_order_and_a_failure_is_told() -> None:
     assert done.stdout == "[10, 5, 3, 2, 2]\n"
     assert "ZeroDivisionError" in done.stderr
     assert done.stderr.splitlines()[-1] == "RuntimeError: a part of the trace ended with 1"
+
+
+REFUSED = """
+from trainer.errors import BadConfiguration
+from trainer.trace.forked import shared_out
+def do(piece):
+    if piece:
+        raise BadConfiguration("no such model")
+try:
+    shared_out([0, 1], do, 2)
+except BadConfiguration as error:
+    print(error)
+"""
+
+
+def test_what_a_fork_finds_wrong_with_a_configuration_is_said_as_if_there_were_none() -> None:
+    done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("no such model\n", "")

@@ -3,7 +3,7 @@
 Owns their format: model.safetensors (fp32), training.safetensors (optimizer, scaler, random state), state.json,
 manifest.json (size and SHA-256 of each). No pickle, and no word of how many processes wrote it. The newest two are
 kept, and the best by validation loss. Those of later steps than the one just saved are of a run that was set back,
-since they were damaged: they make way.
+since they were damaged or did not fit the model: they make way.
 """
 
 import hashlib
@@ -22,8 +22,6 @@ from trainer.files.storage import is_file, new_directory, read_record, remove, r
 from trainer.files.tensors import attend, save_tensors
 from trainer.processes.parts import Part
 from trainer.stopping import Validation
-
-Misfit = Callable[[Mapping[str, Tensor]], str | None]  # says how weights differ from what is wanted
 
 KEPT = 2
 _FILES = frozenset({"model.safetensors", "training.safetensors", "state.json"})
@@ -64,6 +62,9 @@ class Checkpoint:
     training: dict[str, Tensor]
 
 
+Misfit = Callable[[Checkpoint], str | None]  # says how its weights differ from what is wanted
+
+
 def save(root: Path, state: RunState, model: Mapping[str, Part], training: Mapping[str, Part]) -> Path:
     """Write a checkpoint, then remove those no longer kept; where parts are spread, the others `lend` theirs."""
     path = root / f"step-{state.step}"
@@ -84,7 +85,7 @@ def lend(model: Mapping[str, Part], training: Mapping[str, Part]) -> None:
     attend(training)
 
 
-def load_newest(root: Path, misfit: Misfit = lambda saved: None) -> tuple[Checkpoint | None, list[str]]:
+def load_newest(root: Path, misfit: Misfit = lambda found: None) -> tuple[Checkpoint | None, list[str]]:
     """Read the newest complete checkpoint that fits the model, and say what was wrong with any newer one.
 
     BadConfiguration where there are whole ones and none fits: to begin anew would be to lose them.
@@ -99,7 +100,7 @@ def load_newest(root: Path, misfit: Misfit = lambda saved: None) -> tuple[Checkp
         except DamagedCheckpoint as error:
             damage.append(f"{path}: {error}")
             continue
-        why = misfit(found.model)
+        why = misfit(found)
         if why is None:
             return found, damage + unfit
         unfit.append(f"checkpoint {path} does not fit the model:\n  {why}")

@@ -80,7 +80,8 @@ class Passes:
         """Drop what was gathered and all gradients, those of gathered weights too, which nothing else would."""
         for parameter in self._model.parameters():
             parameter.grad = None
-        self._model.reset_iter_state()
+        if self._model._get_fsdp_state()._is_root:  # known from the first forward on: before it nothing was gathered
+            self._model.reset_iter_state()
 
 
 class _Gather(DefaultAllGather):

@@ -13,11 +13,10 @@ from typing import Any
 
 import msgspec
 
+from trainer.config import EVENTS_BYTES
 from trainer.errors import BadConfiguration, DiskFull
 from trainer.files.storage import is_file, write_file
 from trainer.reporting.thinning import thinned
-
-LIMIT_BYTES = 64 << 20
 
 
 class EventLog:
@@ -28,7 +27,7 @@ class EventLog:
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.time) -> None:
         self.attempt = 1  # this and the next: until CONFIG is read
-        self.limit_bytes = LIMIT_BYTES
+        self.limit_bytes = EVENTS_BYTES
         self._path = path
         self._clock = clock
         if path is not None and os.path.lexists(path) and not is_file(path):

@@ -87,13 +87,13 @@ class ShrinkingStep:
                 return done
             old = self.micro_batch
             self._shrink(step, self._sequences(ours) if self._passes is None else self._most_sequences(rows), done)
-            refused = done | {"micro_batch": old, "new_micro_batch": self.micro_batch}
+            refused = done | {"micro_batch": old}
 
     def _follow(self, step: int, refused: Refusal | None) -> None:
         """Hear whether a process had to halve in the step: all go on with as few rows, and the first tells of it."""
         if self._group.size == 1 or self._group.spreads:
             return
-        told = tell(self._group, refused, (*NUMBERS, "micro_batch", "new_micro_batch"))
+        told = tell(self._group, refused, (*NUMBERS, "micro_batch"))
         if told is None:
             return
         smallest = -int(self._group.most(-self.micro_batch)[0])
@@ -101,8 +101,8 @@ class ShrinkingStep:
             self.micro_batch = smallest
             self._device.reset_peaks()
         if "rank" in told:
-            steps = self._accumulation_steps(told["new_micro_batch"])
-            self._events.write("out_of_memory", step=step, new_accumulation_steps=steps, **told)
+            new = {"new_micro_batch": smallest, "new_accumulation_steps": self.accumulation_steps}
+            self._events.write("out_of_memory", step=step, **told, **new)
             say(f"out of device memory at step {step} in process {told['rank']}: micro-batch {smallest} from now on")
 
     def _try(self, rows: Sequence[Row], ours: Sequence[Row], fetching: Fetching) -> StepResult | Refusal:
