@@ -2,7 +2,8 @@
 
 Against `import torch`, without which nothing can be traced. The bars are of a machine of one's own, so they are held
 against the CPU time of the fastest round: a trace is one thread that never waits. But for the table of a job over two
-devices, which two processes share: there it is the wait. Prints a table, then a line a bar. `make bench-trace` runs it.
+devices it is the wait: two processes share it, where `mmq estimate` takes as many as cores, four at most. Prints a
+table, then a line a bar. `make bench-trace` runs it.
 """
 
 import json
@@ -43,7 +44,7 @@ def main() -> int:
         TORCH: Command([sys.executable, "-c", "import torch"]),
         COLD: _traced(first.body),
         TABLE: _traced(_whole((first, *others))),
-        GANG: _traced(_whole(gang) | {"workers": 2}),  # as `mmq estimate` has it
+        GANG: _traced(_whole(gang) | {"workers": 2}),  # as `mmq estimate` has it on two cores
     }
     with tempfile.TemporaryDirectory(prefix="mmq-bench-") as folder:
         surroundings = environment(Path(folder), **BLIND)

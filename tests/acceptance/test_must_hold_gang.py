@@ -7,8 +7,8 @@ import pytest
 
 from scheduler.processes.kinship import descendants
 from tests.acceptance.test_must_hold_elastic import MIB, attempt, ten_have_run
-from tests.acceptance.workplace import PATIENCE_SECONDS, WORDS, Workplace, gone, kill, until
-from tests.processes import memory_taken, network_sockets
+from tests.acceptance.workplace import WORDS, Workplace
+from tests.processes import PATIENCE_SECONDS, gone, kill, memory_taken, network_sockets, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -128,6 +128,7 @@ def wide(place: Workplace) -> Workplace:
     return place
 
 
+@pytest.mark.timeout(900)
 def test_it_shrinks_on_both_devices_for_what_one_of_them_is_wanted_for_and_its_curve_does_not_show_it(
     wide: Workplace,
 ) -> None:
@@ -194,7 +195,3 @@ def test_it_leaves_for_higher_priority_and_comes_back_and_its_curve_does_not_sho
     assert left == 0 < came_back
     assert place.steps(long) == place.steps(undisturbed)  # not one of them twice
     assert place.losses(long) == pytest.approx(place.losses(undisturbed), rel=1e-6)
-
-
-def known_shim(place: Workplace, job: int) -> int:
-    return int(place.query("SELECT shim_pid FROM attempts WHERE job_id = :job", job=job)[0]["shim_pid"])

@@ -1,13 +1,10 @@
-"""The caching allocator: worked examples of CUDA's rules, and what must hold for any sequence of events."""
+"""The caching allocator: worked examples of CUDA's rules."""
 
 import pytest
 import torch
-from hypothesis import strategies as st
 
 from trainer.memory.allocator import MIB, CachingAllocator
 from trainer.memory.capacity import Limited
-
-sizes_bytes = st.one_of(st.integers(1, 4096), st.integers(1, 3 * MIB), st.integers(1, 40 * MIB))
 
 
 @pytest.mark.parametrize(
