@@ -32,8 +32,7 @@ def up(settings: Settings, devices: str | None, detach: bool) -> int:
     """Start the service, or say who runs it already. Returns the exit code; MmqError if it can't be prepared."""
     before = None if devices else _as_before(settings)
     devices = devices or before
-    if detach:
-        prepare(settings, devices)
+    prepare(settings, devices)
     found = holder(settings.service_lock)
     if found is not None:
         return _already(settings, found, devices)

@@ -26,7 +26,8 @@ def test_a_micro_batch_too_large_is_halved_in_the_same_process(place: Workplace)
     story = place.story(tight)
     assert (story["effective_batch"], story["micro_batch"], story["accumulation_steps"]) == (64, reached, 64 // reached)
     (attempt,) = story["attempts"]
-    assert attempt["predicted_process_bytes"] > 87 * MIB >= attempt["measured_process_bytes"] > 64 * MIB
+    for figure in ("predicted_process_bytes", "measured_process_bytes"):  # both of the micro-batch that was reached
+        assert 64 * MIB < attempt[figure] <= 87 * MIB
     assert "out_of_memory" in {event["kind"] for event in story["events"]}
 
 
