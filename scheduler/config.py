@@ -10,7 +10,7 @@ from pathlib import Path
 from scheduler.errors import MmqError, NotPermitted, UsageError
 
 RUN_LOG_BYTES = 64 << 20
-_LEAST_LOG_BYTES = 1 << 16
+_LEAST_LOG_BYTES, _MOST_LOG_BYTES = 1 << 16, 1 << 40
 _ELSEWHERE = "export MMQ_HOME=/another/folder"
 _NO_LOGIN = 2**32 - 1
 _OURS = frozenset({"mmq.db", "controller.lock", "service.lock"})  # by which a home is known again
@@ -128,9 +128,9 @@ def _size(environment: Mapping[str, str], name: str, default: int) -> int:
     from scheduler.units import parse_bytes  # which few commands pay for
 
     with contextlib.suppress(ValueError):
-        if (size_bytes := parse_bytes(told)) >= _LEAST_LOG_BYTES:
+        if _LEAST_LOG_BYTES <= (size_bytes := parse_bytes(told)) <= _MOST_LOG_BYTES:
             return size_bytes
-    raise UsageError(f"{name} is {told!r}; it takes an amount like 64MiB, of at least 64KiB", hint=f"unset {name}")
+    raise UsageError(f"{name} is {told!r}; it takes an amount like 64MiB, from 64KiB to 1TiB", hint=f"unset {name}")
 
 
 def _home(environment: Mapping[str, str]) -> Path:

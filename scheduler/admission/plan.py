@@ -64,14 +64,14 @@ def speed(modes: Modes, micro_batch: int, rows: int, max_seq_len: int) -> float:
     return tokens / (tokens + fixed) / cost(modes)
 
 
-@lru_cache(maxsize=4096)  # a cycle asks again for each device, and the next cycle for the same jobs
+@lru_cache(maxsize=1024)  # a cycle asks again for each device, and the next cycle for the same jobs
 def allowed(wish: Wish, footprint: Footprint, kind: str) -> tuple[Candidate, ...]:
     """Return the candidates the job itself permits, whatever the device."""
     below, too_large = _ran_out_at(wish, footprint), _too_large_states(wish)
     return tuple(
         candidate
         for candidate in footprint.candidates
-        if _permits(wish, candidate.modes)
+        if permits(wish, candidate.modes)
         and candidate.micro_batch <= (wish.micro_batch_limit or candidate.micro_batch)
         and (below is None or candidate.process_bytes < below)
         and all(_keeps_less(candidate.modes, failed) for failed in too_large)
@@ -79,7 +79,8 @@ def allowed(wish: Wish, footprint: Footprint, kind: str) -> tuple[Candidate, ...
     )
 
 
-def _permits(wish: Wish, modes: Modes) -> bool:
+def permits(wish: Wish, modes: Modes) -> bool:
+    """Whether the job may run with these means at all."""
     return modes in wish.modes and not (wish.spares_host and modes.optimizer_offload)
 
 
@@ -102,7 +103,7 @@ def _keeps_less(modes: Modes, than: Modes) -> bool:
     return offloads or _SHARDINGS.index(modes.sharding) > _SHARDINGS.index(than.sharding)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def smallest(wish: Wish, footprint: Footprint, kind: str) -> Candidate | None:
     """Return the permitted candidate that needs the least memory, or None where none is permitted."""
     return min(allowed(wish, footprint, kind), key=lambda candidate: candidate.process_bytes, default=None)
@@ -143,7 +144,7 @@ def _fastest_missing(wish: Wish, footprint: Footprint) -> float:
     return max(speeds, default=0.0)
 
 
-@lru_cache(maxsize=8192)  # asked about each device, for a job that no device has room for
+@lru_cache(maxsize=1024)  # asked about each device, for a job that no device has room for
 def wanted_bytes(wish: Wish, footprint: Footprint, kind: str, usable_bytes: int) -> int | None:
     """Return the least that must be free on a device of this size for the job to start; None: never fits there."""
     least = smallest(wish, footprint, kind)
@@ -164,7 +165,7 @@ def insisted(wish: Wish, footprint: Footprint, kind: str, available_bytes: int, 
     if least is None or wish.micro_batch is None:
         return None
     number = min(wish.micro_batch, wish.rows)
-    named = [c for c in footprint.candidates if c.micro_batch == number and _permits(wish, c.modes)]
+    named = [c for c in footprint.candidates if c.micro_batch == number and permits(wish, c.modes)]
     most = min(usable_bytes, wish.max_memory_bytes or usable_bytes)
     if len({modes.sharding for modes in wish.modes}) > 1:
         fitting = [candidate for candidate in named if need_bytes(kind, candidate) <= most]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from scheduler.admission.decisions import Refuse
 from scheduler.admission.facts import NOT_TRACED, DeviceView, QueuedJob, Untraced
-from scheduler.admission.plan import need_bytes, smallest, wanted_bytes
+from scheduler.admission.plan import need_bytes, permits, smallest, wanted_bytes
 from scheduler.admission.wish import Wish
 from scheduler.footprint.curve import Candidate, Footprint
 from scheduler.jobs.means import in_words
@@ -56,9 +56,7 @@ def refusal(job: QueuedJob, devices: Sequence[DeviceView]) -> Refuse | None:
         f"needs at least {format_bytes(need)}, with {describe(candidate)}; {where}, {largest.label}, "
         f"has {format_bytes(largest.total_bytes)}: {would_do} would do"
     )
-    if job.wish.spares_host:
-        sentence += ", or a host with more memory: with optimizer offload that ran out"
-    return Refuse(job_id=job.job_id, reason=EndReason.DOES_NOT_FIT, sentence=sentence)
+    return Refuse(job_id=job.job_id, reason=EndReason.DOES_NOT_FIT, sentence=sentence + _or_host(job.wish))
 
 
 def describe(candidate: Candidate) -> str:
@@ -74,16 +72,23 @@ def _could_run(wish: Wish, device: DeviceView, footprint: Footprint) -> bool:
 def _no_plan(job: QueuedJob, traced: Sequence[tuple[DeviceView, Footprint]]) -> Refuse:
     """No candidate is permitted at all: by resources.max_memory, or since the last one ran out of memory too."""
     device, footprint = traced[0]
-    least = min(footprint.candidates, key=lambda candidate: candidate.process_bytes)
+    open_to_it = [one for one in footprint.candidates if permits(job.wish, one.modes)]
+    least = min(open_to_it, key=lambda candidate: candidate.process_bytes)
     need = format_bytes(need_bytes(device.kind, least))
     if job.wish.ran_out:
         places = [Place(one.label, one.total_bytes) for one, _ in traced]
         enough = would_fit(need_bytes(device.kind, least), places, max_memory_bytes=job.wish.max_memory_bytes)
         sentence = (
             f"ran out of memory at its smallest plan, {describe(least)}, predicted to need {need} by now; "
-            f"nothing that memory: allows would make it smaller; {enough}"
+            f"nothing that memory: allows would make it smaller; {enough}{_or_host(job.wish)}"
         )
         return Refuse(job_id=job.job_id, reason=EndReason.OUT_OF_MEMORY, sentence=sentence)
     cap = format_bytes(job.wish.max_memory_bytes or 0)
     sentence = f"needs at least {need}, with {describe(least)}; its resources.max_memory is {cap}"
+    if job.wish.spares_host:
+        sentence += f": more of it would do{_or_host(job.wish)}"
     return Refuse(job_id=job.job_id, reason=EndReason.DOES_NOT_FIT, sentence=sentence)
+
+
+def _or_host(wish: Wish) -> str:
+    return ", or a host with more memory: with optimizer offload that ran out" if wish.spares_host else ""

@@ -38,7 +38,7 @@ class Wish:
     exclusive: bool = False
     micro_batch_limit: int | None = None  # lowered by an out-of-memory that ended an attempt
     ran_out: tuple[RanOut, ...] = ()  # the attempts that did, as far as only other means will do
-    spares_host: bool = False  # the host ran out of memory with the optimizer there: not again
+    spares_host: bool = False  # the host ran out of memory with the optimizer there: not again before `mmq retry`
 
     def __hash__(self) -> int:
         """Hash what tells most wishes apart: it is asked for many times a cycle, as a key of what was worked out."""

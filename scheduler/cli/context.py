@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from scheduler.store.database import Writable
     from scheduler.store.records import Job
 
-AT_ONCE = 2_000  # jobs changed in one transaction: nobody else writes meanwhile
+AT_ONCE = 500  # jobs changed in one transaction: nobody else writes meanwhile
 
 
 def settings() -> Settings:
@@ -46,8 +46,8 @@ def change(
     """Do something to each of the jobs named, which must be one's own; yields it before and after, then rings.
 
     Ownership is by the real uid and checked for all before anything is changed. Many are changed in one transaction,
-    in the order of their ids, so that what comes after another is changed after it, or, `last_first`, before. What
-    can't be done is told when the rest is.
+    and yielded once it is committed, in the order of their ids, so that what comes after another is changed after it,
+    or, `last_first`, before. What can't be done is told when the rest is.
     """
     from scheduler.broker.doorbell import ring
     from scheduler.cli.ownership import require_owner
@@ -58,18 +58,18 @@ def change(
     with store(of) as database:
         named = [jobs.get(database, job_id) for job_id in sorted(jobs.resolve(database, refs), reverse=last_first)]
         require_owner(named, of)
-        changed: list[tuple[Job, Job]] = []
         refused: list[NotNow] = []
         try:
             for start in range(0, len(named), AT_ONCE):
+                changed: list[tuple[Job, Job]] = []
                 with database.transaction() as tx:
                     for job in named[start : start + AT_ONCE]:
                         try:
                             changed.append((job, verb(Joined(tx), job)))
                         except NotNow as error:
                             refused.append(error)
+                yield from sorted(changed, key=lambda pair: pair[0].id)
         finally:
             ring(of)
-    yield from sorted(changed, key=lambda pair: pair[0].id)
     if refused:
         raise Refusals(refused) if len(refused) > 1 else refused[0]

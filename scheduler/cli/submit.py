@@ -6,7 +6,7 @@ A sweep is checked whole before any of it is stored, and stored in one transacti
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ from scheduler.store.records import Job
 if TYPE_CHECKING:
     from scheduler.cli.intake import CheckedFile
     from scheduler.store.records import NewJob
+
+_SYNCS_AT_ONCE = 32
 
 
 @click.command(name="submit", short_help="Check a job file, store the job, print its id.")
@@ -124,16 +126,32 @@ def _keep(settings: Settings, database: Database, stored: Sequence[Job]) -> None
     from scheduler.store import keepsakes
     from scheduler.store.jobs import dependencies
 
-    after = dependencies(database, [job.id for job in stored])
+    ids = [job.id for job in stored]
     try:
-        for job in stored:
-            if not keepsakes.keep(settings.run_dir(job.id), job, [parent for parent, _ in after.get(job.id, [])]):
+        after = dependencies(database, ids)
+
+        def keep(job: Job) -> bool:
+            return keepsakes.keep(settings.run_dir(job.id), job, [parent for parent, _ in after.get(job.id, [])])
+
+        for job, kept in zip(stored, _each(keep, stored), strict=True):
+            if not kept:
                 sentence = f"{settings.run_dir(job.id)} is of a job that the database does not know"
                 say("warning", f"job {job.id} is stored; {sentence}", hint="mmq doctor")
         sync_directory(settings.jobs_dir)
-    except OSError as error:
-        told = f"job {stored[-1].id} is stored, in the database alone: {settings.jobs_dir}: {error.strerror}"
-        say("warning", told, hint="mmq db backup")
+    except (OSError, MmqError) as error:
+        why = f"{settings.jobs_dir}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        told = f"job {ids[0]} is stored," if len(ids) == 1 else f"jobs {in_short(ids)} are stored, some perhaps"
+        say("warning", f"{told} in the database alone: {why}", hint="mmq db backup")
+
+
+def _each(keep: Callable[[Job], bool], stored: Sequence[Job]) -> Iterable[bool]:
+    """Keep them side by side where there are many: what waits for the disk at the same time is synced together."""
+    if len(stored) == 1:
+        return map(keep, stored)
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
+        return list(pool.map(keep, stored))
 
 
 def _print(stored: Sequence[Job], *, as_json: bool) -> None:

@@ -23,7 +23,7 @@ from scheduler.errors import MmqError
 from scheduler.footprint.context import context_bytes, nccl_bytes
 from scheduler.footprint.curve import Candidate, Footprint
 from scheduler.footprint.request import Target, trace_request
-from scheduler.footprint.tracer import trace
+from scheduler.footprint.tracer import TIME_LIMIT_SECONDS, trace
 from scheduler.jobs.spec import JobSpec
 from scheduler.store import footprints as kept_footprints
 from scheduler.store.opening import open_if_any
@@ -184,7 +184,8 @@ def _traced(requests: Sequence[Request]) -> Iterator[tuple[str, str]]:
         return
     modes = [mode for one in requests for mode in one.body["modes"]]
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-    answer = trace(requests[0].key, requests[0].body | {"modes": modes, "workers": workers})
+    body = requests[0].body | {"modes": modes, "workers": workers}
+    answer = trace(requests[0].key, body, time_limit_seconds=TIME_LIMIT_SECONDS * len(requests))
     if answer.body is None:
         raise MmqError(answer.error or "the tracer gave no answer", hint="mmq doctor")
     told = msgspec.json.decode(answer.body)

@@ -105,7 +105,12 @@ class Controller:
         sight = self._look(now)
         snapshot = take(self.db, self.settings, sight, self._book, self._foreign, now=now)
         observations.raise_process_peaks(
-            self.db, [(one.attempt, snapshot.held.get(one.attempt.id, 0)) for one in snapshot.residents]
+            self.db,
+            [
+                (one.attempt, snapshot.held.get(one.attempt.id, 0))
+                for one in snapshot.residents
+                if not one.attempt.resizing  # it may run by the new plan already, which the store hears of at a beat
+            ],
         )
         queueing.write_remaining(self.db, snapshot.remaining_seconds)
         running = [resident.job.id for resident in snapshot.residents]

@@ -112,7 +112,8 @@ def take(
         held=held,
         residents=residents,
         users={job.id: job.user_name for job in (*rows.queued, *rows.live_jobs.values())},
-        told={job.id: (job.waiting_code, job.waiting) for job in rows.queued},
+        told={job.id: (job.waiting_code, job.waiting) for job in rows.queued}
+        | {one.id: (one.waiting_code, one.waiting) for one in rows.damaged},
         preemptions_left=rows.preemptions_left,
         more_seconds=rows.more_seconds,
         remaining_seconds=_news_of_lengths(rows.queued, queued),

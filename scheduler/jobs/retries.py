@@ -78,6 +78,7 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     cancel_requested: bool = False
     activation_checkpointing: str = "auto"  # what the job file says, as the line below
     optimizer_offload: str = "auto"
+    spares_host: bool = False  # the host ran out of memory with the optimizer there
     shardings: tuple[Sharding, ...] = ("none",)  # that it allows
 
 
@@ -137,7 +138,7 @@ def means_left(job: JobFacts, attempt: AttemptFacts) -> tuple[str, ...]:
     more = "full activation checkpointing" if checkpointing == "selective" else "activation checkpointing"
     offered = (
         (more, job.activation_checkpointing, checkpointing == "full"),
-        (OFFLOAD, job.optimizer_offload, offload),
+        (OFFLOAD, job.optimizer_offload, offload or job.spares_host),
     )
     left = tuple(name for name, wish, used in offered if wish == "auto" and not used)
     return (*left, SHARDING) if attempt.sharding != job.shardings[-1] else left
@@ -173,6 +174,8 @@ def _means_tried(job: JobFacts, attempt: AttemptFacts) -> str:
         ("activation checkpointing", job.activation_checkpointing, "" if checkpointing == "off" else checkpointing),
         (OFFLOAD, job.optimizer_offload, "on" if offload else ""),
     )
+    if job.spares_host and not offload:
+        tried = (tried[0], (OFFLOAD, job.optimizer_offload, "too much for the host"))
     told = [f"{name} was {used}" if used else f"{name} is {wish} in the job file" for name, wish, used in tried]
     return ", ".join([*told, f"sharding was {attempt.sharding}"] if attempt.sharding != "none" else told)
 

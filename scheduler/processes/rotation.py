@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 from scheduler.processes.regular import open_regular
 
@@ -33,23 +34,32 @@ def cut_within(path: Path, *, limit_bytes: int) -> bool:
     """Move half of what a log may be on to NAME.1, of which only the beginning stays, and a line that says so."""
     with contextlib.suppress(OSError):
         size_bytes = path.lstat().st_size
-        if size_bytes <= limit_bytes // 2:
-            return False
+        moved_bytes = min(size_bytes, limit_bytes // 2) + BEGINNING_BYTES
+        if size_bytes <= limit_bytes // 2 or shutil.disk_usage(path.parent).free < moved_bytes:
+            return False  # with no room for a copy it is not begun: this is asked every second
         with open_regular(path) as log:
-            aside = path.with_name(f".{path.name}.{os.getpid()}")
-            aside.unlink(missing_ok=True)
-            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                beginning = _beginning(older(path))
-                if size_bytes > limit_bytes:  # nobody has looked for long
-                    beginning = beginning or _beginning(path)
-                    log.seek(size_bytes - limit_bytes // 2)
-                    log.readline(BEGINNING_BYTES)
-                file.write(beginning)
-                shutil.copyfileobj(log, file)
-            aside.replace(older(path))
+            beginning = _beginning(older(path))
+            if size_bytes > limit_bytes:  # nobody has looked for long
+                beginning = beginning or _beginning(path)
+                log.seek(size_bytes - limit_bytes // 2)
+                log.readline(BEGINNING_BYTES)
+            _write_older(path, beginning, log)
             os.truncate(f"/proc/self/fd/{log.fileno()}", 0)  # this very file, whatever stands under its name by now
         return True
     return False
+
+
+def _write_older(path: Path, beginning: bytes, rest: BinaryIO) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(beginning)
+            shutil.copyfileobj(rest, file)
+        aside.replace(older(path))
+    except OSError:
+        aside.unlink(missing_ok=True)  # a full disk: what was copied would fill it further
+        raise
 
 
 def older(path: Path, number: int = 1) -> Path:

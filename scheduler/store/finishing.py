@@ -15,9 +15,11 @@ from scheduler.store.devices import list_devices
 from scheduler.store.jobs import get as get_job
 from scheduler.store.plans import change
 from scheduler.store.records import Attempt, Job, Outcome
-from scheduler.store.transitions import move, record
+from scheduler.store.shortages import was_too_much_for_host
+from scheduler.store.transitions import RETRIED, move, record
 
 REBOOTED = "rebooted"  # the event of an attempt that ended with the host
+_REBOOTS = f"SELECT id FROM events WHERE job_id = :job_id AND kind = :kind AND id > {RETRIED}"  # noqa: S608
 
 
 def finish(db: Database, attempt_id: int, outcome: Outcome, *, at: float) -> Attempt:
@@ -89,11 +91,12 @@ def _job_facts(tx: Transaction, job: Job) -> JobFacts:
         crash_allowed=retries.get("crash", 2),
         out_of_memory_retries=job.out_of_memory_retries,
         crash_retries=job.crash_retries,
-        reboots=len(tx.query("SELECT id FROM events WHERE job_id = :id AND kind = :kind", id=job.id, kind=REBOOTED)),
+        reboots=len(tx.query(_REBOOTS, job_id=job.id, kind=REBOOTED)),
         micro_batch_limit=job.micro_batch_limit,
         cancel_requested=job.cancel_requested_at is not None,
         activation_checkpointing=memory.get("activation_checkpointing", "auto"),
         optimizer_offload=memory.get("optimizer_offload", "auto"),
+        spares_host=was_too_much_for_host(tx, job),
         shardings=_shardings(spec),
     )
 

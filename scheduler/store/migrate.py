@@ -11,6 +11,7 @@ from sqlalchemy import Connection, event, text
 import migrations
 from scheduler.errors import MmqError
 from scheduler.store import engine as engines
+from scheduler.store.numbering import RAISE_ON_SQLITE
 from scheduler.store.revisions import refuse_newer
 
 
@@ -22,8 +23,11 @@ def configuration(connection: Connection | None = None) -> Config:
     return config
 
 
-def migrate(url: str, to: str = "head") -> None:
-    """Bring a database to a revision, all or nothing; a no-op where it is there already."""
+def migrate(url: str, to: str = "head", *, ids_above: int = 0) -> None:
+    """Bring a database to a revision, all or nothing; a no-op where it is there already.
+
+    With `ids_above`, which SQLite alone takes, a new job's id will be above it.
+    """
     engine = engines.create(url)
     if engine.dialect.name == "sqlite":
         # Batch mode copies tables and drops the old ones: with foreign keys on, rows that refer to them go too.
@@ -36,6 +40,8 @@ def migrate(url: str, to: str = "head") -> None:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": engines.WRITER_LOCK})
                 _refuse_newer(connection)
                 command.upgrade(configuration(connection), to)
+                for statement in RAISE_ON_SQLITE if ids_above else ():
+                    connection.execute(text(statement), {"highest": ids_above})
                 _check_foreign_keys(connection)
     finally:
         engine.dispose()

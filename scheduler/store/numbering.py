@@ -6,6 +6,11 @@ from pathlib import Path
 from scheduler.store import sqlite
 from scheduler.store.database import Database
 
+RAISE_ON_SQLITE = (
+    "UPDATE sqlite_sequence SET seq = MAX(seq, :highest) WHERE name = 'jobs'",
+    "INSERT INTO sqlite_sequence (name, seq) SELECT 'jobs', :highest"
+    " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'jobs')",
+)
 _RAISE = (
     "SELECT setval(pg_get_serial_sequence('jobs', 'id'), GREATEST(:highest,"
     " COALESCE(pg_sequence_last_value(CAST(pg_get_serial_sequence('jobs', 'id') AS regclass)), 1)))"
@@ -16,8 +21,8 @@ def begin_after(jobs_dir: Path, path: Path) -> None:
     """Have a store, which nobody uses, give ids only above those of all run directories that are there."""
     highest = max(run_numbers(jobs_dir), default=0)
     with closing(sqlite.SqliteDatabase(path)) as database, database.transaction() as tx:
-        if not tx.execute("UPDATE sqlite_sequence SET seq = MAX(seq, :highest) WHERE name = 'jobs'", highest=highest):
-            tx.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('jobs', :highest)", highest=highest)
+        for statement in RAISE_ON_SQLITE:
+            tx.execute(statement, highest=highest)
 
 
 def begin_after_on_postgres(jobs_dir: Path, database: Database) -> None:

@@ -29,6 +29,8 @@ class Damaged(NamedTuple):
 
     id: int
     why: str
+    waiting_code: str | None
+    waiting: str | None
 
 
 Queued = Job | Damaged
@@ -103,4 +105,4 @@ def _read(row: Row) -> Queued:
     try:
         return Job.from_row(row)
     except msgspec.ValidationError as error:
-        return Damaged(row["id"], str(error))
+        return Damaged(row["id"], str(error), row["waiting_code"], row["waiting"])

@@ -3,11 +3,13 @@
 One that changed its micro-batch on the way counts with each, by its own prediction and its own peak.
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from scheduler.store.database import Reader
+from scheduler.store.database import Reader, Row, placeholders
 from scheduler.store.plans import LEFT
 
 
@@ -29,11 +31,12 @@ def taken(db: Reader, *, host: str, kind: str, latest: int) -> list[Taken]:
         device=f"{kind}:%",
         latest=latest,
     )
+    left = _left(db, rows)
     found = []
     for row in rows:
         spec = str(row["spec"])
         found.append(Taken(spec, int(row["predicted_reserved_bytes"]), int(row["measured_process_bytes"])))
-        found += (Taken(spec, *one) for one in _left(db, row["job_id"], row["id"]))
+        found += (Taken(spec, *one) for one in left[row["id"]])
     return found
 
 
@@ -42,13 +45,19 @@ class _Left(msgspec.Struct):
     measured_process_bytes: int | None = None
 
 
-def _left(db: Reader, job_id: int, attempt_id: int) -> list[tuple[int, int]]:
+def _left(db: Reader, attempts: Sequence[Row]) -> dict[int, list[tuple[int, int]]]:
+    """The plans that these attempts left, where both figures of one are known: by attempt, in their order."""
+    found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    if not attempts:
+        return found
+    names, jobs = placeholders("job", sorted({row["job_id"] for row in attempts}))  # by which events are indexed
     rows = db.query(
-        "SELECT detail FROM events WHERE job_id = :job_id AND attempt_id = :attempt_id AND kind = :kind ORDER BY id",
-        job_id=job_id,
-        attempt_id=attempt_id,
+        f"SELECT attempt_id, detail FROM events WHERE job_id IN ({names}) AND kind = :kind ORDER BY id",  # noqa: S608
         kind=LEFT,
+        **jobs,
     )
-    told = (msgspec.json.decode(row["detail"], type=_Left) for row in rows)
-    known = ((one.predicted_reserved_bytes, one.measured_process_bytes) for one in told)
-    return [(predicted, measured) for predicted, measured in known if predicted is not None and measured is not None]
+    for row in rows:
+        one = msgspec.json.decode(row["detail"], type=_Left)
+        if one.predicted_reserved_bytes is not None and one.measured_process_bytes is not None:
+            found[row["attempt_id"]].append((one.predicted_reserved_bytes, one.measured_process_bytes))
+    return found

@@ -11,6 +11,7 @@ from scheduler.jobs.states import EndReason
 from scheduler.store.attempt_rows import of_job
 from scheduler.store.database import Reader
 from scheduler.store.records import Attempt, Job
+from scheduler.store.transitions import RETRIED
 
 
 class Lesson(NamedTuple):
@@ -32,10 +33,19 @@ def ended_for_want(db: Reader, job: Job) -> list[tuple[Attempt, Shortage | None]
 
 
 def was_too_much_for_host(db: Reader, job: Job) -> bool:
-    """Whether an attempt that had the optimizer in host memory ended since the host ran out of it."""
-    ended = of_job(db, job.id) if job.crash_retries else []
-    of_host = (attempt for attempt in ended if attempt.reason is EndReason.HOST_OUT_OF_MEMORY)
-    return any(msgspec.json.decode(attempt.plan).get("optimizer_offload") for attempt in of_host)
+    """Whether an attempt that had the optimizer in host memory ended because the host ran out of it.
+
+    Of those since a person queued the job again: it may be another host by then.
+    """
+    if not job.crash_retries:  # each such end costs one
+        return False
+    rows = db.query(
+        "SELECT plan FROM attempts WHERE job_id = :job_id AND reason = :reason"  # noqa: S608
+        f" AND id IN (SELECT attempt_id FROM events WHERE job_id = :job_id AND id > {RETRIED})",
+        job_id=job.id,
+        reason=EndReason.HOST_OUT_OF_MEMORY.value,
+    )
+    return any(msgspec.json.decode(row["plan"]).get("optimizer_offload") for row in rows)
 
 
 def lessons(db: Reader, *, host: str, kind: str, latest: int) -> list[Lesson]:

@@ -11,6 +11,11 @@ from scheduler.jobs.states import MOVES, EndReason, JobState, WaitCode
 from scheduler.store.database import Reader, Row, Transaction
 
 NEW = "not considered yet"
+# SQL: the id of the event by which a person queued a job, :job_id, again; 0 if nobody did.
+RETRIED = (
+    "(SELECT COALESCE(MAX(id), 0) FROM events WHERE job_id = :job_id AND kind = 'state'"
+    " AND from_state IN ('failed', 'cancelled'))"
+)
 HELD = "held; `mmq release` lets it go"
 
 

@@ -19,7 +19,7 @@ from scheduler.store import sqlite
 from scheduler.store.drivers import connect
 from scheduler.store.filesystem import refuse_network_file_system
 from scheduler.store.location import sqlite_path
-from scheduler.store.numbering import begin_after
+from scheduler.store.numbering import run_numbers
 from scheduler.store.revisions import head, missing, refuse_newer
 
 
@@ -42,9 +42,7 @@ def upgrade(settings: Settings) -> Path | None:
             _refuse_emptied(path, settings)
         copy = _back_up_before(path, revision) if revision else None
         sqlite.create_file(path)
-        _migrate(settings.database_url)
-        if revision is None:
-            begin_after(settings.jobs_dir, path)
+        _migrate(settings.database_url, ids_above=0 if revision else max(run_numbers(settings.jobs_dir), default=0))
         return copy
 
 
@@ -163,7 +161,7 @@ def copy_file(source: Path, target: Path) -> None:
             partial.unlink(missing_ok=True)
 
 
-def _migrate(url: str) -> None:
+def _migrate(url: str, *, ids_above: int = 0) -> None:
     from scheduler.store.migrate import migrate
 
-    migrate(url)
+    migrate(url, ids_above=ids_above)

@@ -2,10 +2,13 @@
 
 import pytest
 
+from scheduler.cli import context
 from scheduler.config import Settings
+from scheduler.errors import MmqError
 from scheduler.jobs.states import EndReason, JobState
 from scheduler.store import attempts, jobs
-from scheduler.store.database import Database
+from scheduler.store.database import Database, Writable
+from scheduler.store.records import Job
 from scheduler.store.transitions import move
 from tests.acceptance.conftest import Meanwhile, Mmq
 from tests.store.samples import ends, queued, running, with_device
@@ -123,6 +126,25 @@ def test_what_can_t_be_done_is_told_when_the_rest_is(mmq: Mmq, mine: Database) -
         "error: can't hold job 1: it is running, not queued\n  hint: mmq status 1\n"
         "error: can't hold job 3: it is cancelled, not queued\n  hint: mmq status 3\n"
     )
+
+
+def test_what_was_changed_is_told_though_the_store_fails_later(
+    mmq: Mmq, mine: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        queued(mine, name=f"more-{number}", user_name=settings.user)
+    real = jobs.hold
+
+    def hold(database: Writable, job_id: int, *, at: float) -> Job:
+        if job_id == 5:
+            raise MmqError("the disk is full")
+        return real(database, job_id, at=at)
+
+    monkeypatch.setattr(context, "AT_ONCE", 2)
+    monkeypatch.setattr(jobs, "hold", hold)
+    done = mmq("hold", "2-6")
+    assert (done.code, done.out.splitlines()) == (1, ["2 held", "3 held"])
+    assert states(mine)[1:] == ["held", "held", "queued", "queued", "queued"]
 
 
 def test_many_are_changed_at_once(mmq: Mmq, mine: Database, settings: Settings) -> None:

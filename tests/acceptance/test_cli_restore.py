@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scheduler.config import Settings
+from scheduler.errors import MmqError
 from scheduler.jobs.states import EndReason
 from scheduler.store import attempts
 from scheduler.store.database import Database
@@ -99,6 +100,27 @@ def test_a_submit_that_can_t_write_beside_the_database_says_so(
     done = mmq("submit", job_file)
     assert (done.code, done.out) == (0, "1\n")
     assert "warning: job 1 is stored, in the database alone: " in done.err
+
+
+def test_a_sweep_that_can_t_write_beside_the_database_names_all_of_it(
+    mmq: Mmq, store: Database, settings: Settings, job_file: Path
+) -> None:
+    settings.jobs_dir.write_text("no folder")
+    done = mmq("submit", job_file, "--sweep", "train.seed=1,2,3")
+    assert (done.code, done.out) == (0, "1-3\n")
+    assert "warning: jobs 1-3 are stored, some perhaps in the database alone: " in done.err
+
+
+def test_a_store_that_fails_after_the_commit_takes_nothing_of_the_answer(
+    mmq: Mmq, store: Database, job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise MmqError("the disk is full")
+
+    monkeypatch.setattr("scheduler.store.jobs.dependencies", fails)
+    done = mmq("submit", job_file)
+    assert (done.code, done.out) == (0, "1\n")
+    assert "warning: job 1 is stored, in the database alone: the disk is full" in done.err
 
 
 def test_one_that_ran_elsewhere_lacks_no_result_here(mmq: Mmq, store: Database, job_file: Path) -> None:

@@ -199,6 +199,12 @@ def test_a_damaged_row_waits_with_its_reason_and_the_next_job_starts(bench: Benc
     (row,) = bench.db.query("SELECT state, waiting_code, waiting FROM jobs WHERE id = :id", id=damaged)
     assert (row["state"], row["waiting_code"]) == ("queued", "error")
     assert "effective_batch" in row["waiting"]
+    with bench.db.transaction() as tx:  # what is told again is not written again
+        tx.execute(
+            "CREATE TRIGGER told AFTER UPDATE OF waiting ON jobs WHEN NEW.waiting_code = 'error'"
+            " BEGIN SELECT RAISE(ABORT, 'again'); END"
+        )
+    bench.cycles()
 
 
 @pytest.mark.parametrize("place", ["scheduler.controller.snapshot.wish_of", "scheduler.controller.effects.plan_json"])

@@ -1,5 +1,6 @@
 """Running jobs that make room: asked to shrink or to leave, given memory when they grow, held to what they use."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from scheduler.processes.liveness import boot_id, process_started
 from scheduler.store import attempts, audit, devices
 from scheduler.store.records import Attempt, Outcome, Progress
 from tests.controller.bench import MIB, Bench
+from tests.processes import hold
 
 NO_MEANS = ("memory.optimizer_offload=off", "memory.activation_checkpointing=off")
 
@@ -95,6 +97,32 @@ def test_it_grows_again_when_it_is_alone(bench: Bench, large: Attempt) -> None:
     assert asked.reserved_bytes == asked.wanted_limit_bytes  # promised before it is asked for
     assert asked.reserved_bytes > small.reserved_bytes
     assert (heed(bench, large).micro_batch, promised(bench)) == (asked.wanted_micro_batch, asked.reserved_bytes)
+
+
+def test_what_a_larger_plan_shows_before_the_store_hears_of_it_is_not_booked_on_the_old_one(
+    bench: Bench, large: Attempt
+) -> None:
+    waiting = bench.submit(*NO_MEANS)
+    bench.cycles(3)
+    small = heed(bench, large)
+    bench.cycles()
+    second = begin(bench, waiting)
+    attempts.finish(bench.db, second.id, Outcome(reason=EndReason.DONE, exit_code=0), at=time.time())
+    entry = hold(bench.ledger, os.getpid(), small.reserved_bytes)
+    bench.cycles(1)
+    asked = attempts.get(bench.db, large.id)
+    assert asked.resizing
+    assert asked.measured_process_bytes == small.reserved_bytes
+    assert asked.wanted_limit_bytes is not None
+    hold(bench.ledger, os.getpid(), asked.wanted_limit_bytes)  # it grows at once, and its shim tells at the next beat
+    bench.cycles(1)
+    assert attempts.get(bench.db, large.id).measured_process_bytes == small.reserved_bytes
+    heed(bench, large)
+    bench.cycles(1)
+    assert attempts.get(bench.db, large.id).measured_process_bytes == asked.wanted_limit_bytes
+    left = bench.db.query("SELECT detail FROM events WHERE kind = 'plan_left' ORDER BY id DESC LIMIT 1")
+    assert json.loads(left[0]["detail"])["measured_process_bytes"] == small.reserved_bytes
+    entry.unlink()
 
 
 def test_one_that_does_not_answer_is_asked_no_more(bench: Bench, large: Attempt) -> None:

@@ -10,7 +10,7 @@ import pytest
 from scheduler.controller import estimate as estimates
 from scheduler.errors import MmqError, UsageError
 from scheduler.footprint.context import context_bytes
-from scheduler.footprint.tracer import Answer
+from scheduler.footprint.tracer import TIME_LIMIT_SECONDS, Answer
 from tests.controller.bench import MIB, Bench, answer_of, settings_at, spec_of
 
 GIB = 1024 * MIB
@@ -21,7 +21,9 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Answer like a tracer: 1000 MiB and 300 a row."""
     asked: list[dict[str, Any]] = []
 
-    def trace(key: str, request: dict[str, Any]) -> Answer:
+    def trace(key: str, request: dict[str, Any], *, time_limit_seconds: float) -> Answer:
+        stages = 2 if len(request["modes"]) == 6 else 1  # the fastest means, and the others
+        assert time_limit_seconds == TIME_LIMIT_SECONDS * stages
         asked.append(request)
         return Answer(key=key, body=answer_of(request, base_mib=1000, row_mib=300))
 
@@ -87,7 +89,7 @@ def test_the_devices_of_a_running_service_go_before_those_of_the_environment(
 def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no GPU known"):
         estimates.estimates(spec_of(tmp_path), ["RTX 9999"], settings_at(tmp_path))[0]
-    monkeypatch.setattr(estimates, "trace", lambda key, request: Answer(key=key, error="the tracer died"))
+    monkeypatch.setattr(estimates, "trace", lambda key, request, **_: Answer(key=key, error="the tracer died"))
     with pytest.raises(MmqError, match="the tracer died"):
         estimates.estimates(spec_of(tmp_path), ["24GiB"], settings_at(tmp_path))[0]
 

@@ -1,9 +1,14 @@
 """Files of a run and of the service: followed, written whole, cut by size."""
 
+import errno
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
+from typing import BinaryIO
+
+import pytest
 
 from scheduler.processes.durable import write_durably
 from scheduler.processes.rotation import LEFT_OUT, cut_within, rotate
@@ -114,6 +119,24 @@ def test_a_log_that_nobody_looked_at_for_long_is_cut_as_well(tmp_path: Path) -> 
     last = told.split(LEFT_OUT)[1]
     assert [line.split()[0] for line in last.splitlines()[:2]] == [b"line", b"line"]
     assert last.endswith(b"line 199999\n")
+
+
+def test_a_disk_too_full_for_the_copy_is_not_filled_with_a_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.txt"
+    path.write_bytes(b"line\n" * 1000)
+
+    def full(source: BinaryIO, target: BinaryIO) -> None:
+        target.write(source.read(100))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    assert not cut_within(path, limit_bytes=1000)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_size == 5000
+    monkeypatch.undo()
+    assert cut_within(path, limit_bytes=1000)
 
 
 def test_nothing_but_a_file_is_cut_within(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from scheduler.cli import context
 from scheduler.config import Settings
 from scheduler.errors import MmqError, NoDatabase
 from scheduler.service.up import prepare_database
 from scheduler.store.opening import open_database
+from scheduler.store.upgrade import upgrade
 from tests.store.samples import queued, settings_at
 
 
@@ -37,6 +39,22 @@ def test_the_service_finishes_a_first_start_that_was_broken_off(broken_off: Sett
 def test_a_submit_finishes_a_first_start_that_was_broken_off(broken_off: Settings) -> None:
     with context.store(broken_off, create=True) as database:
         assert queued(database).id == 1
+
+
+def test_a_first_start_gives_no_id_of_a_run_directory_or_makes_no_schema(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_at(tmp_path)
+    settings.run_dir(7).mkdir(parents=True)
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr("scheduler.store.migrate.RAISE_ON_SQLITE", ("SELECT no_such_column",))
+        with pytest.raises(OperationalError):
+            upgrade(settings)
+    with pytest.raises(NoDatabase):
+        open_database(settings, lean=True)
+    (settings.home / "mmq.db").unlink()
+    with context.store(settings, create=True) as database:
+        assert queued(database).id == 8
 
 
 def test_a_submit_during_the_first_start_waits_for_it(broken_off: Settings) -> None:

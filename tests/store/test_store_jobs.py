@@ -1,13 +1,41 @@
 """Jobs through the store: taken in once, found by any name, cancelled, held, released, retried."""
 
+import json
+from typing import Any
+
 import pytest
 
 from scheduler.errors import MmqError, NoSuchJob, UsageError
+from scheduler.jobs.retries import REBOOTS_FORGIVEN
 from scheduler.jobs.states import EndReason, JobState
 from scheduler.store import attempts, audit, jobs
 from scheduler.store.database import Database
+from scheduler.store.records import Job
+from scheduler.store.shortages import was_too_much_for_host
 from scheduler.store.transitions import IllegalTransition, move, record
 from tests.store.samples import admitted, ends, new_attempt, new_job, queued, running
+
+
+def test_what_was_counted_before_a_retry_counts_no_more(db: Database) -> None:
+    """Reboots are forgiven anew, and the optimizer may be laid on the host again."""
+    job = queued(db, spec=json.dumps({"retries": {"crash": 1}}))
+    offloaded = json.dumps({"optimizer_offload": True})
+
+    def end(reason: EndReason, **changes: Any) -> Job:
+        attempt = running(db, job, plan=offloaded)
+        attempts.finish(db, attempt.id, ends(reason, **changes), at=9.0)
+        return jobs.get(db, job.id)
+
+    for _ in range(REBOOTS_FORGIVEN):
+        assert end(EndReason.LOST, rebooted=True).crash_retries == 0
+    used = end(EndReason.HOST_OUT_OF_MEMORY, exit_signal=9)
+    assert (used.crash_retries, was_too_much_for_host(db, used)) == (1, True)
+    assert end(EndReason.LOST, rebooted=True).state is JobState.FAILED
+    jobs.retry(db, job.id, at=10.0)
+    for _ in range(REBOOTS_FORGIVEN):
+        assert end(EndReason.LOST, rebooted=True).crash_retries == 0
+    used = end(EndReason.EXIT_CODE, exit_code=1)
+    assert (used.crash_retries, was_too_much_for_host(db, used)) == (1, False)
 
 
 def test_a_submitted_job_is_there_with_its_first_event(db: Database) -> None:

@@ -12,7 +12,7 @@ from scheduler.admission.explaining import explain
 from scheduler.admission.facts import Claim, Dependency, DeviceView, QueuedJob, RunningJob, Untraced
 from scheduler.admission.pace import Pace
 from scheduler.admission.policy import Policy
-from scheduler.admission.wish import Wish
+from scheduler.admission.wish import RanOut, Wish
 from scheduler.footprint.curve import Candidate, Footprint, Modes
 from scheduler.jobs.states import EndReason, JobState, WaitCode
 
@@ -132,6 +132,33 @@ def test_max_memory_below_the_smallest_plan_is_refused() -> None:
     refused = only([replace(one, wish=replace(one.wish, max_memory_bytes=2 * GIB))], [device()])
     assert isinstance(refused, Refuse)
     assert refused.sentence == "needs at least 5.0 GiB, with micro-batch 1; its resources.max_memory is 2.0 GiB"
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        (
+            {"max_memory_bytes": 6 * GIB},
+            "needs at least 9.0 GiB, with micro-batch 1; its resources.max_memory is 6.0 GiB: more of it would do, "
+            "or a host with more memory: with optimizer offload that ran out",
+        ),
+        (
+            {"ran_out": (RanOut(micro_batch=1, modes=Modes()),)},
+            "ran out of memory at its smallest plan, micro-batch 1, predicted to need 9.0 GiB by now; nothing that "
+            "memory: allows would make it smaller; it needs 9.0 GiB at least, for which there is room on device 0 "
+            "(20.0 GiB): mmq retry plans with what was learnt, or a host with more memory: with optimizer offload that "
+            "ran out",
+        ),
+    ],
+)
+def test_what_the_host_had_no_room_for_is_not_named_as_the_smallest_plan(facts, told: str) -> None:
+    offloaded = Modes(optimizer_offload=True)
+    on_device, on_host = footprint(9).candidates[0], replace(footprint(5).candidates[0], modes=offloaded)
+    known = replace(footprint(9), candidates=(on_device, on_host))
+    wish = Wish(effective_batch=1, max_seq_len=64, modes=(Modes(), offloaded), spares_host=True, **facts)
+    refused = only([job(1, wish=wish, footprints={"virtual": known})], [device()])
+    assert isinstance(refused, Refuse)
+    assert refused.sentence == told
 
 
 def test_only_the_devices_that_a_job_names_decide_whether_it_fits() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from scheduler.config import Settings, user_name
 from scheduler.errors import UsageError
+from scheduler.units import parse_bytes
 
 
 def home_of(**environment: str) -> Path:
@@ -26,6 +27,14 @@ def test_the_home_is_what_was_said_or_where_state_belongs(monkeypatch: pytest.Mo
 def test_a_home_that_a_database_could_not_lie_in_is_refused(home: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         home_of(MMQ_HOME=home)
+
+
+@pytest.mark.parametrize("told", ["1023B", "65535", "2TiB", "1099511627777", "much"])
+def test_a_bound_of_logs_that_no_trainer_would_take_is_refused(told: str) -> None:
+    with pytest.raises(UsageError, match="from 64KiB to 1TiB"):
+        Settings.from_environment({"MMQ_RUN_LOG_BYTES": told})
+    for size in ("64KiB", "1TiB"):
+        assert Settings.from_environment({"MMQ_RUN_LOG_BYTES": size}).run_log_bytes == parse_bytes(size)
 
 
 def test_a_user_without_a_home_directory_needs_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,16 @@ def test_a_host_out_of_memory_is_answered_by_what_takes_less_of_it(
     assert after.micro_batch_limit is None
 
 
+def test_what_was_too_much_for_the_host_is_not_offered_again() -> None:
+    job = {"optimizer_offload": "auto", "spares_host": True}
+    failed = decide(EndReason.OUT_OF_MEMORY, AttemptFacts(micro_batch=1), **job)
+    assert failed.state is JobState.FAILED
+    assert "optimizer offload was too much for the host" in failed.message
+    states = Outcome(reason=EndReason.OUT_OF_MEMORY, shortage=Shortage(phase="optimizer"))
+    again = verdict(msgspec.structs.replace(JOB, **job), ATTEMPT, states)
+    assert "offload" not in again.message
+
+
 def test_what_would_fit_names_devices_or_a_size() -> None:
     small, large = Place("cuda:0", 8 << 30), Place("cuda:1", 24 << 30)
     told = would_fit(10 << 30, [small, large], max_memory_bytes=None)
