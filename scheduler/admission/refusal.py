@@ -73,7 +73,7 @@ def _no_plan(job: QueuedJob, traced: Sequence[tuple[DeviceView, Footprint]]) -> 
     """No candidate is permitted at all: by resources.max_memory, or since the last one ran out of memory too."""
     device, footprint = traced[0]
     open_to_it = [one for one in footprint.candidates if permits(job.wish, one.modes)]
-    least = min(open_to_it, key=lambda candidate: candidate.process_bytes)
+    least = min(open_to_it or footprint.candidates, key=lambda candidate: candidate.process_bytes)
     need = format_bytes(need_bytes(device.kind, least))
     if job.wish.ran_out:
         places = [Place(one.label, one.total_bytes) for one, _ in traced]
