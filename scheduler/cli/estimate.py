@@ -41,8 +41,15 @@ def command(
     Instead of FILE: --entry for a torch loop of your own, --parameters for the weights, gradients and optimizer of a
     model too large for one machine.
     """
-    if sum(item is not None for item in (file, entry, parameters)) != 1:
-        raise click.UsageError("one of FILE, --entry and --parameters is needed")
+    given = sum(item is not None for item in (file, entry, parameters))
+    if given != 1:
+        raise click.UsageError(f"{'only ' if given else ''}one of FILE, --entry and --parameters is needed")
+    _only_with("--entry", {"--set": settings, "--python": python}, there=entry is not None)
+    _only_with("--parameters", {"--precision": precision}, there=parameters is not None)
+    _only_with("FILE", {"-o": overrides, "--explain": explain}, there=file is not None)
+    _only_with("FILE or --entry", {"--gpu": gpus, "--plot": plot}, there=parameters is None)
+    if plot is not None:
+        _check_plot(plot)
     if parameters is not None:
         told, text = _states(parameters, precision, devices)
     elif entry is not None:
@@ -51,6 +58,20 @@ def command(
         assert file is not None
         told, text = _job(file, overrides, gpus, explain=explain, plot=plot)
     click.echo(json.dumps(told) if as_json else text)
+
+
+def _only_with(what: str, options: dict[str, object], *, there: bool) -> None:
+    for name, value in options.items():
+        if value and not there:
+            raise click.UsageError(f"{name} goes with {what} only")
+
+
+def _check_plot(path: Path) -> None:
+    """See that it can be written, before anything is worked out for it."""
+    if path.suffix not in (".svg", ".html", ".htm"):
+        raise click.BadParameter(f"{path} is neither .svg nor .html", param_hint="--plot")
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {path.parent}", param_hint="--plot")
 
 
 def _job(

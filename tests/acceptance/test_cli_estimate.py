@@ -113,3 +113,20 @@ def test_a_model_beyond_one_machine_has_a_table_of_its_states(mmq: Mmq) -> None:
     )
     assert mmq("estimate", "--parameters", "many").code == 2
     assert mmq("estimate").code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("job.yaml --entry loop.py:build", "only one of FILE, --entry and --parameters"),
+        ("job.yaml --set batch=3", "--set goes with --entry only"),
+        ("--parameters 671B --gpu A100", "--gpu goes with FILE or --entry only"),
+        ("--entry loop.py:build -o train.seed=1", "-o goes with FILE only"),
+        ("job.yaml --plot a.png", "a.png is neither .svg nor .html"),
+        ("job.yaml --plot nowhere/a.svg", "there is no folder nowhere"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_before_any_work(mmq: Mmq, words: str, told: str) -> None:
+    done = mmq("estimate", *words.split())
+    assert done.code == 2
+    assert told in done.err

@@ -53,6 +53,10 @@ def counted_on_the_cpu(build: Build, steps: int = 3) -> CachingAllocator:
     return allocator
 
 
+def test_a_loop_without_words_has_no_logits() -> None:
+    assert replay(trace(mlp())).parts["logits"] == 0
+
+
 def checkpointed(device: str, *, use_reentrant: bool) -> Build:
     """Blocks that are run again in the backward pass, where torch compares what it gets with what it had."""
 

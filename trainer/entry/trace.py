@@ -64,7 +64,8 @@ def _run(build: Build, tracing: Tracing, updates: int) -> None:
     _refuse_flat_parameters([*model.modules(), *parameters])
     log.parameters = sum(p.numel() for p in parameters)
     _name_kind(tracing, [*parameters, *model.buffers()], "weights")
-    tracing.vocabulary = max((p.shape[0] for p in parameters if p.dim() == 2), default=0)
+    tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    tracing.vocabulary = max((table.shape[0] for table in tables), default=0)
     counted = _Updates(tracing, parameters)
     with counted:
         for turn in range(MOST_STEPS):
