@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.integration.test_trace_against_runs import CONTEXT_BYTES, configured, rows
+from tests.integration.test_trace_against_runs import configured, rows
 from tests.training.conftest import PATIENCE_SECONDS, Outcome
 from tests.training.several import Pair
 from trainer.config import Config
@@ -17,7 +17,7 @@ __all__ = ["rows"]
 pytestmark = pytest.mark.timeout(6 * PATIENCE_SECONDS)  # the pair makes all its runs before the first test
 
 SEGMENT_BYTES = 2 * 1024**2  # of the pool of small blocks
-TARGET = Target(kind="virtual", context_bytes=CONTEXT_BYTES, processes=2)
+TARGET = Target(kind="virtual", processes=2)
 MODEL = {"hidden_size": 128, "num_hidden_layers": 3, "num_key_value_heads": 2}
 EXPERTS = MODEL | {"hidden_size": 64, "use_moe": True}
 CASES: dict[str, dict[str, Any]] = {

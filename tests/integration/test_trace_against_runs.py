@@ -23,7 +23,7 @@ from trainer.trace.rehearsal import Target
 
 GIB = 1024**3
 CONTEXT_BYTES = 3 * 1024**2
-TARGET = Target(kind="virtual", context_bytes=CONTEXT_BYTES)
+TARGET = Target(kind="virtual")
 SEQUENCE = 40
 VALIDATION_ROWS = 9
 
@@ -250,8 +250,8 @@ def test_the_largest_that_fits_runs_and_the_next_is_refused(checkpointing: bool,
     }
     mode = Mode(configured(rows, tmp_path / "unused", micro_batch=1, **draw), TARGET)
     largest, following = 4, 12
-    limit = mode.candidate(largest).process_bytes
-    assert limit < mode.candidate(following).process_bytes
+    limit = mode.candidate(largest).process_bytes + CONTEXT_BYTES
+    assert limit < mode.candidate(following).process_bytes + CONTEXT_BYTES
 
     config = configured(rows, tmp_path / "ledger", micro_batch=largest, limit_bytes=limit, **draw)
     assert measured(config, tmp_path / "fits")["process"] == limit
@@ -269,7 +269,7 @@ def test_a_refused_run_halves_to_what_fits(rows: Path, tmp_path: Path) -> None:
         "plan": {"chunked_loss": False},
     }
     mode = Mode(configured(rows, tmp_path / "unused", micro_batch=1, **draw), TARGET)
-    limit = mode.candidate(4).process_bytes
+    limit = mode.candidate(4).process_bytes + CONTEXT_BYTES
     config = configured(rows, tmp_path / "ledger", micro_batch=8, limit_bytes=limit, **draw)
     run_dir = tmp_path / "run"
     assert measured(msgspec.structs.replace(config, on_out_of_memory="halve"), run_dir)["process"] <= limit

@@ -67,8 +67,7 @@ def test_a_float16_run_of_an_older_preset_too() -> None:
 
 
 def test_the_parts_make_up_the_whole() -> None:
-    target = Target(kind="virtual", context_bytes=1000)
-    mode = Mode(configured((False, False, False)), target)
+    mode = Mode(configured((False, False, False)), Target(kind="virtual"))
     candidate, parameters = mode.candidate(3), mode.parameters
     parts = candidate.parts
     assert sum(parts.values()) == candidate.process_bytes
@@ -76,7 +75,7 @@ def test_the_parts_make_up_the_whole() -> None:
     assert 4 * parameters <= parts["gradients"] < 5 * parameters
     assert parts["logits"] >= 4 * (3 * 23) * 300
     assert parts["workspace"] == 2 * 8_519_680
-    assert parts["context"] == 1000
+    assert parts["context"] == 0  # who asks adds it
 
 
 def test_a_cpu_takes_no_workspace_and_caches_nothing() -> None:

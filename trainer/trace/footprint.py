@@ -26,20 +26,22 @@ _TWO_SIZES = ((2, 2), (3, 3))
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A plan and what it costs. The parts divide what the process holds at its peak; `cached` is held but unused."""
+    """A plan and what it costs. The parts divide what the process holds at its peak; `cached` is held but unused.
+
+    All without the context, which a trace cannot see: whoever asks adds it.
+    """
 
     plan: PlanConfig
     outcome: Outcome
-    context_bytes: int
 
     @property
     def parts(self) -> Mapping[str, int]:
         cached = self.outcome.reserved_bytes - self.outcome.allocated_bytes
-        return {**self.outcome.parts, "context": self.context_bytes, "cached": cached}
+        return {**self.outcome.parts, "context": 0, "cached": cached}
 
     @property
     def process_bytes(self) -> int:
-        return self.outcome.reserved_bytes + self.context_bytes
+        return self.outcome.reserved_bytes
 
 
 class Mode:
@@ -65,7 +67,7 @@ class Mode:
     def candidate(self, micro_batch: int) -> Candidate:
         """Predict the peaks of a run with so many rows at once."""
         plan = msgspec.structs.replace(self._config.plan, micro_batch=micro_batch)
-        return Candidate(plan=plan, outcome=self.outcome(micro_batch), context_bytes=self._target.context_bytes)
+        return Candidate(plan=plan, outcome=self.outcome(micro_batch))
 
     def course(self, micro_batch: int) -> list[dict[str, Any]]:
         """Tell the last optimizer step of a replay as a number of stretches, each by its highest moment."""

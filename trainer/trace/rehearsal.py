@@ -36,7 +36,6 @@ class Target:
 
     kind: str  # cuda | virtual | cpu
     capability: str | None = None  # of a CUDA device, as `8.9`
-    context_bytes: int = 0
     processes: int = 1  # that train one model together, as its plan says; the footprint is of one
 
 

@@ -19,7 +19,6 @@ Count = Annotated[int, Meta(ge=1)]
 class TargetAsked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: Literal["cuda", "cpu", "virtual"]
     capability: Annotated[str, Meta(pattern=r"^\d+\.\d+$")] | None = None
-    context_bytes: Annotated[int, Meta(ge=0)] = 0
     processes: Count = 1  # that train one model together; the footprint is of one
 
 
@@ -43,12 +42,7 @@ class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def target_of(self) -> Target:
         asked = self.target
-        return Target(
-            kind=asked.kind,
-            capability=asked.capability,
-            context_bytes=asked.context_bytes,
-            processes=asked.processes,
-        )
+        return Target(kind=asked.kind, capability=asked.capability, processes=asked.processes)
 
     def configs(self) -> list[Config]:
         """Give the trainer's configuration of each mode."""
