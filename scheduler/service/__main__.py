@@ -11,7 +11,7 @@ from scheduler.config import Settings
 from scheduler.errors import ExitCode, MmqError
 from scheduler.service.down import stop_all_jobs
 from scheduler.service.roles import ALL
-from scheduler.service.up import say, serve
+from scheduler.service.up import prepare, say, serve
 
 
 def main() -> int:
@@ -21,6 +21,7 @@ def main() -> int:
     options = parser.parse_args()
     settings = Settings.from_environment()
     try:
+        prepare(settings, None)
         if not serve(settings, None, tuple(options.only or ALL)):
             raise MmqError(f"another service runs for {settings.home}", hint="mmq down")
         return stop_all_jobs(settings) if options.stop_jobs else int(ExitCode.OK)

@@ -54,9 +54,8 @@ def _chosen_again(devices: str, settings: Settings) -> str:
 
 
 def serve(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) -> bool:
-    """Be the service, or these roles of it, until told to stop; False at once if another is."""
+    """Be the service, or these roles of it, until told to stop; False at once if another is. `prepare` comes before."""
     os.umask(0o077)  # whatever we, our children and their trainers write is nobody else's to read
-    prepare(settings, devices)
     path = lock_path(settings, only)
     chosen = devices or settings.devices
     lock = ServiceLock.take(path, chosen)

@@ -94,15 +94,7 @@ def test_a_job_that_leaves_for_a_short_one_comes_back_and_its_curve_does_not_sho
     )
     assert place.until_ended(short, long) == ["succeeded", "succeeded"]
 
-    first, second = place.story(long)["attempts"]
-    assert (first["reason"], first["preempted_for"]) == ("stopped", short)
-    assert second["reason"] == "done"
-    assert place.query("SELECT crash_retries FROM jobs WHERE id = :job", job=long) == [{"crash_retries": 0}]
-    ended = {job: place.story(job)["attempts"][-1]["ended_at"] for job in (short, long)}
-    assert first["ended_at"] < ended[short] < ended[long]
-    left, came_back = (event["step"] for event in place.events(long, "started"))
-    assert left == 0 < came_back
-    assert place.steps(long) == place.steps(undisturbed)  # not one of them twice
+    place.assert_made_way(long, short, undisturbed)
     assert place.losses(long) == place.losses(undisturbed)
     weights = [place.settings.run_dir(job) / "final/model.safetensors" for job in (long, undisturbed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()

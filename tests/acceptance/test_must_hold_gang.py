@@ -185,13 +185,6 @@ def test_it_leaves_for_higher_priority_and_comes_back_and_its_curve_does_not_sho
     within_seconds = 3 * PATIENCE_SECONDS  # three starts of two processes each
     assert place.until_ended(urgent, long, within_seconds=within_seconds) == ["succeeded", "succeeded"]
     assert all(map(gone, pids.values()))
-    first, second = place.story(long)["attempts"]
-    assert (first["reason"], first["preempted_for"], first["device"]) == ("stopped", urgent, "virtual:0,1")
-    assert (second["reason"], second["device"]) == ("done", "virtual:0,1")
-    assert place.query("SELECT crash_retries FROM jobs WHERE id = :job", job=long) == [{"crash_retries": 0}]
-    ended = {job: place.story(job)["attempts"][-1]["ended_at"] for job in (urgent, long)}
-    assert first["ended_at"] < ended[urgent] < ended[long]
-    left, came_back = (event["step"] for event in place.events(long, "started"))
-    assert left == 0 < came_back
-    assert place.steps(long) == place.steps(undisturbed)  # not one of them twice
+    place.assert_made_way(long, urgent, undisturbed)
+    assert [attempt["device"] for attempt in place.story(long)["attempts"]] == ["virtual:0,1", "virtual:0,1"]
     assert place.losses(long) == pytest.approx(place.losses(undisturbed), rel=1e-6)

@@ -185,6 +185,17 @@ class Workplace:
         """The loss of each step; of one run twice, the later."""
         return {event["step"]: event["loss"] for event in self.events(job, "step")}
 
+    def assert_made_way(self, job: int, urgent: int, undisturbed: int) -> None:
+        """The job saved and stopped for the urgent one, came back after it, and made each step once."""
+        first, second = self.story(job)["attempts"]
+        assert (first["reason"], first["preempted_for"], second["reason"]) == ("stopped", urgent, "done")
+        assert self.query("SELECT crash_retries FROM jobs WHERE id = :job", job=job) == [{"crash_retries": 0}]
+        ended, urgent_ended = second["ended_at"], self.story(urgent)["attempts"][-1]["ended_at"]
+        assert first["ended_at"] < urgent_ended < ended
+        left, came_back = (event["step"] for event in self.events(job, "started"))
+        assert left == 0 < came_back
+        assert self.steps(job) == self.steps(undisturbed)  # not one of them twice
+
     def known_shim(self, job: int) -> int:
         """The shim that the store knows of."""
         return int(self.query("SELECT shim_pid FROM attempts WHERE job_id = :job", job=job)[0]["shim_pid"])
