@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from scheduler.store.records import Job
 
 
-@click.command(name="cancel", short_help="Cancel jobs, waiting or running.")
+@click.command(name="cancel")
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 def command(jobs: tuple[str, ...]) -> None:
-    """Cancel jobs: one that waits at once; one that runs is stopped, with all its processes."""
+    """Cancel jobs. A waiting job ends at once; a running one is stopped, with all its processes."""
     from scheduler.store.jobs import request_cancel
 
     user = context.settings().user

@@ -25,15 +25,24 @@ class Share(NamedTuple):
     size_bytes: int
 
 
-@click.command(name="clean", short_help="Make room: remove what ended jobs left behind.")
-@click.option("--older-than", metavar="TIME", default="30d", help="Of jobs that ended so long ago; 30d.")
-@click.option("--keep-last", metavar="N", type=click.IntRange(min=0), default=0, help="Not of the last N that ended.")
-@click.option("--checkpoints", is_flag=True, help="All checkpoints, also the last and the best.")
-@click.option("--runs", is_flag=True, help="Whole run directories, with results, and the jobs' records.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.command(name="clean")
+@click.option(
+    "--older-than", metavar="TIME", default="30d", help="Only jobs that ended at least this long ago; by default 30d."
+)
+@click.option(
+    "--keep-last", metavar="N", type=click.IntRange(min=0), default=0, help="Leave the last N that ended alone."
+)
+@click.option("--checkpoints", is_flag=True, help="Remove all checkpoints, even the last and the best.")
+@click.option(
+    "--runs", is_flag=True, help="Remove whole run directories, results included, and the records of the jobs."
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(older_than: str, keep_last: int, checkpoints: bool, runs: bool, dry_run: bool, as_json: bool) -> None:
-    """Remove, of your own ended jobs, checkpoints that are neither the last nor the best, and what was half-written."""
+    """Remove superfluous checkpoints and half-written files of your own ended jobs.
+
+    Of each job the last and the best checkpoint stay, unless an option says otherwise.
+    """
     from scheduler.store import pruning
 
     if checkpoints and runs:

@@ -7,33 +7,33 @@ import click
 from scheduler.cli import context
 
 
-@click.group(name="db", short_help="Upgrade, back up or restore the database.")
+@click.group(name="db")
 def command() -> None:
     """Look after the database."""
 
 
-@command.command(name="upgrade", short_help="Bring it to this version's schema.")
+@command.command(name="upgrade", short_help="Upgrade it to this version's schema.")
 def upgrade() -> None:
-    """Bring the database to this version's schema, with a copy of the old one first."""
+    """Upgrade the database to this version's schema, after making a copy of it."""
     from scheduler.store.upgrade import upgrade as bring_up
 
     copy = bring_up(context.settings())
     click.echo("the database is up to date" + (f"; the old one is kept at {copy}" if copy else ""))
 
 
-@command.command(name="backup", short_help="Copy it while it is in use.")
+@command.command(name="backup", short_help="Copy it, even while it is in use.")
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False), required=False)
 def backup(target: Path | None) -> None:
-    """Copy the database to TARGET while it is in use; by default into the home's `backups` directory."""
+    """Copy the database to TARGET, by default into the home's `backups` directory; it may be in use."""
     from scheduler.store.upgrade import backup as copy
 
     click.echo(copy(context.settings(), None if target is None else target.absolute()))
 
 
-@command.command(name="restore", short_help="Put a copy in its place.")
+@command.command(name="restore", short_help="Replace it by a copy.")
 @click.argument("copy", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def restore(copy: Path) -> None:
-    """Put COPY in the database's place; the one that is there is kept. The service has to be down."""
+    """Replace the database by COPY; the old one is kept. The service must be down."""
     from scheduler.cli.recovery import FIX, gaps
     from scheduler.cli.terminal import say
     from scheduler.store.restore import restore as put_in_place

@@ -11,8 +11,8 @@ from scheduler.errors import ExitCode
 _COLOURS = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
-@click.command(name="doctor", short_help="Find what is wrong, and name the command that mends it.")
-@click.option("--fix", is_flag=True, help="Mend first what is safe to mend, and say what was done.")
+@click.command(name="doctor")
+@click.option("--fix", is_flag=True, help="First fix what is safe to fix, and say what was done.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(fix: bool, as_json: bool) -> int:
     """Check home, database, service, broker, locks, devices and disk; exit code 1 if something is wrong."""

@@ -5,7 +5,7 @@ import click
 from scheduler.cli import context
 
 
-@click.command(name="down", short_help="Stop the service; running jobs go on.")
+@click.command(name="down")
 @click.option("--stop-jobs", is_flag=True, help="Have running jobs save and stop first; they go back to the queue.")
 def command(stop_jobs: bool) -> int:
     """Stop the service. Running jobs go on unless told otherwise, and are adopted by the next `mmq up`."""

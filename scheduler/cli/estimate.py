@@ -9,18 +9,24 @@ import click
 from scheduler.cli import context
 
 
-@click.command(name="estimate", short_help="Say how much memory a job needs, and the plan it would get.")
+@click.command(name="estimate")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--gpu", "gpus", metavar="NAME|SIZE", multiple=True, help="Like 'RTX 4090' or 24GiB; else those here.")
+@click.option(
+    "--gpu", "gpus", metavar="NAME|SIZE", multiple=True, help="Such as 'RTX 4090' or 24GiB; by default the GPUs here."
+)
 @click.option("-o", "overrides", metavar="KEY.SUB=VALUE", multiple=True, help="Override a field of the file.")
-@click.option("--entry", metavar="FILE.py:FUNCTION", help="Any torch loop: FUNCTION returns its model and a step.")
+@click.option("--entry", metavar="FILE.py:FUNCTION", help="Any torch loop: FUNCTION returns a model and a step.")
 @click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="Call FUNCTION with this argument.")
 @click.option("--python", metavar="PATH", help="With --entry: the interpreter that the loop runs with.")
-@click.option("--parameters", metavar="N", help="The states of a model of so many parameters, like 671B.")
-@click.option("--precision", metavar="NAME", help="With --parameters: one of the table's first column.")
-@click.option("--devices", metavar="N", type=click.IntRange(min=1), default=1, help="With --parameters: shared by N.")
-@click.option("--explain", is_flag=True, help="Say what the figures rest on, and draw memory over a step.")
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draw memory over a step; or .html.")
+@click.option("--parameters", metavar="N", help="States of a model with N parameters, such as 671B.")
+@click.option("--precision", metavar="NAME", help="With --parameters: only this row of the table.")
+@click.option(
+    "--devices", metavar="N", type=click.IntRange(min=1), default=1, help="With --parameters: split over N devices."
+)
+@click.option("--explain", is_flag=True, help="Also show what the figures are based on, and draw memory over a step.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draw memory over a step, as SVG or HTML."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     file: Path | None,
@@ -36,10 +42,10 @@ def command(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Say what the job FILE needs, in its parts, which micro-batches fit, and the plan that would be chosen.
+    """Show how much memory the job FILE needs and for what, which micro-batches fit, and the plan it would get.
 
-    Instead of FILE: --entry for a torch loop of your own, --parameters for the weights, gradients and optimizer of a
-    model too large for one machine.
+    Instead of FILE, give --entry for a torch loop of your own, or --parameters for the weights, gradients and optimizer
+    states of a model too large for one machine.
     """
     given = sum(item is not None for item in (file, entry, parameters))
     if given != 1:

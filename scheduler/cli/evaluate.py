@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 
-@click.command(name="evaluate", short_help="Tell a job's loss and perplexity on a data file.")
+@click.command(name="evaluate")
 @click.argument("job", metavar="JOB")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(job: str, data: Path, as_json: bool) -> int:
-    """Tell the loss and the perplexity of the model of JOB on the rows of DATA. Runs on the CPU."""
+    """Compute the loss and perplexity of the model of JOB on the rows of DATA. Runs on the CPU."""
     from scheduler.cli.trained import exit_code, start_program, trained
 
     spec, run_dir = trained(job, "evaluate")

@@ -23,13 +23,19 @@ PAUSE_SECONDS = 0.5
 _COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan"}
 
 
-@click.command(name="events", short_help="Show what happened, a line each with its cause.")
+@click.command(name="events")
 @click.argument("jobs", metavar="[JOB]...", nargs=-1)
-@click.option("-f", "--follow", is_flag=True, help="Go on; with JOB until all of them have ended.")
-@click.option("-n", "--last", metavar="N", type=click.IntRange(min=0), help=f"The last N; without JOB {SHOWN}.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
+@click.option("-f", "--follow", is_flag=True, help="Keep going; with JOB until all of them have ended.")
+@click.option(
+    "-n",
+    "--last",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help=f"Begin with the last N; by default all of JOB, or the last {SHOWN}.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(jobs: tuple[str, ...], follow: bool, last: int | None, as_json: bool) -> None:
-    """Show the event log of all jobs, or of JOB: changes of state, and what else a person would want to know."""
+    """Show the event log of all jobs, or of JOB: changes of state, admissions, requests, checkpoints and more."""
     settings = context.settings()
     most = last if last is not None else sys.maxsize if jobs else SHOWN
     with context.store(settings) as database:

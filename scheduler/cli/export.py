@@ -5,12 +5,20 @@ from pathlib import Path
 import click
 
 
-@click.command(name="export", short_help="Write a job's model as other programs load it.")
+@click.command(name="export")
 @click.argument("job", metavar="JOB")
-@click.option("--format", "form", type=click.Choice(("minimind", "huggingface")), required=True, help="Whose files.")
-@click.option("--output", metavar="DIR", type=click.Path(path_type=Path), help="A new directory; else NAME-FORMAT.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("minimind", "huggingface")),
+    required=True,
+    help="Which programs will load it.",
+)
+@click.option(
+    "--output", metavar="DIR", type=click.Path(path_type=Path), help="A new directory; by default NAME-FORMAT."
+)
 def command(job: str, form: str, output: Path | None) -> int:
-    """Write the weights of JOB, with tokenizer and chat template, for MiniMind's programs or for transformers."""
+    """Write the weights, tokenizer and chat template of JOB for MiniMind's programs or for transformers."""
     from scheduler.cli.trained import exit_code, start_program, trained
 
     found = trained(job, "export")

@@ -3,16 +3,20 @@
 import click
 
 
-@click.command(name="generate", short_help="Have a job's model continue a prompt.")
+@click.command(name="generate")
 @click.argument("job", metavar="JOB")
 @click.option("--prompt", metavar="TEXT", required=True, help="A text to continue, or (sft) a question.")
 @click.option("--max-new-tokens", metavar="N", type=click.IntRange(min=1), default=128, help="By default 128.")
 @click.option(
-    "--temperature", metavar="T", type=click.FloatRange(min=0), default=0.0, help="By default 0: always the likeliest."
+    "--temperature",
+    metavar="T",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="By default 0: always the likeliest token.",
 )
-@click.option("--seed", metavar="N", type=click.IntRange(min=0), default=42, help="Of what is drawn; by default 42.")
+@click.option("--seed", metavar="N", type=click.IntRange(min=0), default=42, help="Seed for sampling; by default 42.")
 def command(job: str, prompt: str, max_new_tokens: int, temperature: float, seed: int) -> int:
-    """Print what the model of JOB makes of a prompt, as it comes. Runs on the CPU."""
+    """Print how the model of JOB continues a prompt, token by token. Runs on the CPU."""
     from scheduler.cli.trained import exit_code, start_program, trained
 
     wanted = {"prompt": prompt, "max-new-tokens": max_new_tokens, "temperature": temperature, "seed": seed}

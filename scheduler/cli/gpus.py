@@ -19,10 +19,10 @@ Row = dict[str, Any]
 FRESH_SECONDS = 30.0
 
 
-@click.command(name="gpus", short_help="Show the devices: total, free, reserved, foreign processes.")
+@click.command(name="gpus")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
-    """Show the devices: total, free, reserved, foreign processes. Looks itself where no service is running."""
+    """Show the devices: total, free and reserved memory, and foreign processes. Needs no running service."""
     devices = _devices(context.settings())
     if as_json:
         click.echo(json.dumps({"devices": devices}))

@@ -9,25 +9,25 @@ COMMANDS = {
     "up": "Start the service: broker, controller and worker.",
     "down": "Stop the service; running jobs go on.",
     "submit": "Check a job file, store the job, print its id.",
-    "status": "Show jobs and devices, or all about one job.",
-    "why": "Show the whole reasoning about jobs in the last cycle.",
+    "status": "Show jobs and devices, or everything about one job.",
+    "why": "Explain why jobs wait or start, as the scheduler last decided.",
     "logs": "Show what a job's training printed.",
-    "events": "Show what happened, a line each with its cause.",
+    "events": "Show what happened and why, one line for each event.",
     "wait": "Wait until jobs have ended.",
     "cancel": "Cancel jobs, waiting or running.",
     "hold": "Keep waiting jobs from starting.",
     "release": "Let held jobs start again.",
     "retry": "Queue failed or cancelled jobs again.",
     "generate": "Have a job's model continue a prompt.",
-    "evaluate": "Tell a job's loss and perplexity on a data file.",
-    "export": "Write a job's model as other programs load it.",
-    "estimate": "Say how much memory a job needs, and the plan it would get.",
-    "simulate": "Try policies and devices on a simulated queue.",
+    "evaluate": "Compute the loss and perplexity of a job's model on a data file.",
+    "export": "Write a job's model in a format that other programs load.",
+    "estimate": "Show how much memory a job needs, and the plan it would get.",
+    "simulate": "Try other policies and devices on a simulated queue.",
     "gpus": "Show the devices: total, free, reserved, foreign processes.",
-    "metrics": "Print figures for Prometheus.",
+    "metrics": "Print metrics for Prometheus.",
     "init": "Write a commented job file to start from.",
-    "doctor": "Find what is wrong, and name the command that mends it.",
-    "clean": "Make room: remove what ended jobs left behind.",
+    "doctor": "Find what is wrong, and name the command that fixes it.",
+    "clean": "Free disk space: remove what ended jobs left behind.",
     "db": "Upgrade, back up or restore the database.",
 }
 
@@ -80,4 +80,4 @@ def _version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> No
 )
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def mmq() -> None:
-    """Queue training jobs on shared GPUs: memory is estimated, the micro-batch chosen, jobs are packed."""
+    """Queue training jobs on shared GPUs. mmq estimates their memory, chooses micro-batches and packs them."""

@@ -7,10 +7,10 @@ import click
 from scheduler.cli import context
 
 
-@click.command(name="hold", short_help="Keep waiting jobs from starting.")
+@click.command(name="hold")
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 def command(jobs: tuple[str, ...]) -> None:
-    """Keep jobs that wait from being considered, until they are released."""
+    """Keep waiting jobs from starting until they are released."""
     from scheduler.store.jobs import hold
 
     for _, job in context.change(jobs, lambda database, job: hold(database, job.id, at=time.time())):

@@ -8,12 +8,12 @@ import click
 from scheduler.errors import MmqError, UsageError
 
 
-@click.command(name="init", short_help="Write a commented job file to start from.")
+@click.command(name="init")
 @click.argument("kind", type=click.Choice(["pretrain", "sft"]))
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 def command(kind: str, file: Path | None, force: bool) -> None:
-    """Write a commented job file of that kind to FILE, by default pretrain.yaml or sft.yaml."""
+    """Write a commented job file to FILE, by default pretrain.yaml or sft.yaml."""
     target = file or Path(f"{kind}.yaml")
     text = (resources.files("scheduler.cli") / "templates" / f"{kind}.yaml").read_text(encoding="utf-8")
     try:

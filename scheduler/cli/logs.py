@@ -27,10 +27,10 @@ _JOB = (
 )
 
 
-@click.command(name="logs", short_help="Show what a job's training printed.")
+@click.command(name="logs")
 @click.argument("job", metavar="JOB")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended, across its attempts.")
-@click.option("--attempt", metavar="N", type=click.IntRange(min=1), help="This attempt; by default the latest.")
+@click.option("-f", "--follow", is_flag=True, help="Keep going until the job has ended, across its attempts.")
+@click.option("--attempt", metavar="N", type=click.IntRange(min=1), help="Attempt N; by default the latest.")
 def command(job: str, follow: bool, attempt: int | None) -> None:
     """Show the log of the latest attempt of JOB."""
     from scheduler.store.jobs import resolve

@@ -7,9 +7,9 @@ import click
 from scheduler.cli import context
 
 
-@click.command(name="metrics", short_help="Print figures for Prometheus.")
+@click.command(name="metrics")
 def command() -> None:
-    """Print jobs, attempts, devices and cycles in Prometheus' text format."""
+    """Print jobs, attempts, devices and cycles in the text format of Prometheus."""
     from scheduler.controller.metrics import exposition
 
     with context.store(context.settings()) as database:

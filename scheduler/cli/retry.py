@@ -7,7 +7,7 @@ import click
 from scheduler.cli import context
 
 
-@click.command(name="retry", short_help="Queue failed or cancelled jobs again.")
+@click.command(name="retry")
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 def command(jobs: tuple[str, ...]) -> None:
     """Queue failed or cancelled jobs again; they go on from their last checkpoint."""

@@ -21,7 +21,7 @@ def _hardware(_context: click.Context, _parameter: click.Parameter, names: tuple
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(name="simulate", short_help="Try policies and devices on a simulated queue.")
+@click.command(name="simulate")
 @click.option("--workload", metavar="FILE.jsonl|KIND:SEED", default="standard:1", help="By default standard:1.")
 @click.option(
     "--devices",
@@ -30,21 +30,32 @@ def _hardware(_context: click.Context, _parameter: click.Parameter, names: tuple
     multiple=True,
     default=("4x24GiB",),
     callback=_hardware,
-    help="Like 4x24GiB (the default) or 4x24GiB,2x48GiB; again, to compare.",
+    help="Such as 4x24GiB (the default) or 4x24GiB,2x48GiB; repeat to compare.",
 )
 @click.option(
-    "--policy", "policies", metavar="NAME", type=click.Choice(_POLICIES), multiple=True, help="Again, to compare."
+    "--policy",
+    "policies",
+    metavar="NAME",
+    type=click.Choice(_POLICIES),
+    multiple=True,
+    help="By default all; repeat to choose several.",
 )
 @click.option(
     "--footprint-error",
     metavar="PERCENT",
     type=click.FloatRange(0, 50),
     default=0.0,
-    help="How far predicted memory is off, at most.",
+    help="The largest error of predicted memory; by default 0.",
 )
-@click.option("--seed", metavar="N", type=int, default=0, help="Of the errors in what the scheduler is told.")
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draw queue, use and completions.")
-@click.option("--save", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Only write the workload there.")
+@click.option(
+    "--seed", metavar="N", type=int, default=0, help="Seed for the errors in what the scheduler knows; by default 0."
+)
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draw the queue, device use and completions."
+)
+@click.option(
+    "--save", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Only write the workload to a file."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     workload: str,
@@ -56,9 +67,9 @@ def command(
     save: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a queue of jobs on simulated devices by the code that decides in the service, and by others' rules.
+    """Run a queue of jobs on simulated devices, with the code that decides in the service and with other policies.
 
-    A KIND is standard, all-at-once or utilisation-0.7 (any mean), drawn by a SEED.
+    KIND is standard, all-at-once or utilisation-U for a mean utilisation U, such as utilisation-0.7; SEED is a number.
     """
     from scheduler.simulation.comparison import compare
     from scheduler.simulation.knowledge import Oracle

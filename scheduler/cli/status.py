@@ -18,12 +18,14 @@ REDRAW_SECONDS = 1.0
 _CLEAR = "\x1b[H\x1b[J"
 
 
-@click.command(name="status", short_help="Show jobs and devices, or all about one job.")
+@click.command(name="status")
 @click.argument("jobs", metavar="[JOB]...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every job, not only the live, the next and the latest.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Every job, not just those running, next in the queue or recently ended."
+)
 @click.option("--user", metavar="U", help="Only this user's jobs.")
 @click.option("--state", metavar="S", type=click.Choice(jobview.STATES), help="Only jobs in this state.")
-@click.option("--expand", is_flag=True, help="Every member of an array on a line of its own.")
+@click.option("--expand", is_flag=True, help="One line for every member of an array.")
 @click.option("--watch", is_flag=True, help="Redraw every second until interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -35,7 +37,7 @@ def command(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Show jobs and devices; with JOB its whole story: plan, attempts, events, peaks, why it waits, ETA."""
+    """Show jobs and devices; with JOB, its whole story: plan, attempts, events, memory peaks, why it waits, ETA."""
     settings = context.settings()
     expanded = expand or everything or state is not None or as_json
     filters = views.Filters(user=user, state=state, everything=everything, expanded=expanded)

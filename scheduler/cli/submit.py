@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 _SYNCS_AT_ONCE = 32
 
 
-@click.command(name="submit", short_help="Check a job file, store the job, print its id.")
+@click.command(name="submit")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-o", "overrides", metavar="KEY.SUB=VALUE", multiple=True, help="Override a field of the file.")
 @click.option("--name", help="The job's name; by default the file's.")
 @click.option("--priority", metavar="N", help="Higher goes first; by default 0.")
-@click.option("--sweep", "sweeps", metavar="KEY.SUB=A,B", multiple=True, help="A job for each value: an array.")
+@click.option("--sweep", "sweeps", metavar="KEY.SUB=A,B", multiple=True, help="One job for each value: an array.")
 @click.option("--after", metavar="JOB", multiple=True, help="Start only when JOB has succeeded.")
-@click.option("--hold", is_flag=True, help="Store it held; `mmq release` lets it start.")
-@click.option("--key", metavar="K", help="The same key again gives the same job, and stores nothing.")
-@click.option("--wait", is_flag=True, help="Wait for its end; the exit code is then the job's own.")
+@click.option("--hold", is_flag=True, help="Store the job held; `mmq release` lets it start.")
+@click.option("--key", metavar="K", help="Idempotency key: submitting it again prints the same job.")
+@click.option("--wait", is_flag=True, help="Wait until the job has ended; exit with its exit code.")
 @click.option("--dry-run", is_flag=True, help="Check only; store nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(

@@ -5,9 +5,9 @@ import click
 from scheduler.cli import context
 
 
-@click.command(name="wait", short_help="Wait until jobs have ended.")
+@click.command(name="wait")
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
-@click.option("--timeout", metavar="TIME", help="Give up after this long, like 90m; exit code 1.")
+@click.option("--timeout", metavar="TIME", help="Give up after this long, such as 90m, with exit code 1.")
 def command(jobs: tuple[str, ...], timeout: str | None) -> int:
     """Wait until all the jobs have ended; exit code 0 only if all of them succeeded."""
     from scheduler.cli.ending import all_ended, parse_timeout, sentence, wait_for

@@ -10,11 +10,14 @@ from scheduler.cli.terminal import one_line, paint
 from scheduler.units import format_duration
 
 
-@click.command(name="why", short_help="Show the whole reasoning about jobs in the last cycle.")
+@click.command(name="why")
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(jobs: tuple[str, ...], as_json: bool) -> None:
-    """Show why jobs wait, or start: the order, each device, and what was weighed, by the code that decides."""
+    """Show why jobs wait or start: their place in the queue, each device, and what was weighed.
+
+    The answer comes from the code that made the last decision.
+    """
     from scheduler.admission.explaining import explain
     from scheduler.controller.record import NAME, read
     from scheduler.errors import MmqError
