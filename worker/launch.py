@@ -13,7 +13,9 @@ from scheduler.config import Settings
 from scheduler.errors import MmqError
 from scheduler.failpoints import failpoint
 from scheduler.processes.interpreter import python_command, with_source
+from scheduler.processes.liveness import boot_id
 from scheduler.processes.loglines import message_of
+from scheduler.processes.rotation import cut_within
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
 from scheduler.store.records import Attempt
@@ -31,7 +33,7 @@ def start(settings: Settings, database: Database, job_id: int, attempt_id: int) 
     if not _names(database, job_id, attempt_id):
         return False
     failpoint("claim.received")
-    attempt = attempts.claim(database, attempt_id, at=time.time())
+    attempt = attempts.claim(database, attempt_id, boot_id=boot_id(), at=time.time())
     if attempt is None:
         _logger.info("attempt %d of job %d is not there to be claimed", attempt_id, job_id)
         return False
@@ -67,6 +69,7 @@ def spawn_shim(settings: Settings, database: Database, attempt: Attempt, *flags:
         aside = make_own(run, job, depends_on, is_first_start=attempt.number == 1 and not flags)
         if aside is not None:
             _logger.warning("%s was another job's run directory, and is %s now", run.root, aside)
+        cut_within(run.shim_log, limit_bytes=settings.run_log_bytes)
         with run.shim_log.open("ab") as diary:
             first_half = subprocess.run(
                 command,

@@ -48,7 +48,7 @@ class Supervision:
     hearing: Hearing
     reporter: Reporter
     patience: Patience
-    log_bytes: int  # that what it prints may take
+    log_bytes: int  # that each log of the attempt may take
     ran_seconds: float = 0.0  # before we came
     intent: Intent | None = None
     kill_at: float | None = None  # monotonic
@@ -68,8 +68,7 @@ class Supervision:
                 if limit is not None and self.ran_seconds + time.monotonic() - began > limit:
                     self._want(Intent.TIME_LIMIT)
                 self._escalate()
-                if cut_within(self.run.log, limit_bytes=self.log_bytes):
-                    log(f"{self.run.log} grew too long: its older part is in {older(self.run.log).name}")
+                self._cut_logs()
                 oom_killer.look()
                 caught.wait(self.process, BEAT_SECONDS)
         left = sweep(self.process, self.run.trainer_lock)
@@ -85,6 +84,11 @@ class Supervision:
             oom_killer=oom_killer.evidence(),
             time_limit_seconds=self.patience.time_limit_seconds,
         )
+
+    def _cut_logs(self) -> None:
+        for path in (self.run.log, self.run.shim_log):
+            if cut_within(path, limit_bytes=self.log_bytes):
+                log(f"{path} grew too long: its older part is in {older(path).name}")
 
     def _listen(self) -> None:
         self.hearing.listen()

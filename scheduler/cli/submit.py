@@ -3,6 +3,7 @@
 A sweep is checked whole before any of it is stored, and stored in one transaction.
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -80,8 +81,11 @@ def command(
         return 0
     with context.store(settings, create=True) as database:
         new = build(database)
-        at = time.time()
-        stored = jobs.submit_array(database, new, at=at) if sweeps else [jobs.submit(database, new[0], at=at)]
+        at, is_taken = time.time(), partial(_has_directory, settings)
+        if sweeps:
+            stored = jobs.submit_array(database, new, at=at, is_taken=is_taken)
+        else:
+            stored = [jobs.submit(database, new[0], at=at, is_taken=is_taken)]
         failpoint("submit.committed")
         _keep(settings, database, stored)
         _print(stored, as_json=as_json)
@@ -118,6 +122,13 @@ def _stored(settings: Settings, key: str) -> list[Job] | None:
     with open_if_any(settings) as database:
         known = None if database is None else jobs.by_key(database, key)
         return None if database is None or known is None else jobs.array_of(database, known)
+
+
+def _has_directory(settings: Settings, job_id: int) -> bool:
+    """Whether a number is another job's, which this database does not know."""
+    with contextlib.suppress(OSError):  # `_keep` will say so
+        return settings.run_dir(job_id).exists()
+    return False
 
 
 def _keep(settings: Settings, database: Database, stored: Sequence[Job]) -> None:

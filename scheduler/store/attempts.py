@@ -26,14 +26,18 @@ from scheduler.store.resizing import request_resize as request_resize
 from scheduler.store.transitions import move, record
 
 
-def claim(db: Database, attempt_id: int, *, at: float) -> Attempt | None:
-    """Win an admitted attempt; None if another has, or nothing of it is to be started any more."""
+def claim(db: Database, attempt_id: int, *, at: float, boot_id: str | None = None) -> Attempt | None:
+    """Win an admitted attempt; None if another has, or nothing of it is to be started any more.
+
+    The boot tells a reboot that comes before the attempt's shim has named itself.
+    """
     with db.transaction() as tx:
         rows = tx.query(
-            "UPDATE attempts SET state = 'claimed', claimed_at = :at"
+            "UPDATE attempts SET state = 'claimed', claimed_at = :at, boot_id = :boot_id"
             " WHERE id = :attempt_id AND state = 'admitted' AND stop_requested_at IS NULL AND EXISTS"
             " (SELECT 1 FROM jobs WHERE jobs.id = attempts.job_id AND jobs.cancel_requested_at IS NULL) RETURNING *",
             at=at,
+            boot_id=boot_id,
             attempt_id=attempt_id,
         )
         if not rows:

@@ -1,6 +1,6 @@
 """Jobs: taken in, found, cancelled, held, released, retried. Every change of state goes through the gate."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from scheduler.errors import NoSuchJob, NotNow, UsageError
 from scheduler.failpoints import failpoint
@@ -11,6 +11,7 @@ from scheduler.store.database import Database, Reader, Transaction, Writable, pl
 from scheduler.store.records import Job, NewJob
 from scheduler.store.transitions import HELD, NEW, enter, move, record
 
+IsTaken = Callable[[int], bool]
 CHUNK = 500  # values in one IN list
 DEPENDENCIES = (
     "SELECT dependencies.job_id, dependencies.depends_on, jobs.state FROM dependencies"
@@ -19,16 +20,19 @@ DEPENDENCIES = (
 )
 
 
-def submit(db: Database, job: NewJob, *, at: float) -> Job:
+def submit(db: Database, job: NewJob, *, at: float, is_taken: IsTaken = lambda _: False) -> Job:
     """Store a job; the same submit_key again answers the job it gave the first time.
 
+    No id is given that is taken: in an older copy of a store, put in its place, its jobs since are not known.
     Raises NoSuchJob for a dependency that isn't there, UsageError for one that can't succeed any more.
     """
     with db.transaction() as tx:
-        return _known(tx, job) or get(tx, _store(tx, job, None, at))
+        return _known(tx, job) or get(tx, _store(tx, job, None, is_taken, at))
 
 
-def submit_array(db: Database, members: Sequence[NewJob], *, at: float) -> list[Job]:
+def submit_array(
+    db: Database, members: Sequence[NewJob], *, at: float, is_taken: IsTaken = lambda _: False
+) -> list[Job]:
     """Store jobs that belong together, all or none; the first one's submit_key again answers those of the first time.
 
     Raises as `submit` does.
@@ -37,9 +41,10 @@ def submit_array(db: Database, members: Sequence[NewJob], *, at: float) -> list[
         known = _known(tx, members[0])
         if known is not None:
             return array_of(tx, known)
-        first = _store(tx, members[0], None, at)
+        first = _store(tx, members[0], None, is_taken, at)
         tx.execute("UPDATE jobs SET array_id = id WHERE id = :first", first=first)
-        return [get(tx, job_id) for job_id in (first, *(_store(tx, member, first, at) for member in members[1:]))]
+        rest = [_store(tx, member, first, is_taken, at) for member in members[1:]]
+        return [get(tx, job_id) for job_id in (first, *rest)]
 
 
 def array_of(db: Reader, job: Job) -> list[Job]:
@@ -54,10 +59,11 @@ def _known(tx: Transaction, job: NewJob) -> Job | None:
     return None if job.submit_key is None else by_key(tx, job.submit_key)
 
 
-def _store(tx: Transaction, job: NewJob, array_id: int | None, at: float) -> int:
+def _store(tx: Transaction, job: NewJob, array_id: int | None, is_taken: IsTaken, at: float) -> int:
     depends_on = tuple(dict.fromkeys(job.depends_on))
     _check_dependencies(tx, depends_on)
-    job_id = _insert(tx, job, array_id, at)
+    while is_taken(job_id := _insert(tx, job, array_id, at)):
+        tx.execute("DELETE FROM jobs WHERE id = :id", id=job_id)  # and the next one is higher
     for parent in depends_on:
         tx.execute(
             "INSERT INTO dependencies (job_id, depends_on) VALUES (:job_id, :parent)",

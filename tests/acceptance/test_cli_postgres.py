@@ -48,6 +48,18 @@ def test_jobs_come_back_after_an_older_dump_was_restored(mmq: Mmq, url: str, job
     assert "its invariants hold" in mmq("doctor").out
 
 
+def test_no_id_is_given_that_a_directory_has(mmq: Mmq, url: str, job_file: Path, tmp_path: Path) -> None:
+    assert mmq("submit", job_file).out == "1\n"
+    of_postgres("pg_dump", url, "--format=custom", "--file", tmp_path / "dump")
+    assert mmq("submit", job_file, "--name", "rates", "--sweep", "train.seed=1,2").out == "2-3\n"
+
+    of_postgres("pg_restore", url, "--clean", "--if-exists", tmp_path / "dump")
+    assert mmq("submit", job_file).out == "4\n"  # nobody mended before
+    fixed = json.loads(mmq("doctor", "--fix", "--json").out)["fixed"]
+    assert fixed == ["entered jobs 2-3 again: they are held; `mmq release 2-3` lets them go on"]
+    assert mmq("submit", job_file).out == "5\n"
+
+
 def test_what_people_do_with_jobs(mmq: Mmq, url: str, job_file: Path) -> None:
     assert mmq("submit", job_file, "--key", "k").out == "1\n"
     assert mmq("submit", job_file, "--key", "k").out == "1\n"

@@ -68,13 +68,28 @@ def test_no_id_is_given_that_a_directory_has(mmq: Mmq, store: Database, backup: 
     assert json.loads(mmq("doctor", "--fix", "--json").out)["fixed"][0].startswith("entered jobs 2-5 again")
 
 
-def test_an_id_given_again_under_a_copy_put_there_by_hand_is_told_and_costs_nobody_anything(
-    mmq: Mmq, store: Database, settings: Settings, backup: Path, job_file: Path
-) -> None:
+def put_in_place_by_hand(store: Database, settings: Settings, backup: Path) -> None:
     store.close()
     for ending in ("-wal", "-shm"):
         (settings.home / f"mmq.db{ending}").unlink(missing_ok=True)
     shutil.copy(backup, settings.home / "mmq.db")
+
+
+def test_no_id_is_given_that_a_directory_has_also_under_a_copy_put_there_by_hand(
+    mmq: Mmq, store: Database, settings: Settings, backup: Path, job_file: Path
+) -> None:
+    put_in_place_by_hand(store, settings, backup)
+    assert mmq("submit", job_file).out == "6\n"
+    assert mmq("submit", job_file, "--sweep", "train.seed=1,2").out == "7-8\n"
+    fixed = json.loads(mmq("doctor", "--fix", "--json").out)["fixed"]
+    assert fixed == ["entered jobs 2-5 again: they are held; `mmq release 2-5` lets them go on"]
+
+
+def test_a_directory_that_another_job_makes_as_this_one_is_stored_is_told_and_costs_nobody_anything(
+    mmq: Mmq, store: Database, settings: Settings, backup: Path, job_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_place_by_hand(store, settings, backup)
+    monkeypatch.setattr("scheduler.cli.submit._has_directory", lambda *_: False)
     kept = (settings.run_dir(2) / "job.json").read_text()
     done = mmq("submit", job_file)
     assert (done.code, done.out) == (0, "2\n")

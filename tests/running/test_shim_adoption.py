@@ -1,5 +1,6 @@
 """Shims killed, trainers left alone, records left unread: what the next shim makes of it."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -9,11 +10,12 @@ import pytest
 
 from scheduler.jobs.states import AttemptState, EndReason, JobState
 from scheduler.processes.interpreter import python_command
-from scheduler.processes.liveness import process_started
+from scheduler.processes.liveness import boot_id, process_started
 from scheduler.processes.locks import holders, lock_held
 from scheduler.store import attempts, jobs
 from scheduler.store.records import Attempt, Outcome
 from tests.running.stage import Stage, kill, until
+from worker import launch
 
 
 def orphaned(stage: Stage, attempt: Attempt) -> Attempt:
@@ -114,6 +116,44 @@ def test_a_record_cut_short_is_no_record(stage: Stage) -> None:
     run.exit.write_text('{"attempt": 1, "rea')
     assert stage.shim(attempt, "--adopt") == 0
     assert stage.end(attempt)[0] is EndReason.LOST
+
+
+@pytest.mark.parametrize("boot", ["this one", "the one before"])
+def test_a_reboot_before_the_shim_has_named_itself_is_no_crash_of_the_job_s(
+    stage: Stage, boot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = stage.admitted({})
+    monkeypatch.setattr(launch, "spawn_shim", lambda *_: None)
+    assert launch.start(stage.settings, stage.db, attempt.job_id, attempt.id)
+    make_old(stage, attempt)
+    if boot == "the one before":
+        with stage.db.transaction() as tx:
+            tx.execute("UPDATE attempts SET boot_id = :boot WHERE boot_id = :now", boot=boot, now=boot_id())
+    assert stage.shim(attempt, "--adopt") == 0
+    assert stage.end(attempt) == (EndReason.LOST, JobState.QUEUED)
+    assert jobs.get(stage.db, attempt.job_id).crash_retries == (1 if boot == "this one" else 0)
+
+
+def test_a_shim_s_own_log_is_bounded_while_it_watches_and_when_another_comes(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.settings = dataclasses.replace(stage.settings, run_log_bytes=1 << 16)
+    monkeypatch.setenv("MMQ_RUN_LOG_BYTES", "64KiB")
+    attempt = stage.running({"steps": 500, "pause": 1})
+    run = stage.run(attempt)
+    older = run.shim_log.with_name("shim.log.1")
+    run.shim_log.write_text("the store can't be written\n" * 10_000)
+    until(lambda: older.exists() and run.shim_log.stat().st_size == 0)
+    assert older.stat().st_size < 2 << 16
+    jobs.request_cancel(stage.db, attempt.job_id, by="me", at=time.time())
+    stage.end(attempt)
+
+    run.shim_log.write_text("a shim looks after it\n" * 10_000)
+    for name, value in stage.environment.items():
+        monkeypatch.setenv(name, value)
+    assert launch.adopt(stage.settings, stage.db, attempt.job_id, attempt.id)
+    assert "has ended" in run.shim_log.read_text()
+    assert run.shim_log.stat().st_size < 1000
 
 
 def test_what_is_still_on_its_way_is_left_alone(stage: Stage) -> None:
