@@ -1,19 +1,23 @@
 """Jobs through the store: taken in once, found by any name, cancelled, held, released, retried."""
 
 import json
+import random
 from typing import Any
 
 import pytest
 
 from scheduler.errors import MmqError, NoSuchJob, UsageError
-from scheduler.jobs.retries import REBOOTS_FORGIVEN
+from scheduler.jobs.retries import REBOOTS_FORGIVEN, AttemptFacts, JobFacts, verdict
 from scheduler.jobs.states import EndReason, JobState
 from scheduler.store import attempts, audit, jobs
 from scheduler.store.database import Database
-from scheduler.store.records import Job
+from scheduler.store.records import Job, Progress
 from scheduler.store.shortages import was_too_much_for_host
 from scheduler.store.transitions import IllegalTransition, move, record
 from tests.store.samples import admitted, ends, new_attempt, new_job, queued, running
+
+JOB = JobFacts(out_of_memory_allowed=2, crash_allowed=1)  # as the samples' own
+ATTEMPT = AttemptFacts(micro_batch=8)
 
 
 def test_what_was_counted_before_a_retry_counts_no_more(db: Database) -> None:
@@ -36,6 +40,24 @@ def test_what_was_counted_before_a_retry_counts_no_more(db: Database) -> None:
         assert end(EndReason.LOST, rebooted=True).crash_retries == 0
     used = end(EndReason.EXIT_CODE, exit_code=1)
     assert (used.crash_retries, was_too_much_for_host(db, used)) == (1, False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_job_s_attempts_come_to_an_end_and_each_keeps_its_first_reason(db: Database, seed: int) -> None:
+    """Whatever ends them, told by two: retries, reboots and steps run out."""
+    dice = random.Random(seed)
+    may_follow = [reason for reason in EndReason if verdict(JOB, ATTEMPT, ends(reason)).state is JobState.QUEUED]
+    job, told, steps = queued(db), [], 3
+    while jobs.get(db, job.id).state is JobState.QUEUED:
+        attempt = running(db, job)
+        attempts.heartbeat(db, attempt.id, Progress(step=dice.randint(0, steps)), at=5.0)
+        told.append(dice.choice(may_follow))
+        attempts.finish(db, attempt.id, ends(told[-1], rebooted=dice.random() < 0.5), at=6.0)
+        attempts.finish(db, attempt.id, ends(EndReason.DONE), at=7.0)
+    assert [attempt.reason for attempt in attempts.of_job(db, job.id)] == told
+    assert 2 <= len(told) <= 1 + JOB.out_of_memory_allowed + JOB.crash_allowed + REBOOTS_FORGIVEN + steps
+    assert jobs.get(db, job.id).state is JobState.FAILED
+    assert audit.violations(db) == []
 
 
 def test_a_submitted_job_is_there_with_its_first_event(db: Database) -> None:

@@ -29,11 +29,12 @@ def test_killed_and_resumed_is_the_undisturbed_run_bit_for_bit(workshop) -> None
     killed.until(lambda run: len(run.events("step")) >= 17)
     killed.signal(signal.SIGKILL)
     assert killed.wait()[0] == -signal.SIGKILL
+    last = max(int(path.name[5:]) for path in (killed.run_dir / "checkpoints").glob("step-*"))
     resumed = workshop.train("killed", workshop.config(train=LONG, attempt=2))
 
     start = resumed.events("started")[-1]
-    assert start["resumed_from"] is not None
-    assert start["step"] >= 14
+    assert (Path(start["resumed_from"]).name, start["step"]) == (f"step-{last}", last)
+    assert last >= 14
     assert resumed.losses() == undisturbed.losses()
     for tensor, other in zip(
         *(load_file(run.run_dir / "final/model.safetensors").values() for run in (resumed, undisturbed)), strict=True
