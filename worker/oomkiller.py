@@ -38,20 +38,18 @@ class OomKiller:
     started: int  # clock ticks since boot: an older process may have had the same number
     files: KernelFiles = field(default_factory=KernelFiles)
     clock: Callable[[], float] = time.monotonic
-    _counter: Path | None = None
-    _seen: deque[tuple[float, int]] = field(default_factory=deque)
+    _seen: deque[tuple[float, Path, int]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self._counter = next((path for path in self._counters() if _count(path) is not None), None)
         self.look()
 
     def look(self) -> None:
-        """Note how many were killed by now."""
-        count = None if self._counter is None else _count(self._counter)
-        if count is None:
-            return
+        """Note how many were killed by now, where the process is: it may be moved to another group while it runs."""
         now = self.clock()
-        self._seen.append((now, count))
+        for path in self._counters():
+            if (count := _count(path)) is not None:
+                self._seen.append((now, path, count))
+                break
         while len(self._seen) > 1 and self._seen[1][0] <= now - RECENT_SECONDS:
             self._seen.popleft()
 
@@ -61,9 +59,10 @@ class OomKiller:
         if held_bytes is not None:
             return f"its log names process {self.pid}, which held {format_bytes(held_bytes)}"
         self.look()
-        if not self._seen or self._seen[-1][1] <= self._seen[0][1]:
-            return None
-        return f"{self._counter} counts one more process killed for memory just then"
+        for _, path, before in self._seen:
+            if (_count(path) or 0) > before:
+                return f"{path} counts one more process killed for memory just then"
+        return None
 
     def _counters(self) -> Iterator[Path]:
         """The files that may count it, from the group of the process alone to the whole host."""

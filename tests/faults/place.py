@@ -25,9 +25,10 @@ SLACK_SECONDS = 10.0  # for what does not hasten: programs that start, on a mach
 class FaultPlace:
     """A workplace, and what faults need. Keeps account of every submit that was acknowledged."""
 
-    def __init__(self, place: Workplace, failpoints: Path) -> None:
+    def __init__(self, place: Workplace, failpoints: Path, *, scripted: bool) -> None:
         self.place = place
         self.failpoints = failpoints
+        self.scripted = scripted
         self.accepted: list[int] = []
         self.waits = Waits(place.settings, LONGEST_WAIT_SECONDS + SLACK_SECONDS)
 
@@ -93,6 +94,6 @@ def fault_place(
         failpoints = place.root / "failpoints"
         failpoints.mkdir()
         place.environment["MMQ_FAILPOINTS"] = str(failpoints)
-        found = FaultPlace(place, failpoints)
+        found = FaultPlace(place, failpoints, scripted=scripted)
         found.job_file("job")
         yield found

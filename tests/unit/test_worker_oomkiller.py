@@ -93,6 +93,25 @@ def test_the_group_s_own_count_is_believed_before_the_host_s(kernel: Kernel) -> 
     assert "user.slice/memory.events" in told
 
 
+def test_a_process_moved_to_another_group_is_counted_there_and_a_dying_one_where_it_was(kernel: Kernel) -> None:
+    """Of a process that is on its way out the first form of groups says that it is in none."""
+    kernel.count(group=0)
+    watch = kernel.watch()
+    other = kernel.files.cgroups / "memory/jobs/memory.oom_control"
+    for counter, count in ((other, 4), (kernel.files.cgroups / "memory/memory.oom_control", 7)):
+        counter.parent.mkdir(parents=True, exist_ok=True)
+        counter.write_text(f"oom_kill_disable 0\nunder_oom 0\noom_kill {count}\n")
+    (kernel.files.proc / f"{PID}/cgroup").write_text("4:memory:/jobs\n")
+    for _ in range(2):
+        kernel.now += RECENT_SECONDS + 1
+        watch.look()
+    kernel.count(group=1)  # where it no longer is
+    assert watch.evidence() is None
+    other.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 5\n")
+    (kernel.files.proc / f"{PID}/cgroup").write_text("4:memory:/\n")
+    assert "jobs/memory.oom_control" in (watch.evidence() or "")
+
+
 def test_a_kernel_with_the_first_form_of_groups_is_read_too(kernel: Kernel) -> None:
     (kernel.files.proc / f"{PID}/cgroup").write_text("9:name=systemd:/\n4:cpu,memory:/jobs\n0::/\n")
     counter = kernel.files.cgroups / "memory/jobs/memory.oom_control"
