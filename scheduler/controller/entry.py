@@ -15,8 +15,8 @@ from scheduler.config import Settings
 from scheduler.controller.place import Place, places_of
 from scheduler.errors import MmqError, UsageError
 from scheduler.footprint.context import context_bytes, nccl_bytes
+from scheduler.footprint.loop import trace_loop
 from scheduler.footprint.request import traced_as
-from scheduler.footprint.tracer import trace_entry
 
 COUNTERS = ("allocated_bytes", "reserved_bytes", "process_bytes", "least_bytes")
 
@@ -102,13 +102,13 @@ def _traced(entry: Entry, place: Place, *, uneven: bool) -> str:
         "uneven": uneven,
     }
     try:
-        answer = trace_entry(request, python=entry.python)
+        answer = trace_loop(request, python=entry.python)
     except OSError as error:
         raise UsageError(
             f"{entry.python} can't be started: {error.strerror}", hint="--python .venv/bin/python"
         ) from None
     if answer.body is None:
-        raise MmqError(answer.error or "the tracer gave no answer", hint="docs/any-loop.md says what a loop needs")
+        raise MmqError(answer.error, hint=answer.hint or "docs/any-loop.md says what a loop needs")
     return answer.body
 
 

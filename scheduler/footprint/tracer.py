@@ -8,19 +8,16 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from scheduler.footprint.curve import Footprint
 from scheduler.processes.interpreter import python_command, with_source
 
 TRACER = tuple(python_command("trainer.trace"))
-ENTRY_TRACER = Path(__file__).resolve().parents[2] / "trainer" / "entry" / "launch.py"
 TIME_LIMIT_SECONDS = 300.0
 CHILDREN = 1  # a trace takes a core, and 320 MiB of host memory for minimind-3
 
@@ -127,38 +124,35 @@ def start(command: Sequence[str], *, environment: Mapping[str, str] | None = Non
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace", env=environment)
 
 
-def trace_entry(
-    request: Mapping[str, Any], *, python: str = sys.executable, time_limit_seconds: float = TIME_LIMIT_SECONDS
-) -> Answer:
-    """Trace a person's own loop with the interpreter that it runs with, and wait for the answer."""
-    child = start((python, str(ENTRY_TRACER)), environment=os.environ)
-    return finish(child, "", json.dumps(request), time_limit_seconds, read=_read_entry)
-
-
-def finish(
-    child: subprocess.Popen[str],
-    key: str,
-    request: str,
-    time_limit_seconds: float,
-    *,
-    read: Callable[[str, str], Answer] | None = None,
-) -> Answer:
+def finish(child: subprocess.Popen[str], key: str, request: str, time_limit_seconds: float) -> Answer:
     """Hand the request over, wait for the end, and read the answer or the reason for there being none."""
-    with child:
-        try:
-            out, complaint = child.communicate(request, timeout=time_limit_seconds)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            with contextlib.suppress(OSError, ValueError):
-                child.communicate()
-            return Answer(key=key, error=f"the tracer did not end within {time_limit_seconds:g} s", timed_out=True)
+    said = hand_over(child, request, time_limit_seconds)
+    if said is None:
+        return Answer(key=key, error=f"the tracer did not end within {time_limit_seconds:g} s", timed_out=True)
+    out, complaint = said
     if child.returncode == 0:
-        return (read or _read)(key, out)
-    last = next((line for line in reversed(complaint.splitlines()) if line.strip()), "it said nothing")
+        return _read(key, out)
+    last = last_line(complaint) or "it said nothing"
     if child.returncode == _BAD_CONFIGURATION:
         return Answer(key=key, error=f"the tracer refused the configuration: {last}", hopeless=True)
     ended = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
     return Answer(key=key, error=f"the tracer ended with {ended}: {last}")
+
+
+def hand_over(child: subprocess.Popen[str], request: str, time_limit_seconds: float) -> tuple[str, str] | None:
+    """Give a child its request and wait for its end; return its stdout and stderr, None if it had to be killed."""
+    with child:
+        try:
+            return child.communicate(request, timeout=time_limit_seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            with contextlib.suppress(OSError, ValueError):
+                child.communicate()
+            return None
+
+
+def last_line(text: str) -> str | None:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), None)
 
 
 def _read(key: str, out: str) -> Answer:
@@ -167,14 +161,3 @@ def _read(key: str, out: str) -> Answer:
     except (KeyError, TypeError, ValueError) as error:
         return Answer(key=key, error=f"the tracer's answer can't be read: {error!r}")
     return Answer(key=key, body=out)
-
-
-def _read_entry(key: str, out: str) -> Answer:
-    try:
-        told = json.loads(out)
-        missing = {"parameters", "allocated_bytes", "reserved_bytes", "process_bytes", "parts", "course"} - set(told)
-    except (TypeError, ValueError) as error:
-        return Answer(key=key, error=f"the tracer's answer can't be read: {error!r}")
-    return (
-        Answer(key=key, error=f"the tracer's answer lacks {sorted(missing)}") if missing else Answer(key=key, body=out)
-    )

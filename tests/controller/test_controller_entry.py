@@ -9,7 +9,7 @@ import pytest
 
 from scheduler.controller import entry as entries
 from scheduler.footprint.context import context_bytes, nccl_bytes
-from scheduler.footprint.tracer import Answer
+from scheduler.footprint.loop import Traced
 from tests.controller.bench import settings_at
 
 GIB = 1 << 30
@@ -23,11 +23,11 @@ class Loop:
         self.told = told
         self.asked: list[Mapping[str, Any]] = []
 
-    def __call__(self, request: Mapping[str, Any], *, python: str) -> Answer:
+    def __call__(self, request: Mapping[str, Any], *, python: str) -> Traced:
         self.asked.append(request)
         sizes = dict.fromkeys((*entries.COUNTERS, "expandable_bytes"), GIB)
         parts = {"weights": GIB, "context": 0}
-        return Answer(key="", body=json.dumps({"parameters": 1, "course": [], "parts": parts, **sizes, **self.told}))
+        return Traced(body=json.dumps({"parameters": 1, "course": [], "parts": parts, **sizes, **self.told}))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     file.touch()
 
     def estimate(loop: Loop, gpus: list[str]) -> list[dict[str, Any]]:
-        monkeypatch.setattr(entries, "trace_entry", loop)
+        monkeypatch.setattr(entries, "trace_loop", loop)
         return entries.estimate_entry(entries.parse_entry(f"{file}:build", ()), gpus, settings_at(tmp_path))
 
     return estimate

@@ -1,15 +1,19 @@
-"""`python -m trainer.entry`: a request on stdin, its answer on stdout. Exit 2 and one line if the entry is unusable.
+"""`python -m trainer.entry`: a request on stdin, its answer on stdout. Exit 1 if there is none, with what went wrong.
 
-What the loop itself prints goes to stderr.
+That is told on stdout too, as `error` and perhaps `hint`. What the loop itself prints goes to stderr.
 """
 
-import contextlib
 import json
+import os
 import sys
 import time
 import traceback
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+from unittest.mock import patch
 
+from trainer.entry.complaint import complaint  # now: a loop's folder may have a `trainer` of its own
 from trainer.trace.parent import end_with_parent
 
 
@@ -17,32 +21,46 @@ def main() -> int:
     end_with_parent()
     started = time.monotonic()
     request = json.load(sys.stdin)
-    from trainer.entry.answer import answer
-    from trainer.entry.load import BadEntry
-    from trainer.entry.trace import NoUpdate
+    with _stdout_kept() as out:
+        told = answered(request)
+        told["seconds"] = round(time.monotonic() - started, 3)
+        out.write(json.dumps(told))
+    return 1 if "error" in told else 0
 
+
+def answered(request: dict[str, Any]) -> dict[str, Any]:
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            told = answer(request)
-    except (BadEntry, NoUpdate) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except Exception as error:  # noqa: BLE001 (the loop's own, or a thing that the emulation lacks: told with its place)
+        from trainer.entry.answer import answer
+
+        sys.argv = [request["file"]]
+        with _no_sudden_end():
+            return answer(request)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (the loop's own, or a thing that the emulation lacks)
         traceback.print_exc()
-        print(f"{type(error).__name__}: {error} ({_place(error)})".replace("\n", " "), file=sys.stderr)
-        return 1
-    told["seconds"] = round(time.monotonic() - started, 3)
-    print(json.dumps(told))
-    return 0
+        return complaint(error, request)
 
 
-def _place(error: Exception) -> str:
-    """Name the line of the person's own, or of a library that they use, nearest to where it happened."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = str(Path(__file__).resolve().parents[1])
-    foreign = [one for one in frames if "/torch/" not in one.filename and not one.filename.startswith((ours, "<"))]
-    place = (foreign or list(frames))[-1]
-    return f"{place.filename}:{place.lineno}"
+@contextmanager
+def _stdout_kept() -> Iterator[Any]:
+    """Keep stdout for the answer: whatever else writes there, a library in C too, writes to stderr."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w") as out:
+        os.dup2(2, 1)
+        yield out
+
+
+@contextmanager
+def _no_sudden_end() -> Iterator[None]:
+    """Let `os._exit` in this process, which would take the answer along, be told as any other end; not in a fork's."""
+    ours, end = os.getpid(), os._exit
+
+    def told(code: int) -> NoReturn:
+        if os.getpid() != ours:
+            end(code)
+        raise SystemExit(code)
+
+    with patch.object(os, "_exit", told):
+        yield
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ the same name as ours is theirs to import.
 """
 
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
@@ -13,9 +14,7 @@ from typing import Any
 
 from torch import nn
 
-
-class BadEntry(Exception):
-    """The entry can't be used; the message says why, and what one must be."""
+from trainer.entry.unknown import BadEntry
 
 
 def load(file: Path, function: str) -> Callable[..., Any]:
@@ -52,7 +51,10 @@ def built(file: Path, name: str, settings: Mapping[str, Any]) -> tuple[nn.Module
     except TypeError as error:
         if getattr(error.__traceback__, "tb_next", None) is not None:
             raise
-        raise BadEntry(f"{name} can't be called with {', '.join(settings) or 'nothing'}: {error}") from None
+        takes = ", ".join(inspect.signature(function).parameters) or "no arguments"
+        raise BadEntry(
+            f"{name} can't be called with {', '.join(settings) or 'nothing'}: {error}; it takes {takes}"
+        ) from None
     if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[0], nn.Module) or not callable(given[1]):
         raise BadEntry(f"{name} must return a model (torch.nn.Module) and a step (a function of nothing)")
     return given

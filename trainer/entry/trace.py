@@ -17,7 +17,7 @@ from trainer.entry.log import Log
 from trainer.entry.placement import Placement
 from trainer.entry.runtime import one_gpu
 from trainer.entry.tracing import Tracing
-from trainer.entry.unknown import NotTraced
+from trainer.entry.unknown import NotTraced, NoUpdate
 from trainer.memory.kernels import workspace_bytes
 
 UPDATES = 3  # Adam's moments appear in the first; the peak of a steady loop comes after that
@@ -88,10 +88,6 @@ def _refuse_flat_parameters(parts: list[Any]) -> None:
             "FullyShardedDataParallel is not traced, whose flat parameters must have values;"
             " fully_shard, which has taken its place in torch, is"
         )
-
-
-class NoUpdate(Exception):
-    """The loop does not train, as far as can be seen."""
 
 
 class _Updates:

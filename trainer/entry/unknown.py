@@ -1,13 +1,28 @@
-"""What is said of what can't be traced: which operator or part of torch, and what helps."""
+"""Why a loop can't be traced: the entry itself, or an operator or a part of torch, and what helps.
+
+Must not import torch: it is asked where there may be none.
+"""
 
 from typing import Any
 
 
-class NoKernel(Exception):
+class Untraceable(Exception):
+    """Of a kind that we know; the message is a sentence for the person."""
+
+
+class BadEntry(Untraceable):
+    """The entry can't be used; the message says why, and what one must be."""
+
+
+class NoUpdate(Untraceable):
+    """The loop does not train, as far as can be seen."""
+
+
+class NoKernel(Untraceable):
     """An operator whose result can't be known without running it."""
 
 
-class NotTraced(Exception):
+class NotTraced(Untraceable):
     """A part of torch that has no stand-in here."""
 
 
