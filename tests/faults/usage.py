@@ -1,6 +1,7 @@
 """What processes hold, sampled over a run, and by how much it grows: memory, open files, threads, children."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,13 @@ def growth(work: Sequence[float], samples: Sequence[Held]) -> Growth:
         [_middle(column) for column in zip(*part, strict=True)] for part in (samples[:third], samples[-third:])
     )
     return Growth(*((after - before) / span for before, after in zip(first, last, strict=True)))
+
+
+def lasting_growth(work: Sequence[float], samples: Sequence[Held], stretches: int = 3) -> Growth:
+    """What grew in every stretch of the work, as a leak does; what is loaded for the first time grows in one."""
+    bounds = [len(samples) * number // stretches for number in range(stretches + 1)]
+    found = [growth(work[begin:end], samples[begin:end]) for begin, end in pairwise(bounds)]
+    return Growth(*map(min, zip(*found, strict=True)))
 
 
 def _middle(values: Iterable[float]) -> float:
