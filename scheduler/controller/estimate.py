@@ -1,11 +1,13 @@
 """What a job would need and get on a device, without running it: for `mmq estimate`. No service, no GPU needed.
 
-Reads the footprint cache and adds to it where a store exists; does not create one. Traces itself, and waits for it.
+Reads the footprint cache in the store and adds to it, for which a store is made where there is none. Traces itself, and
+waits for it.
 """
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import islice
@@ -26,7 +28,8 @@ from scheduler.footprint.request import Target, trace_request
 from scheduler.footprint.tracer import TIME_LIMIT_SECONDS, trace
 from scheduler.jobs.spec import JobSpec
 from scheduler.store import footprints as kept_footprints
-from scheduler.store.opening import open_if_any
+from scheduler.store.location import sqlite_path
+from scheduler.store.opening import open_database, open_if_any
 
 MOST_WORKERS = 4  # processes of a trace that a person waits for, each a core and some hundred MB
 
@@ -170,12 +173,22 @@ def _footprint(requests: Sequence[Request], settings: Settings, answers: dict[st
     """Join the stages: from the store, from `answers`, or traced now, all by one child, and noted in both."""
     with open_if_any(settings) as db:
         known = {one.key: footprint for one in requests if db is not None and (footprint := stored(db, one))}
-        missing = [one for one in requests if one.key not in known and one.key not in answers]
-        for key, answer in _traced(missing):
-            answers[key] = answer
-            if db is not None:
-                kept_footprints.put(db, key, answer, at=time.time())
+    traced = dict(_traced([one for one in requests if one.key not in known and one.key not in answers]))
+    if traced:
+        _keep(traced, settings)
+    answers |= traced
     return reduce(Footprint.joined, [known.get(one.key) or one.footprint(answers[one.key]) for one in requests])
+
+
+def _keep(traced: Mapping[str, str], settings: Settings) -> None:
+    """Note what was traced for the next time; where that can't be, the estimate is as good without.
+
+    A file is made for it where there is none; the schema of a database server is left to `mmq up`.
+    """
+    mine = sqlite_path(settings.database_url) is not None
+    with suppress(MmqError, OSError), closing(open_database(settings, lean=True, create=mine)) as db:
+        for key, answer in traced.items():
+            kept_footprints.put(db, key, answer, at=time.time())
 
 
 def _traced(requests: Sequence[Request]) -> Iterator[tuple[str, str]]:

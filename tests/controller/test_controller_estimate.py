@@ -1,4 +1,4 @@
-"""`mmq estimate`'s part: no service, no GPU, the store's cache where there is one."""
+"""`mmq estimate`'s part: no service, no GPU, and the store's cache."""
 
 import fcntl
 from dataclasses import replace
@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from scheduler.controller import estimate as estimates
-from scheduler.errors import MmqError, UsageError
+from scheduler.errors import MmqError, NoDatabase, UsageError
 from scheduler.footprint.context import context_bytes
 from scheduler.footprint.tracer import TIME_LIMIT_SECONDS, Answer
+from scheduler.store.opening import open_database
 from tests.controller.bench import MIB, Bench, answer_of, settings_at, spec_of
 
 GIB = 1024 * MIB
@@ -41,7 +42,6 @@ def test_plan_parts_and_candidates_for_a_gpu_by_name(tmp_path: Path, traced: lis
     assert set(told["parts"]) == {"weights", "context"}
     assert len(told["candidates"]) == 24
     assert traced[0]["target"]["capability"] == "8.0"  # for which torch chooses as for 8.6
-    assert not (tmp_path / "home").exists()  # it makes no store
 
 
 def test_a_smaller_gpu_gets_a_smaller_micro_batch(tmp_path: Path, traced: list[dict[str, Any]]) -> None:
@@ -72,6 +72,22 @@ def test_the_service_and_the_estimate_share_a_cache(bench: Bench, traced: list[d
     estimates.estimates(spec_of(bench.home), ["24GiB"], bench.settings)[0]
     estimates.estimates(spec_of(bench.home), ["24GiB"], bench.settings)[0]
     assert len(traced) == 2  # all that a GPU is asked about, by one child
+
+
+def test_an_estimate_before_anything_else_is_kept_for_the_next_one(
+    tmp_path: Path, traced: list[dict[str, Any]]
+) -> None:
+    settings = settings_at(tmp_path / "home")
+    first, again = (estimates.estimates(spec_of(tmp_path), ["24GiB"], settings)[0].as_json() for _ in range(2))
+    assert first == again
+    assert len(traced) == 1
+
+
+def test_an_estimate_that_can_not_be_kept_is_told_all_the_same(tmp_path: Path, traced: list[dict[str, Any]]) -> None:
+    (tmp_path / "home").write_text("in the way of a folder")
+    with pytest.raises(NoDatabase):
+        open_database(settings_at(tmp_path / "home"), lean=True)
+    assert estimates.estimates(spec_of(tmp_path), ["24GiB"], settings_at(tmp_path / "home"))[0].plan is not None
 
 
 def test_the_devices_of_a_running_service_go_before_those_of_the_environment(
@@ -120,4 +136,4 @@ def test_gpus_for_which_torch_chooses_alike_share_a_trace_and_keep_their_own_con
     outside = {one.footprint.candidates[0].process_bytes - context for one, context in zip(told, contexts, strict=True)}
     assert len(outside) == 1
     estimates.estimates(spec_of(tmp_path), [*alike, "RTX 5090", "H100", "T4"], settings)
-    assert len(traced) == 1 + 3  # there is no store to remember the first
+    assert len(traced) == 1 + 2  # the first is in the store

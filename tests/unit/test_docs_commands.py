@@ -16,11 +16,14 @@ from scheduler.cli import deviceview, jobview, story
 from scheduler.cli.group import COMMANDS, mmq
 from scheduler.config import Settings
 from scheduler.controller.estimate import Estimate, Place
+from scheduler.devices.catalogue import find
 from scheduler.errors import ExitCode
+from scheduler.footprint.context import context_bytes
 from scheduler.footprint.curve import Candidate, Footprint, Modes
 from scheduler.footprint.request import Target
 from scheduler.store.schema import Table
 from scheduler.store.views import Story
+from scheduler.units import format_bytes, parse_bytes
 from tests.unit.pages import REPOSITORY, every_page, page, spans
 
 PAGE = page("commands.md")
@@ -133,6 +136,15 @@ def test_the_fields_of_an_estimate() -> None:
     assert set(re.findall(r'"(\w+)"', rows["candidates"])) == set(told["candidates"][0])
     assert set(re.findall(r'"(\w+)"', rows["gpu"])) == set(told["gpu"])
     assert set(told["plan"]) < set(told["candidates"][0])
+
+
+def test_the_example_of_an_estimate_adds_up() -> None:
+    """Whether it is what is printed takes a trace: see `test_must_hold_estimate`."""
+    shown = PAGE.sections["mmq estimate"]
+    parts = dict(re.findall(r"^  (\w+) +([\d.]+ [MG]iB)$", shown, flags=re.MULTILINE))
+    assert parts["context"] == format_bytes(context_bytes("cuda", find("RTX 4090").capability))
+    (peak,) = re.findall(r"At the peak, ([\d.]+ GiB):", shown)
+    assert sum(map(parse_bytes, parts.values())) == pytest.approx(parse_bytes(peak), rel=0.02)
 
 
 def typed() -> list[tuple[str, str]]:
