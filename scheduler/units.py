@@ -19,12 +19,14 @@ def parse_bytes(text: str | int) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """Write bytes as people read them: `9.8 GiB`, `512 MiB`, `0 B`."""
+    """Write bytes as people read them: `9.8 GiB`, `512 MiB`, `0 B`, `12,345 TiB`."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(size) < 1024 or unit == "TiB":
             break
         size /= 1024
+    if abs(size) >= 1024:
+        return f"{size:,.0f} {unit}"
     digits = 0 if unit == "B" or abs(size) >= 100 else 1
     return f"{size:.{digits}f} {unit}"
 

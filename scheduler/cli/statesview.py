@@ -66,6 +66,8 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _gb(size_bytes: int) -> str:
     size = size_bytes / GB
+    if 0 < size < 0.001:
+        return "<0.001"
     return f"{size:,.0f}" if size >= 100 else f"{size:.3g}"
 
 

@@ -19,7 +19,8 @@ from scheduler.units import format_bytes, parse_bytes
 
 _MIB = 1024**2
 _RESERVE_MIB = 500
-_SIZE = re.compile(r"\s*\d+(\.\d+)?\s*[kmgt]i?b?\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*-?\d+(\.\d+)?\s*[kmgt]i?b?\s*", re.IGNORECASE)
+_BARE = re.compile(r"\s*\d+(\.\d+)?\s*")
 _MEMORY = re.compile(r"(?<![\w.])(\d+)\s*g(?:i?b)?(?![a-z0-9])")
 _NOISE = re.compile(
     r"nvidia|geforce|tesla|quadro|rtx|pcie|blackwell|(?:server|workstation) edition|nvl|sxm\d?|hbm\d?e?|generation"
@@ -116,20 +117,24 @@ def find(text: str) -> CatalogueEntry:
 
     Of a model sold in several sizes the smallest, where none is named: what fits there fits on the others.
     """
+    if not text.strip():
+        raise UsageError("an empty name is no GPU", hint="name one, like 'RTX 4090', or give a size, like 24GiB")
     if _SIZE.fullmatch(text):
-        return _of_size(text)
+        return _of_size(text.strip())
     model, memory_gb = _normalise(text)
     found = [entry for entry in CATALOGUE if _model(entry) == model]
     if memory_gb is not None:
         found = [entry for entry in found if entry.memory_gb == memory_gb]
+    if not found and _BARE.fullmatch(text):
+        raise UsageError(f"{text!r} is no GPU known here, and no size without a unit", hint=f"like {text.strip()}GiB")
     if not found:
         raise UsageError(f"{text!r} is no GPU known here", hint=_suggestion(model))
     return found[0]
 
 
 def _of_size(text: str) -> CatalogueEntry:
-    total_bytes = parse_bytes(text)
-    if total_bytes <= 0:
+    total_bytes = 0 if text.startswith("-") else parse_bytes(text)
+    if not total_bytes:
         raise UsageError(f"a GPU of {text} has no memory", hint="write it like 24GiB")
     return CatalogueEntry(
         name=format_bytes(total_bytes), total_bytes=total_bytes, capability=None, measured=False, memory_gb=None

@@ -68,3 +68,17 @@ def test_an_unknown_one_is_refused_with_its_neighbours(text: str, hint: str) -> 
         find(text)
     assert refusal.value.hint
     assert hint in refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "an empty name"),
+        (" ", "an empty name"),
+        ("-5GiB", "a GPU of -5GiB has no memory"),
+        ("24", "without a unit"),
+    ],
+)
+def test_what_is_neither_a_name_nor_a_size_is_called_what_it_is(text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        find(text)
