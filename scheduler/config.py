@@ -10,6 +10,8 @@ from pathlib import Path
 from scheduler.errors import MmqError, NotPermitted, UsageError
 
 RUN_LOG_BYTES = 64 << 20
+GRACE_SECONDS = 60.0
+_MOST_GRACE_SECONDS = 86400.0
 _LEAST_LOG_BYTES, _MOST_LOG_BYTES = 1 << 16, 1 << 40
 _ELSEWHERE = "export MMQ_HOME=/another/folder"
 _NO_LOGIN = 2**32 - 1
@@ -29,6 +31,7 @@ class Settings:
     ignored_pids: frozenset[int] = frozenset()  # foreign processes on a device that are known not to grow
     user_limit: int | None = None  # jobs of one user that may run at once
     run_log_bytes: int = RUN_LOG_BYTES  # what an attempt prints, and what a job's events may take
+    grace_seconds: float = GRACE_SECONDS  # that training may take to save when it is stopped
     metrics_file: Path | None = None  # where the controller writes its figures for Prometheus
 
     @classmethod
@@ -44,6 +47,7 @@ class Settings:
             ignored_pids=frozenset(_numbers(environment, "MMQ_IGNORE_PIDS")),
             metrics_file=Path(environment["MMQ_METRICS_FILE"]) if environment.get("MMQ_METRICS_FILE") else None,
             run_log_bytes=_size(environment, "MMQ_RUN_LOG_BYTES", RUN_LOG_BYTES),
+            grace_seconds=_seconds(environment, "MMQ_GRACE_SECONDS", GRACE_SECONDS),
             user_limit=next(iter(_numbers(environment, "MMQ_USER_LIMIT")), None),
         )
 
@@ -131,6 +135,16 @@ def _size(environment: Mapping[str, str], name: str, default: int) -> int:
         if _LEAST_LOG_BYTES <= (size_bytes := parse_bytes(told)) <= _MOST_LOG_BYTES:
             return size_bytes
     raise UsageError(f"{name} is {told!r}; it takes an amount like 64MiB, from 64KiB to 1TiB", hint=f"unset {name}")
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    told = environment.get(name)
+    if not told:
+        return default
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(told)) <= _MOST_GRACE_SECONDS:
+            return seconds
+    raise UsageError(f"{name} is {told!r}; it takes seconds, from 0 to a day's 86400", hint=f"unset {name}")
 
 
 def _home(environment: Mapping[str, str]) -> Path:

@@ -37,7 +37,7 @@ from worker.process import OwnProcess, evict
 from worker.reporting import Reporter
 from worker.rundir import RunDir
 from worker.shimlog import log
-from worker.supervision import CANCEL_GRACE_SECONDS, STOP_GRACE_SECONDS, Patience, Supervision
+from worker.supervision import CANCEL_GRACE_SECONDS, Patience, Supervision
 from worker.tail import Tail
 
 LOCK_PATIENCE_SECONDS = 3.0
@@ -65,7 +65,7 @@ class Task:
         return cls(settings=settings, job=job, attempt=attempt, spec=specs.decode(job.spec), run=run, reserved=reserved)
 
     def patience(self) -> Patience:
-        grace_seconds = float(os.environ.get("MMQ_GRACE_SECONDS") or STOP_GRACE_SECONDS)
+        grace_seconds = self.settings.grace_seconds
         return Patience(
             time_limit_seconds=self.spec.resources.time_limit_seconds,
             stop_grace_seconds=grace_seconds,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from scheduler.config import GRACE_SECONDS
 from scheduler.processes.durable import write_durably
 from scheduler.processes.rotation import cut_within, older
 from scheduler.store.records import Orders, Resizing
@@ -23,7 +24,6 @@ from worker.shimlog import log
 
 BEAT_SECONDS = 1.0
 CANCEL_GRACE_SECONDS = 10.0
-STOP_GRACE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Patience:
     """How long the trainer may take, for all it does and for ending when asked."""
 
     time_limit_seconds: float | None = None
-    stop_grace_seconds: float = STOP_GRACE_SECONDS
+    stop_grace_seconds: float = GRACE_SECONDS
     cancel_grace_seconds: float = CANCEL_GRACE_SECONDS
 
     def grace_seconds(self, intent: Intent) -> float:

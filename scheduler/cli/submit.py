@@ -18,7 +18,7 @@ from scheduler.cli import context
 from scheduler.cli.ids import in_short
 from scheduler.cli.terminal import say
 from scheduler.config import Settings
-from scheduler.errors import MmqError
+from scheduler.errors import MmqError, UsageError
 from scheduler.failpoints import failpoint
 from scheduler.processes.locks import lock_held
 from scheduler.store.database import Database
@@ -63,6 +63,8 @@ def command(
     from scheduler.store.opening import open_if_any
 
     settings = context.settings()
+    if key == "":  # a variable of a script that is not set, perhaps: all its jobs would be one
+        raise UsageError("--key is empty", hint="name one, or leave --key out")
     if key is not None and not dry_run and (known := _stored(settings, key)) is not None:
         _print(known, as_json=as_json)
         with context.store(settings) as database:
@@ -139,6 +141,7 @@ def _keep(settings: Settings, database: Database, stored: Sequence[Job]) -> None
 
     ids = [job.id for job in stored]
     try:
+        settings.create_home()  # which the database may not lie in
         after = dependencies(database, ids)
 
         def keep(job: Job) -> bool:

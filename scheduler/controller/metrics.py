@@ -5,7 +5,6 @@ that nothing is lost with a controller. Nothing listens: `mmq metrics` prints th
 that MMQ_METRICS_FILE names, for node_exporter's textfile collector.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,13 +33,16 @@ def exposition(db: Database, *, now: float) -> str:
         return "".join(line + "\n" for metric in metrics(reader, now=now) for line in _lines(metric))
 
 
-def write_file(db: Database, path: Path, *, now: float) -> None:
-    """Replace the file by one that is whole; a disk that is full costs the figures and nothing else."""
-    with contextlib.suppress(OSError):
+def write_file(db: Database, path: Path, *, now: float) -> str | None:
+    """Replace the file by one that is whole; why it can't be written, which costs the figures and nothing else."""
+    try:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(exposition(db, now=now))
         temporary.chmod(0o644)  # the collector runs as somebody else
         temporary.replace(path)
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return None
 
 
 def metrics(reader: Reader, *, now: float) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from scheduler.admission.cycle import decide
 from scheduler.config import Settings
@@ -72,6 +73,7 @@ class Controller:
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     _errors: dict[str, str] = field(default_factory=dict)  # of devices, as logged
+    _metrics_failure: str | None = None  # as logged
     _cycles: Cycles = field(default_factory=Cycles)
 
     def __post_init__(self) -> None:
@@ -88,9 +90,15 @@ class Controller:
         """See which devices there are, publish what live attempts need, and write the figures where they are wanted."""
         now = self.clock()
         if self.settings.metrics_file is not None:
-            write_file(self.db, self.settings.metrics_file, now=now)
+            self._write_metrics(self.settings.metrics_file, now)
         device_rows.upsert(self.db, self._lookout.discover(), self.settings.host)
         reconcile(attempts.live(self.db, self.settings.host), self._dispatch, now=now)
+
+    def _write_metrics(self, path: Path, now: float) -> None:
+        failure = write_file(self.db, path, now=now)
+        if failure is not None and failure != self._metrics_failure:
+            log.warning("the metrics can't be written: %s", failure)
+        self._metrics_failure = failure
 
     def cycle(self) -> bool:
         """Look, decide, act. Returns whether anything is queued or under way."""

@@ -18,6 +18,7 @@ from scheduler.store.database import Row
 from scheduler.store.location import sqlite_path, without_password
 
 WRITER_LOCK = 0x6D6D71  # "mmq"
+_LIKE = "export MMQ_DATABASE_URL=postgresql://user@host/name"
 
 
 def create(url: str) -> Engine:
@@ -30,10 +31,11 @@ def create(url: str) -> Engine:
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() != "postgresql":
-            raise UsageError(f"mmq keeps its store in SQLite or PostgreSQL, not in {parsed.get_backend_name()}")
+            told = f"mmq keeps its store in SQLite or PostgreSQL, not in {parsed.get_backend_name()}"
+            raise UsageError(told, hint=_LIKE)
         return create_engine(parsed, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError) as error:
-        raise UsageError(f"{without_password(url)!r} is no database URL: {error}") from error
+        raise UsageError(f"MMQ_DATABASE_URL, {without_password(url)!r}, is no database URL", hint=_LIKE) from error
     except ModuleNotFoundError as error:
         raise UsageError(f"no driver for PostgreSQL: {error}", hint="pip install 'mmq[postgres]'") from error
 

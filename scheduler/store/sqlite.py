@@ -45,7 +45,8 @@ def create_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        raise NotPermitted(f"can't create {path}: {error.strerror}") from error
+        kind = NotPermitted if isinstance(error, PermissionError) else MmqError
+        raise kind(f"can't create {path}: {error.strerror}", hint=f"ls -ld {path.parent}") from error
 
 
 MEANINGS = (

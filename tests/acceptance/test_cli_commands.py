@@ -225,6 +225,12 @@ def test_a_backup_replaces_no_file(mmq: Mmq, store: Database, settings: Settings
     assert list(tmp_path.glob("*.partial")) == []
 
 
+def test_a_backup_into_no_folder_is_said(mmq: Mmq, store: Database, tmp_path: Path) -> None:
+    done = mmq("db", "backup", tmp_path / "nowhere" / "copy.db")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.endswith(f": No such file or directory\n  hint: ls -ld {tmp_path / 'nowhere'}\n")
+
+
 def test_a_backup_of_nothing_makes_nothing(mmq: Mmq, settings: Settings) -> None:
     assert mmq("db", "backup").code == 4
     assert not (settings.home / "backups").exists()

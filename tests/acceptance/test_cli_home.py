@@ -52,6 +52,16 @@ def test_an_empty_folder_and_a_home_of_ours_become_private(settings: Settings) -
         assert _mode(settings.home) == 0o700
 
 
+def test_a_home_without_the_database_is_made_private_by_a_submit(
+    mmq: Mmq, settings: Settings, job_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMQ_DATABASE_URL", f"sqlite:///{tmp_path / 'elsewhere' / 'mmq.db'}")
+    done = mmq("submit", job_file)
+    assert (done.code, done.out) == (0, "1\n")
+    assert _mode(settings.home) == 0o700
+    assert f"{settings.home} is private" in mmq("doctor").out
+
+
 def test_what_cannot_be_a_home_is_named(mmq: Mmq, settings: Settings) -> None:
     settings.home.write_text("a file")
     with pytest.raises(MmqError, match=r"can't create .*: File exists"):

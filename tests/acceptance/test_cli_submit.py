@@ -123,6 +123,12 @@ def test_a_name_in_any_script_is_a_name(mmq: Mmq, store: Database, job_file: Pat
     assert name in mmq("status").out
 
 
+def test_an_empty_key_is_no_key(mmq: Mmq, store: Database, job_file: Path) -> None:
+    done = mmq("submit", job_file, "--key", "")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "error: --key is empty\n  hint: name one, or leave --key out\n"
+
+
 def test_the_same_key_gives_the_same_job(mmq: Mmq, store: Database, job_file: Path) -> None:
     assert [mmq("submit", job_file, "--key", "k").out for _ in range(2)] == ["1\n", "1\n"]
     assert mmq("submit", job_file, "--key", "other").out == "2\n"

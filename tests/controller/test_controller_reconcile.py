@@ -48,6 +48,24 @@ def test_the_figures_are_written_where_they_are_wanted(bench: Bench, tmp_path: P
     assert 'mmq_device_total_bytes{device="virtual:0"' in text
 
 
+def test_figures_that_can_t_be_written_are_said_once(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "nowhere"
+    bench.settings = dataclasses.replace(bench.settings, metrics_file=folder / "mmq.prom")
+    controller = bench.new_controller()
+    for _ in range(2):
+        controller.reconcile()
+    told = f"the metrics can't be written: {folder / 'mmq.prom'}: No such file or directory"
+    assert caplog.messages.count(told) == 1
+    folder.mkdir()
+    controller.reconcile()
+    (folder / "mmq.prom").unlink()
+    folder.rmdir()
+    controller.reconcile()
+    assert caplog.messages.count(told) == 2
+
+
 def my_ticks() -> int:
     return process_started(os.getpid()) or 0
 

@@ -159,9 +159,11 @@ def test_network_file_systems_are_refused(tmp_path: Path, kind: str, refused: bo
 
 
 def test_urls_that_name_no_store() -> None:
-    for url in ("sqlite://", "sqlite:///:memory:", "mysql://localhost/x", "no url"):
-        with pytest.raises(UsageError):
+    for url in ("sqlite://", "sqlite:///:memory:", "mysql://localhost/x", "no url", "ada:secret@h"):
+        with pytest.raises(UsageError) as caught:
             connect(url, lean=True)
+        assert "MMQ_DATABASE_URL" in (caught.value.hint or "")
+        assert "secret" not in caught.value.message
     assert sqlite_path("sqlite:////var/x.db") == Path("/var/x.db")
     assert sqlite_path("postgresql://h/x") is None
     assert without_password("postgresql://ada:secret@h/x") == "postgresql://ada@h/x"

@@ -91,7 +91,6 @@ def test_the_file_is_replaced_whole_and_for_others_to_read(db: Database, tmp_pat
     assert path.read_text() == exposition(db, now=1.0)
     assert path.stat().st_mode & 0o777 == 0o644
     assert [one.name for one in tmp_path.iterdir() if "prom" in one.name] == ["mmq.prom"]
-    write_file(db, tmp_path / "nowhere" / "mmq.prom", now=1.0)  # costs the figures and nothing else
 
 
 @pytest.mark.parametrize("name", ['a "b"', "a\\b", "a\nb"])

@@ -37,6 +37,14 @@ def test_a_bound_of_logs_that_no_trainer_would_take_is_refused(told: str) -> Non
         assert Settings.from_environment({"MMQ_RUN_LOG_BYTES": size}).run_log_bytes == parse_bytes(size)
 
 
+@pytest.mark.parametrize("told", ["soon", "-1", "nan", "inf", "86401"])
+def test_a_grace_that_no_shim_could_keep_is_refused(told: str) -> None:
+    with pytest.raises(UsageError, match=f"MMQ_GRACE_SECONDS is '{told}'; it takes seconds, from 0"):
+        Settings.from_environment({"MMQ_GRACE_SECONDS": told})
+    assert Settings.from_environment({"MMQ_GRACE_SECONDS": "2.5"}).grace_seconds == 2.5
+    assert Settings.from_environment({}).grace_seconds == 60
+
+
 def test_a_user_without_a_home_directory_needs_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere() -> Path:
         raise RuntimeError("Could not determine home directory.")
