@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from scheduler.admission.decisions import Admit, Decision, Refuse, Resize, Wait
@@ -27,49 +28,66 @@ from scheduler.units import format_bytes
 
 log = logging.getLogger(__name__)
 
+Traced = Footprint | Untraced
 
-def apply(
-    decisions: Iterable[Decision],
-    *,
-    queue: Iterable[QueuedJob],
-    residents: Iterable[Resident],
-    told: Mapping[int, tuple[str | None, str | None]],
-    db: Database,
-    settings: Settings,
-    devices: Devices,
-    sight: Sight,
-    dispatch: Dispatch,
-    now: float,
-) -> None:
-    """Admit and publish, refuse, and write down why the rest waits, where that is not what was told of it."""
-    waits: dict[int, tuple[str, str]] = {}
-    live = {resident.attempt.job_id: resident for resident in residents}
-    footprints = {job.job_id: job.footprints for job in queue}
-    for decision in decisions:
-        try:
-            match decision:
-                case Admit() if decision.shrinks or decision.preempts:
-                    waits[decision.job_id] = _make_room(db, decision, live, now)
-                case Resize():
-                    _resize(db, decision, live, now)
-                case Admit():
-                    new = _new_attempt(decision, footprints[decision.job_id], settings, devices, sight)
-                    attempt = attempts.admit(db, decision.job_id, new, at=now)
-                    if attempt is not None:  # else cancelled or held since the snapshot: the next cycle sees it
-                        failpoint("admission.committed")
-                        _log_admission(decision, attempt)
-                        dispatch.start(attempt)
-                        failpoint("admission.published")
-                case Refuse():
-                    _refuse(db, decision, now)
-                case Wait():
-                    waits[decision.job_id] = _leaving(decision, live) or (decision.code.value, decision.sentence)
-        except Exception as error:  # one job that we fail on must not stop the queue
-            if isinstance(error, MmqError) and not isinstance(error, IllegalTransition):
-                raise  # the store is away: nothing can be done for any job
-            log.exception("job %d: what was decided can't be done", decision.job_id, extra={"job": decision.job_id})
-            waits[decision.job_id] = (WaitCode.ERROR.value, f"mmq itself failed on it: {type(error).__name__}: {error}")
-    jobs.explain_waiting(db, {job_id: why for job_id, why in waits.items() if told.get(job_id) != why})
+
+@dataclass(frozen=True, kw_only=True)
+class Effects:
+    """Carries one cycle's decisions out. `queue`, `residents` and `sight` are the snapshot they were made from."""
+
+    db: Database
+    settings: Settings
+    devices: Devices
+    dispatch: Dispatch
+    sight: Sight
+    queue: Iterable[QueuedJob]
+    residents: Iterable[Resident]
+    told: Mapping[int, tuple[str | None, str | None]]  # by job: the code and sentence of waiting that the store has
+    now: float
+
+    def apply(self, decisions: Iterable[Decision]) -> None:
+        """Admit and publish, refuse, and write down why the rest waits, where that is not what the store has."""
+        live = {resident.attempt.job_id: resident for resident in self.residents}
+        footprints = {job.job_id: job.footprints for job in self.queue}
+        waits: dict[int, tuple[str, str]] = {}
+        for decision in decisions:
+            try:
+                waiting = self._apply(decision, live, footprints)
+            except Exception as error:  # one job that we fail on must not stop the queue
+                if isinstance(error, MmqError) and not isinstance(error, IllegalTransition):
+                    raise  # the store is away: nothing can be done for any job
+                log.exception("job %d: what was decided can't be done", decision.job_id, extra={"job": decision.job_id})
+                waiting = WaitCode.ERROR.value, f"mmq itself failed on it: {type(error).__name__}: {error}"
+            if waiting is not None:
+                waits[decision.job_id] = waiting
+        jobs.explain_waiting(self.db, {job_id: why for job_id, why in waits.items() if self.told.get(job_id) != why})
+
+    def _apply(
+        self, decision: Decision, live: Mapping[int, Resident], footprints: Mapping[int, Mapping[str, Traced]]
+    ) -> tuple[str, str] | None:
+        """Carry one decision out; return why its job waits now, if it does."""
+        match decision:
+            case Admit() if decision.shrinks or decision.preempts:
+                return _make_room(self.db, decision, live, self.now)
+            case Admit():
+                self._admit(decision, footprints[decision.job_id])
+            case Resize():
+                _resize(self.db, decision, live, self.now)
+            case Refuse():
+                _refuse(self.db, decision, self.now)
+            case Wait():
+                return _leaving(decision, live) or (decision.code.value, decision.sentence)
+        return None
+
+    def _admit(self, decision: Admit, footprints: Mapping[str, Traced]) -> None:
+        new = _new_attempt(decision, footprints, self.settings, self.devices, self.sight)
+        attempt = attempts.admit(self.db, decision.job_id, new, at=self.now)
+        if attempt is None:
+            return  # cancelled or held since the snapshot: the next cycle sees it
+        failpoint("admission.committed")
+        _log_admission(decision, attempt)
+        self.dispatch.start(attempt)
+        failpoint("admission.published")
 
 
 def _make_room(db: Database, decision: Admit, live: Mapping[int, Resident], now: float) -> tuple[str, str]:
@@ -116,7 +134,7 @@ def _resize(db: Database, resize: Resize, live: Mapping[int, Resident], now: flo
 
 def _new_attempt(
     decision: Admit,
-    footprints: Mapping[str, Footprint | Untraced],
+    footprints: Mapping[str, Traced],
     settings: Settings,
     devices: Devices,
     sight: Sight,
@@ -152,7 +170,7 @@ def plan_json(plan: Plan, launch: Launch, *, exclusive: bool, processes: int = 1
     }
 
 
-def _predicted(plan: Plan, footprint: Footprint | Untraced) -> dict[int, Prediction]:
+def _predicted(plan: Plan, footprint: Traced) -> dict[int, Prediction]:
     """Return by micro-batch what the attempt would take with the same means: it may come to run with any of them."""
     candidates = () if isinstance(footprint, Untraced) else footprint.candidates
     return {

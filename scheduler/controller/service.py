@@ -6,17 +6,19 @@ a new one. Holds in memory what may be forgotten: footprints, and what was publi
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from scheduler.admission.cycle import decide
+from scheduler.admission.decisions import Decision
+from scheduler.admission.facts import QueuedJob
 from scheduler.config import Settings
 from scheduler.controller import corrections
 from scheduler.controller.company import Watch, going
 from scheduler.controller.dispatch import Dispatch, Publisher
-from scheduler.controller.effects import apply
+from scheduler.controller.effects import Effects
 from scheduler.controller.follow import follow
 from scheduler.controller.footprints import AsksTracer, FootprintBook
 from scheduler.controller.foreign import Foreign
@@ -112,14 +114,7 @@ class Controller:
         self._book.collect(now=now)
         sight = self._look(now)
         snapshot = take(self.db, self.settings, sight, self._book, self._foreign, now=now)
-        observations.raise_process_peaks(
-            self.db,
-            [
-                (one.attempt, snapshot.held.get(one.attempt.id, 0))
-                for one in snapshot.residents
-                if not one.attempt.resizing  # it may run by the new plan already, which the store hears of at a beat
-            ],
-        )
+        self._raise_peaks(snapshot)
         queueing.write_remaining(self.db, snapshot.remaining_seconds)
         running = [resident.job.id for resident in snapshot.residents]
         queue, beyond = within_limit(snapshot.jobs, running, snapshot.users, self.settings.user_limit)
@@ -132,29 +127,18 @@ class Controller:
         )
         if decisions:
             failpoint("admission.decided")
-        apply(
-            [*decisions, *beyond],
-            queue=queue,
-            residents=snapshot.residents,
-            told=snapshot.told,
+        Effects(
             db=self.db,
             settings=self.settings,
             devices=self.devices,
-            sight=sight,
             dispatch=self._dispatch,
+            sight=sight,
+            queue=queue,
+            residents=snapshot.residents,
+            told=snapshot.told,
             now=now,
-        )
-        self._recorder.note(
-            Cycle(
-                at=now,
-                jobs=tuple(queue),
-                running=snapshot.running,
-                devices=snapshot.devices,
-                preemptions_left=snapshot.preemptions_left,
-                more_seconds=snapshot.more_seconds,
-                decisions=tuple(decisions),
-            )
-        )
+        ).apply([*decisions, *beyond])
+        self._record(snapshot, queue, decisions, now)
         self._leftovers.report(sight.readings.values())
         follow(self.db, snapshot, decisions, now=now)
         self._watch_company(snapshot, sight, now)
@@ -170,6 +154,29 @@ class Controller:
             log.warning("device %s is not used: %s", device_id, errors[device_id], extra={"device": device_id})
         self._errors = errors
         return sight
+
+    def _raise_peaks(self, snapshot: Snapshot) -> None:
+        """Keep the most that each attempt was seen to hold, also between two reports of its trainer's."""
+        settled = (
+            one for one in snapshot.residents if not one.attempt.resizing
+        )  # else it may run by the new plan already
+        held = [(one.attempt, snapshot.held.get(one.attempt.id, 0)) for one in settled]
+        observations.raise_process_peaks(self.db, held)
+
+    def _record(
+        self, snapshot: Snapshot, queue: Sequence[QueuedJob], decisions: Sequence[Decision], now: float
+    ) -> None:
+        """Leave the facts of this cycle for `mmq why`."""
+        cycle = Cycle(
+            at=now,
+            jobs=tuple(queue),
+            running=snapshot.running,
+            devices=snapshot.devices,
+            preemptions_left=snapshot.preemptions_left,
+            more_seconds=snapshot.more_seconds,
+            decisions=tuple(decisions),
+        )
+        self._recorder.note(cycle)
 
     def _watch_company(self, snapshot: Snapshot, sight: Sight, now: float) -> None:
         here = going(snapshot.residents, snapshot.devices, sight)
