@@ -57,7 +57,7 @@ class Settings:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.home.stat().st_mode & 0o077 and not self.holds_only_ours():
                 raise NotPermitted(
-                    f"{self.home} holds other files and others can use it; mmq needs a private folder for its own",
+                    f"{self.home} holds other files, and other users can access it; mmq needs a folder of its own",
                     hint=f"export MMQ_HOME={self.home / 'mmq'}",
                 )
             self.home.chmod(0o700)
@@ -156,9 +156,9 @@ def _home(environment: Mapping[str, str]) -> Path:
     except RuntimeError:
         raise UsageError("this user has no home directory to keep mmq's state in", hint=_ELSEWHERE) from None
     except UnicodeEncodeError:
-        raise UsageError(f"mmq's home {str(told or state)!a} is no UTF-8 text", hint=_ELSEWHERE) from None
+        raise UsageError(f"mmq's home {str(told or state)!a} is not UTF-8 text", hint=_ELSEWHERE) from None
     if "?" in str(home):  # in a database URL, the path ends there
-        raise UsageError(f"mmq's home {home} may have no question mark in its name", hint=_ELSEWHERE)
+        raise UsageError(f"mmq's home {home} must not have a question mark in its name", hint=_ELSEWHERE)
     return home
 
 

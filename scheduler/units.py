@@ -14,7 +14,7 @@ def parse_bytes(text: str | int) -> int:
     """Read `20GiB`, `20G` (both binary), `20GB` (decimal) or a plain number of bytes; ValueError if it is none."""
     match = _QUANTITY.fullmatch(str(text))
     if not match or match[2].lower() not in _BYTES:
-        raise ValueError(f"{text!r} is no amount of memory; write it like 20GiB, 512MiB or 24GB")
+        raise ValueError(f"{text!r} is not an amount of memory; write it like 20GiB, 512MiB or 24GB")
     return int(float(match[1]) * _BYTES[match[2].lower()])
 
 
@@ -34,7 +34,7 @@ def format_bytes(count: int) -> str:
 def parse_duration(text: str | float) -> float:
     """Read `12h`, `1h30m`, `90` (seconds); ValueError if it is none."""
     if not _DURATION.fullmatch(str(text)):
-        raise ValueError(f"{text!r} is no duration; write it like 12h, 90m or 1h30m")
+        raise ValueError(f"{text!r} is not a duration; write it like 12h, 90m or 1h30m")
     return sum(float(m[1]) * _SECONDS[m[2].lower()] for m in _QUANTITY.finditer(str(text)))
 
 

@@ -239,11 +239,11 @@ def _contradictions(config: Config) -> list[str]:
     on_experts = [name for name in config.train.lora_targets if model.use_moe and name not in ATTENTION]
     checks = {
         "train.method: lora is for fine-tuning, kind: sft": config.adapts and config.kind != "sft",
-        f"train.lora_targets: {', '.join(on_experts)} would be of experts, which take no adapters": config.adapts
+        f"train.lora_targets: {', '.join(on_experts)} belong to experts, which take no adapters": config.adapts
         and bool(on_experts),
         f"model.num_experts_per_tok: {model.num_experts_per_tok} is more than model.num_experts "
         f"{model.num_experts}": model.num_experts_per_tok > model.num_experts,
-        f"model.num_attention_heads: {model.num_attention_heads} is no multiple of num_key_value_heads "
+        f"model.num_attention_heads: {model.num_attention_heads} is not a multiple of num_key_value_heads "
         f"{model.num_key_value_heads}": model.num_attention_heads % model.num_key_value_heads != 0,
         f"model.head_dim: must be even for rotary positions, is {model.head_width}": model.head_width % 2 != 0,
         f"data.max_seq_len: {config.max_seq_len} is more than model.max_position_embeddings "

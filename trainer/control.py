@@ -59,5 +59,5 @@ class ControlFile:
             return msgspec.json.decode(read_record(self._path), type=Control)
         except (OSError, ValueError, RecursionError) as error:
             self._events.write("control_refused", message=f"{self._path}: {error}")
-            say(f"{self._path} is no request and changes nothing: {error}")
+            say(f"{self._path} is not a valid request, so nothing changes: {error}")
             return None

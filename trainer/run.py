@@ -97,7 +97,7 @@ def save(run: Run, run_dir: Path, device: Device, events: EventLog, group: Group
         lost = not norms.isfinite().all()
         if any_of(group, lost) if group.spreads else lost:
             raise NonFiniteLoss(
-                f"step {run.state.step}: the weights are not finite any more; what is saved is from before"
+                f"step {run.state.step}: the weights are no longer finite; the last checkpoint is from before that"
                 "\nhint: lower train.learning_rate"
             )
         if group.rank > 0:

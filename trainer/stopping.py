@@ -147,7 +147,7 @@ class Validation(msgspec.Struct, kw_only=True):
         """Take in a loss; True for the best so far. A loss that is not finite ends the run."""
         if not math.isfinite(loss):
             raise NonFiniteLoss(
-                f"step {step}: the validation loss is {loss}; what is saved is from before"
+                f"step {step}: the validation loss is {loss}; the last checkpoint is from before that"
                 "\nhint: lower train.learning_rate, or train.dtype: bfloat16 instead of float16"
             )
         better = self.best_loss is None or loss < self.best_loss

@@ -54,7 +54,7 @@ _MEANINGS = {
     TrainerExit.BAD_DATA: (EndReason.BAD_DATA, "the trainer refused the data"),
     TrainerExit.STOPPED: (EndReason.STOPPED, "stopped after saving"),
     TrainerExit.OUT_OF_MEMORY: (EndReason.OUT_OF_MEMORY, "out of device memory"),
-    TrainerExit.NON_FINITE_LOSS: (EndReason.NON_FINITE_LOSS, "the loss is not finite any more"),
+    TrainerExit.NON_FINITE_LOSS: (EndReason.NON_FINITE_LOSS, "the loss is no longer finite"),
     TrainerExit.TIME_LIMIT: (EndReason.TIME_LIMIT, "ran into its time limit, and saved"),
 }
 _FAILED = 1  # of a launcher: one of its processes did, or was told to stop
@@ -149,7 +149,7 @@ def _by_signal(ending: Ending, number: int) -> tuple[EndReason, str]:
     except ValueError:
         name = str(number)
     if number == signals.SIGKILL:
-        return EndReason.KILLED, "killed by SIGKILL, and nobody known asked for it: not mmq, nor the kernel for memory"
+        return EndReason.KILLED, "killed by SIGKILL, sent neither by mmq nor by the kernel for lack of memory"
     return EndReason.KILLED, f"killed by {name}, which mmq did not send"
 
 

@@ -74,6 +74,6 @@ def conclude(settings: Settings, run: RunDir, reporter: Reporter, outcome: Outco
     failpoint("finish.recorded")
     log(f"{outcome.reason}: {outcome.message}")
     if not reporter.finish(outcome, ended_at):
-        log("the store stayed away; the record is in exit.json for whoever reconciles")
+        log("the store can't be reached; the record stays in exit.json until a reconcile pass finds it")
     failpoint("finish.committed")
     ring(settings)

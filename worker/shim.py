@@ -93,7 +93,7 @@ def _start(task: Task) -> int:
     task.run.create()
     # The shim of the attempt before may still be on its way out.
     if take_lock(task.run.shim_lock, patience_seconds=LOCK_PATIENCE_SECONDS) is None:
-        log(f"another shim looks after job {task.job.id}")
+        log(f"another shim is looking after job {task.job.id}")
         return 1
     failpoint("start.locked")
     if detach():
@@ -111,7 +111,7 @@ def _adopt(task: Task) -> int:
         return 0
     task.run.create()
     if take_lock(task.run.shim_lock, patience_seconds=0.5) is None:
-        log(f"a shim looks after job {task.job.id}: nothing to adopt")
+        log(f"a shim is looking after job {task.job.id}: nothing to adopt")
         return 0
     failpoint("adoption.locked")
     if detach():
@@ -184,7 +184,7 @@ def own_run(task: Task) -> int:
     lock = take_lock(task.run.trainer_lock, patience_seconds=0.5)
     if lock is None:
         evicted = evict(task.run.trainer_lock, grace_seconds=task.patience().stop_grace_seconds)
-        log(f"ended {evicted} processes of an earlier attempt that nobody looked after")
+        log(f"ended {evicted} orphaned processes of an earlier attempt")
         lock = take_lock(task.run.trainer_lock, patience_seconds=LOCK_PATIENCE_SECONDS)
     if lock is None:
         raise MmqError(f"another process still holds {task.run.trainer_lock}")

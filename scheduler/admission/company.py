@@ -38,4 +38,4 @@ def apart(seen: Iterable[Seen]) -> Apart:
 
 def in_words(job_id: int, reached: float) -> str:
     """Say it of a running job that another is kept from."""
-    return f"side by side with job {job_id} both were seen to go at {reached:.2f} of the speed of one after the other"
+    return f"side by side with job {job_id}, the two were measured at {reached:.2f} of the speed of one after the other"

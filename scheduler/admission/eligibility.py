@@ -50,17 +50,17 @@ def devices_for(job: QueuedJob, devices: Sequence[DeviceView]) -> Wait | Refuse 
     if not devices:
         return Wait(job_id=job.job_id, code=WaitCode.NO_DEVICE, sentence="there is no device; `mmq doctor` says why")
     if job.gpus > len(devices):
-        have = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
+        have = "there is only 1" if len(devices) == 1 else f"there are only {len(devices)}"
         return Refuse(
             job_id=job.job_id,
             reason=EndReason.DOES_NOT_FIT,
-            sentence=f"asks for {job.gpus} GPUs; there is no more than {have} here",
+            sentence=f"asks for {job.gpus} GPUs, but {have} here",
         )
     most = max(Counter(device.target for device in devices).values())
     if job.gpus > most:
         return Refuse(
             job_id=job.job_id,
             reason=EndReason.DOES_NOT_FIT,
-            sentence=f"asks for {job.gpus} GPUs, which must be of one kind; there are no more than {most} of any here",
+            sentence=f"asks for {job.gpus} GPUs of one kind, but there are at most {most} of any kind here",
         )
     return None

@@ -33,17 +33,17 @@ def better_later(job: QueuedJob, now: Option, later: Option) -> Wait:
     """Return the reason of a job that could start, to the loss of all."""
     room = now.place.room
     sentence = (
-        f"could start on {room.device.label} beside {_named(room.tenants)}, which would add "
-        f"{format_duration(now.added_seconds)} to the time in which all of them are done; it adds "
-        f"{format_duration(later.added_seconds)} if it begins on {later.place.room.device.label} in about "
-        f"{format_duration(later.starts_in)}"
+        f"could start on {room.device.label} beside {_named(room.tenants)}, but that would add "
+        f"{format_duration(now.added_seconds)} to the total of their completion times; starting on "
+        f"{later.place.room.device.label} in about {format_duration(later.starts_in)} adds "
+        f"{format_duration(later.added_seconds)}"
     )
     return Wait(job_id=job.job_id, code=WaitCode.SHARING, sentence=sentence, starts_in_seconds=later.starts_in)
 
 
 def passed_over(job: QueuedJob) -> Wait:
     """Return the reason of a job that has room, behind others that have and do better to wait."""
-    sentence = "has room, and so have jobs before it that do better to wait for others to end"
+    sentence = "has room, but jobs ahead of it have room too, and are better off waiting for others to end"
     return Wait(job_id=job.job_id, code=WaitCode.BEHIND, sentence=sentence)
 
 

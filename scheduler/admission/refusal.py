@@ -86,7 +86,7 @@ def _no_plan(job: QueuedJob, traced: Sequence[tuple[DeviceView, Footprint]]) -> 
     cap = format_bytes(job.wish.max_memory_bytes or 0)
     sentence = f"needs at least {need}, with {describe(least)}; its resources.max_memory is {cap}"
     if job.wish.spares_host:
-        sentence += f": more of it would do{_or_host(job.wish)}"
+        sentence += f": a higher one would do{_or_host(job.wish)}"
     return Refuse(job_id=job.job_id, reason=EndReason.DOES_NOT_FIT, sentence=sentence)
 
 

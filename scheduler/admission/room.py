@@ -90,7 +90,7 @@ class Room:
     def foreign(self) -> str:
         """Say what others' processes hold, and what more is left to them."""
         held = max(0, self.device.used_bytes - sum(claim.held_bytes for claim in self.device.claims))
-        kept = f", and have {format_bytes(self.foreign_bytes)} left to them" if self.foreign_bytes > held else ""
+        kept = f", and {format_bytes(self.foreign_bytes)} are set aside for them" if self.foreign_bytes > held else ""
         return f"processes that are not mmq's hold {format_bytes(held)}{kept}"
 
     @cached_property

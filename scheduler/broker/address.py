@@ -48,6 +48,6 @@ def _unix(path: str, *, query: str) -> Address:
 
 def _refusal(found: str) -> UsageError:
     return UsageError(
-        f"MMQ_BROKER_URL is no address of a Redis or Valkey: {found}",
+        f"MMQ_BROKER_URL is not the address of a Redis or Valkey server: {found}",
         hint="export MMQ_BROKER_URL=redis://127.0.0.1:6379/0",
     )

@@ -40,7 +40,11 @@ def restore(copy: Path) -> None:
 
     settings = context.settings()
     kept = put_in_place(settings, copy.absolute())
-    click.echo(f"the database is that of {copy}" + (f"; the one before is kept at {kept}" if kept else ""))
+    click.echo(f"the database is now {copy}" + (f"; the old one is kept at {kept}" if kept else ""))
     with context.store(settings) as database:
         if any(gap.mendable for gap in gaps(database, settings)):
-            say("note", "jobs went on after that copy was made, and their directories know more than it", hint=FIX)
+            say(
+                "note",
+                "jobs went on after that copy was made, and their run directories know more than it does",
+                hint=FIX,
+            )

@@ -53,7 +53,7 @@ def wait_for(
             return ended
         if deadline is not None and time.monotonic() >= deadline:
             left = ", ".join(map(str, waiting[:5])) + (", ..." if len(waiting) > 5 else "")
-            raise MmqError(f"gave up waiting: not ended yet: {left}", hint=f"mmq status {waiting[0]}")
+            raise MmqError(f"gave up waiting for jobs that have not ended yet: {left}", hint=f"mmq status {waiting[0]}")
         time.sleep(pause if deadline is None else max(0.0, min(pause, deadline - time.monotonic())))
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
 

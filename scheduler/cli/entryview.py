@@ -47,7 +47,7 @@ def _sentence(told: Row) -> str:
     if told["fits"]:
         words = f"Fits {place} with {format_bytes(told['spare_bytes'])} to spare: with a margin it needs {need}."
     elif told["least_bytes"] <= gpu["total_bytes"]:
-        words = f"Fits {place} only just, with cached memory given back on the way: it would rather have {need}."
+        words = f"Fits {place} only just, with cached memory given back on the way: ideally it needs {need}."
     else:
         words = f"Does not fit {place}: it needs {need}."
     return "\n".join(wrap(words, 0))

@@ -127,5 +127,5 @@ def _knee(knee: Mapping[str, int], plan: Mapping[str, Any]) -> str:
     if plan["accumulation_steps"] == 1:
         return "That is the whole effective batch at once."
     if chosen == largest:
-        return "No larger micro-batch of its list would fit."
+        return "No larger micro-batch in the table would fit."
     return f"The largest micro-batch that fits is {largest}; {chosen} is as fast."

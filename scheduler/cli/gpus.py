@@ -30,7 +30,11 @@ def command(as_json: bool) -> None:
     click.echo(deviceview.devices_table(devices))
     for device in devices:
         for process in device["foreign_processes"]:
-            size = format_bytes(process["bytes"]) if process["bytes"] else "memory the driver does not tell"
+            size = (
+                format_bytes(process["bytes"])
+                if process["bytes"]
+                else "an unknown amount of memory (the driver does not say)"
+            )
             click.echo(f"  {device['device']}: process {process['pid']} ({_name(process['pid'])}) holds {size}")
 
 
@@ -42,7 +46,7 @@ def _devices(settings: Settings) -> list[Row]:
         stored, holders = [], []
     fresh = [row for row in stored if row["read_at"] and time.time() - row["read_at"] < FRESH_SECONDS]
     if not fresh:
-        say("note", "no service is reading the devices; this is a look of our own")
+        say("note", "no service is reading the devices; they were read directly")
     return [deviceview.as_json(row, holders) for row in (stored if fresh else _live(settings, stored))]
 
 

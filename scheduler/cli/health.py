@@ -64,13 +64,13 @@ def _home(settings: Settings) -> Iterator[Finding]:
         yield Finding("home", "note", f"{settings.home} is not there yet", "mmq up")
         return
     if not settings.home.is_dir():
-        yield Finding("home", "wrong", f"{settings.home} is no folder", "export MMQ_HOME=/another/folder")
+        yield Finding("home", "wrong", f"{settings.home} is not a folder", "export MMQ_HOME=/another/folder")
         return
     status = settings.home.stat()
     if status.st_uid != os.getuid():
         yield Finding("home", "wrong", f"{settings.home} belongs to another user", "export MMQ_HOME=/another/folder")
     elif status.st_mode & 0o077 and not settings.holds_only_ours():
-        sentence = f"{settings.home} holds other files and others can use it"
+        sentence = f"{settings.home} holds other files, and other users can access it"
         yield Finding("home", "wrong", sentence, f"export MMQ_HOME={settings.home / 'mmq'}")
     elif stat.S_IMODE(status.st_mode) != 0o700:
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
@@ -85,7 +85,9 @@ def _mode(path: Path) -> int:
 
 
 def _open_to_others(path: Path) -> Finding:
-    return Finding("home", "wrong", f"{path} has mode {_mode(path):04o}: others can use it", f"chmod 0600 {path}")
+    return Finding(
+        "home", "wrong", f"{path} has mode {_mode(path):04o}: other users can access it", f"chmod 0600 {path}"
+    )
 
 
 def _packages() -> Iterator[Finding]:
@@ -117,7 +119,7 @@ def _served(settings: Settings) -> Iterator[Finding]:
         else:
             yield Finding("devices", "ok", f"{named}: {format_bytes(row['total_bytes'] - row['used_bytes'])} free")
     if not rows:
-        yield Finding("devices", "wrong", "the service has found none", f"less {settings.log_dir}/controller.log")
+        yield Finding("devices", "wrong", "the service has found no devices", f"less {settings.log_dir}/controller.log")
 
 
 def _devices(settings: Settings) -> Iterator[Finding]:
@@ -134,7 +136,7 @@ def _devices(settings: Settings) -> Iterator[Finding]:
                 yield Finding("devices", "ok", f"{info.label} ({info.name}): {free} free")
             yield from (Finding("devices", "note", f"{info.label}: {warning}") for warning in reading.warnings)
     if not found:
-        yield Finding("devices", "wrong", "there is none", "export MMQ_DEVICES=cpu")
+        yield Finding("devices", "wrong", "there are none", "export MMQ_DEVICES=cpu")
 
 
 def _device_hint(kind: str) -> str | None:
@@ -168,7 +170,7 @@ def _runs(database: Database, settings: Settings) -> Iterator[Finding]:
     if len(found) > MOST_SHOWN:
         yield Finding("runs", "note", f"and {len(found) - MOST_SHOWN:,} more like these")
     if not found:
-        yield Finding("runs", "ok", "the database knows of each what its directory does")
+        yield Finding("runs", "ok", "the database knows all that the run directories do")
 
 
 def _service(database: Database | None, settings: Settings, *, up: bool) -> Iterator[Finding]:
@@ -227,10 +229,10 @@ def _locks(database: Database, settings: Settings, *, up: bool) -> Iterator[Find
     running = {job_id for job_id, attempt in live.items() if attempt.pid is not None}
     held = {job_id for job_id in run_numbers(settings.jobs_dir) if lock_held(settings.run_dir(job_id) / TRAINER_LOCK)}
     for job_id in sorted(held - set(live)):
-        sentence = f"processes of job {job_id} still live, and the store knows no attempt of it"
+        sentence = f"processes of job {job_id} are still alive, but the database knows no attempt of it"
         yield Finding("locks", "wrong", sentence, f"fuser -v {settings.run_dir(job_id) / TRAINER_LOCK}")
     for job_id in sorted(running - held):
-        sentence = f"job {job_id} should be running, and no process of it lives"
+        sentence = f"job {job_id} should be running, but none of its processes is alive"
         yield Finding("locks", "note" if up else "wrong", sentence, "mmq up")
     if held <= set(live) and running <= held:
         yield Finding("locks", "ok", f"{len(held)} held, each by a live attempt" if held else "none is held")

@@ -137,7 +137,7 @@ def _require_same_shape(job_id: int, other: Model, file: jobfile.JobFile) -> Non
 
 def _resolve(database: Database | None, refs: Sequence[str]) -> list[int]:
     if database is None:
-        raise NoSuchJob(f"there is no job {refs[0]}: none was submitted yet")
+        raise NoSuchJob(f"there is no job {refs[0]}: none has been submitted yet")
     return jobs.resolve(database, refs)
 
 

@@ -43,7 +43,7 @@ def _modes(settings: Settings) -> Iterator[str]:
     for path, mode in ((settings.home, 0o700), *((file, 0o600) for file in private_files(settings))):
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             path.chmod(mode)
-            yield f"took {path} away from others: its mode is {mode:04o}"
+            yield f"made {path} private: its mode is now {mode:04o}"
 
 
 def partial_copies(settings: Settings) -> list[Path]:

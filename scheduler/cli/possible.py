@@ -69,9 +69,9 @@ def _gpus(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None:
     asked = spec.resources.gpus
     if devices and asked > len(devices):
         have = "there is 1 device" if len(devices) == 1 else f"there are {len(devices)} devices"
-        problems.add(("resources", "gpus"), f"asks for {asked} GPUs, and {have} here", f"gpus: {len(devices)} or fewer")
+        problems.add(("resources", "gpus"), f"asks for {asked} GPUs, but {have} here", f"gpus: {len(devices)} or fewer")
     elif asked // spec.memory.tensor_parallel > spec.effective_batch:
-        reason = f"asks for {asked} GPUs, and an optimizer step has {spec.effective_batch} rows to share out"
+        reason = f"asks for {asked} GPUs, but an optimizer step has only {spec.effective_batch} rows to share out"
         problems.add(("resources", "gpus"), reason, f"gpus: {spec.effective_batch} or fewer")
 
 

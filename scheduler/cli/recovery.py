@@ -50,14 +50,14 @@ def gaps(database: Database, settings: Settings) -> Iterator[Gap]:
         if row is None:
             yield _missing(job_id, root, kept)
         elif kept is not None and kept.submitted_at != row["submitted_at"]:
-            told = f"{root} is of another job that had its number; it is put aside when job {job_id} starts"
+            told = f"{root} belongs to another job that had this number; it is moved aside when job {job_id} starts"
             yield Gap(job_id=job_id, job=None, attempts=(), sentence=told)
         elif row["state"] != JobState.SUCCEEDED and (lost := _later(root, row["number"], row["admitted_at"])):
             which = ", ".join(str(attempt.number) for attempt in lost)
             told = f"the database does not know attempt {which} of job {job_id}, whose directory does"
             yield Gap(job_id=job_id, job=None, attempts=lost, sentence=told + _ended(root, lost[-1]))
         elif row["state"] == JobState.SUCCEEDED and _lacks_result(root):
-            told = f"job {job_id} has succeeded, and its result is not in {root / 'final'}"
+            told = f"job {job_id} has succeeded, but its result is not in {root / 'final'}"
             yield Gap(job_id=job_id, job=None, attempts=(), sentence=told)
 
 
@@ -81,8 +81,8 @@ def mend(database: Database, settings: Settings) -> Iterator[str]:
         else:
             unstarted.setdefault(state, []).append(gap.job_id)
     for state, ids in unstarted.items():
-        they = f"job {ids[0]} again: it is" if len(ids) == 1 else f"jobs {in_short(ids)} again: they are"
-        yield f"entered {they} {state}{_released(state, in_short(ids))}"
+        they = f"job {ids[0]}: it is" if len(ids) == 1 else f"jobs {in_short(ids)}: they are"
+        yield f"restored {they} {state}{_released(state, in_short(ids))}"
 
 
 def _enter_attempts(database: Database, settings: Settings, gap: Gap, now: float) -> list[int]:
@@ -102,7 +102,7 @@ def _enter_attempts(database: Database, settings: Settings, gap: Gap, now: float
 def _entered(gap: Gap, entered: Sequence[int], state: str) -> str:
     what = [f"job {gap.job_id}"] if gap.job is not None else []
     what += [f"attempt {number} of job {gap.job_id}" for number in entered]
-    return f"entered {', '.join(what)} again: it is {state}{_released(state, str(gap.job_id))}"
+    return f"restored {', '.join(what)}: it is {state}{_released(state, str(gap.job_id))}"
 
 
 def _released(state: str, ids: str) -> str:
@@ -111,10 +111,10 @@ def _released(state: str, ids: str) -> str:
 
 def _missing(job_id: int, root: Path, kept: KeptJob | None) -> Gap:
     if kept is None or kept.id != job_id:
-        told = f"the database knows no job {job_id}, and {root} does not say enough to enter it again"
+        told = f"the database knows no job {job_id}, and {root} does not say enough to restore it"
         return Gap(job_id=job_id, job=None, attempts=(), sentence=told)
     lost = _later(root, 0, 0.0)
-    told = f"the database knows no job {job_id} ({kept.name}), and its directory is there"
+    told = f"the database knows no job {job_id} ({kept.name}), but its run directory exists"
     how = _ended(root, lost[-1]) if lost else " (never started)"
     return Gap(job_id=job_id, job=kept, attempts=lost, sentence=told + how)
 
@@ -142,7 +142,7 @@ def _end_of(attempt: KeptAttempt, ends: dict[int, KeptEnd], *, is_last: bool, no
 
 def _ended(root: Path, attempt: KeptAttempt) -> str:
     end = keepsakes.read_end(_attempt(root, attempt.number) / EXIT)
-    return f" (ended: {end.outcome.reason.replace('_', ' ')})" if end else " (perhaps it runs)"
+    return f" (ended: {end.outcome.reason.replace('_', ' ')})" if end else " (it may be running)"
 
 
 def _attempt(root: Path, number: int) -> Path:

@@ -149,12 +149,12 @@ def _keep(settings: Settings, database: Database, stored: Sequence[Job]) -> None
 
         for job, kept in zip(stored, _each(keep, stored), strict=True):
             if not kept:
-                sentence = f"{settings.run_dir(job.id)} is of a job that the database does not know"
+                sentence = f"{settings.run_dir(job.id)} belongs to a job that the database does not know"
                 say("warning", f"job {job.id} is stored; {sentence}", hint="mmq doctor")
         sync_directory(settings.jobs_dir)
     except (OSError, MmqError) as error:
         why = f"{settings.jobs_dir}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        told = f"job {ids[0]} is stored," if len(ids) == 1 else f"jobs {in_short(ids)} are stored, some perhaps"
+        told = f"job {ids[0]} is stored," if len(ids) == 1 else f"jobs {in_short(ids)} are stored, perhaps some of them"
         say("warning", f"{told} in the database alone: {why}", hint="mmq db backup")
 
 
@@ -205,7 +205,7 @@ def _announce(stored: Sequence[Job], settings: Settings) -> None:
     if not ring(settings):
         if any(map(lock_held, settings.service_locks())):
             them = "it" if alone else "them"
-            say("warning", f"{named}; the controller does not listen now, and will find {them} by itself")
+            say("warning", f"{named}; the controller is not listening right now, but will find {them} by itself")
         else:
             say("warning", f"{named}; the service is not running, so nothing starts yet", hint="mmq up")
         return

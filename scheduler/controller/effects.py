@@ -110,7 +110,11 @@ def _leaving(decision: Wait, live: Mapping[int, Resident]) -> tuple[str, str] | 
 
 
 def _preempting(job_ids: Sequence[int]) -> tuple[str, str]:
-    return WaitCode.PREEMPTING.value, f"{' and '.join(f'job {job_id}' for job_id in job_ids)} saves and leaves for it"
+    they = " and ".join(f"job {job_id}" for job_id in job_ids)
+    return (
+        WaitCode.PREEMPTING.value,
+        f"{they} {'is' if len(job_ids) == 1 else 'are'} saving and stopping to make room for it",
+    )
 
 
 def _shrinks(resize: Resize, live: Mapping[int, Resident]) -> str:

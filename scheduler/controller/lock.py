@@ -41,4 +41,4 @@ def refuse_second(db: Reader, settings: Settings) -> None:
 
 
 def _taken(pid: str, place: str) -> MmqError:
-    return MmqError(f"a controller runs already for {place}: pid {pid}", hint="mmq down")
+    return MmqError(f"a controller is already running for {place}: pid {pid}", hint="mmq down")

@@ -48,7 +48,7 @@ def write_file(db: Database, path: Path, *, now: float) -> str | None:
 def metrics(reader: Reader, *, now: float) -> Iterator[Metric]:
     """All there is, with every state, code and reason, also where there is none of it."""
     found = figures(reader)
-    yield Metric("mmq_info", GAUGE, "The version that answers.", [({"version": VERSION}, 1)])
+    yield Metric("mmq_info", GAUGE, "The version of mmq.", [({"version": VERSION}, 1)])
     yield from _of_jobs(found, now)
     yield from _of_attempts(found)
     yield from _of_devices(views.devices(reader))
@@ -59,7 +59,7 @@ def _of_jobs(found: Figures, now: float) -> Iterator[Metric]:
     yield _by("mmq_jobs", "Jobs by state.", "state", JobState, found.jobs)
     yield _by("mmq_jobs_waiting", "Queued jobs by why they wait.", "code", WaitCode, found.waiting)
     age = 0.0 if found.oldest_queued_at is None else max(0.0, now - found.oldest_queued_at)
-    yield _one("mmq_queue_age_seconds", "Since the longest-waiting queued job was submitted.", age)
+    yield _one("mmq_queue_age_seconds", "Seconds since the longest-waiting queued job was submitted.", age)
 
 
 def _of_attempts(found: Figures) -> Iterator[Metric]:

@@ -33,4 +33,4 @@ def within_limit(
 
 def _sentence(user: str, running: int, limit: int) -> str:
     jobs = "1 job" if running == 1 else f"{running} jobs"
-    return f"{user} has {jobs} running, and may have {limit} at once; others of theirs are before it"
+    return f"{user} has {jobs} running, of {limit} allowed at once, and other jobs of theirs are ahead of it"

@@ -128,7 +128,7 @@ def find(text: str) -> CatalogueEntry:
     if not found and _BARE.fullmatch(text):
         raise UsageError(f"{text!r} is no GPU known here, and no size without a unit", hint=f"like {text.strip()}GiB")
     if not found:
-        raise UsageError(f"{text!r} is no GPU known here", hint=_suggestion(model))
+        raise UsageError(f"{text!r} is not a GPU known here", hint=_suggestion(model))
     return found[0]
 
 

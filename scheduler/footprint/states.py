@@ -62,10 +62,10 @@ def parse_parameters(told: str) -> int:
     """Read `671B`, `63.9M` or a plain number; ValueError."""
     found = _COUNT.fullmatch(told.strip())
     if found is None:
-        raise ValueError(f"{told!r} is no number of parameters")
+        raise ValueError(f"{told!r} is not a number of parameters")
     count = round(float(found[1]) * _SCALE[found[2].lower()])
     if count < 1:
-        raise ValueError(f"{told!r} is no number of parameters")
+        raise ValueError(f"{told!r} is not a number of parameters")
     return count
 
 

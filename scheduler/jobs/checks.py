@@ -92,7 +92,7 @@ def _method(filled: dict[str, Any], problems: Problems) -> None:
         problems.add(("train", "method"), "lora adapts weights, and there are none", "name them with init_from")
     on_experts = [name for name in train["lora_targets"] if name not in ("q_proj", "k_proj", "v_proj", "o_proj")]
     if on_experts and filled["model"]["use_moe"]:
-        reason = f"{', '.join(on_experts)} would be of experts, which take no adapters"
+        reason = f"{', '.join(on_experts)} belong to experts, which take no adapters"
         problems.add(("train", "lora_targets"), reason, "lora_targets: [q_proj, o_proj]")
 
 
@@ -129,7 +129,7 @@ def _sharding(filled: dict[str, Any], problems: Problems) -> None:
     if asked in ("auto", "none"):
         return
     if gpus == 1:
-        reason = f"{asked} divides what several devices hold, and resources.gpus is 1"
+        reason = f"{asked} divides what several devices hold, but resources.gpus is 1"
         problems.add(("memory", "sharding"), reason, "resources: {gpus: 2}, or sharding: auto")
     elif gpus == ways:
         reason = f"{asked} divides what devices hold alike, and all {gpus} split each product"
@@ -154,7 +154,7 @@ def _tensor_parallel(filled: dict[str, Any], problems: Problems) -> None:
     instead = "sharding: zero3 in its place"
     heads, width = model["num_key_value_heads"], model["intermediate_size"]
     refused = (
-        (bool(gpus % ways), f"{ways} devices split each product, and resources.gpus is {gpus}", f"gpus: {ways}"),
+        (bool(gpus % ways), f"{ways} devices split each product, but resources.gpus is {gpus}", f"gpus: {ways}"),
         (model["use_moe"], "experts are not split", instead),
         (train["method"] == "lora", "adapters of lora are not split", instead),
         (train["optimizer"] == "adamw8bit", "moments of adamw8bit are not split", "train: {optimizer: adamw}"),
@@ -195,9 +195,9 @@ def files(spec: JobSpec, problems: Problems) -> None:
     """Check that what is named is there: libraries installed, files that can be opened; their rows are `rows.py`'s."""
     for name in spec.report or ():
         if find_spec(name) is None:
-            problems.add(("report",), f"{name} is not installed beside mmq", f"pip install {name}")
+            problems.add(("report",), f"{name} is not installed where mmq is", f"pip install {name}")
     if spec.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
-        reason = "bitsandbytes, whose it is, is not installed beside mmq"
+        reason = "it needs bitsandbytes, which is not installed where mmq is"
         problems.add(("train", "optimizer"), reason, "pip install 'mmq[8bit]'")
     _readable(Path(spec.data.path), ("data", "path"), problems)
     if isinstance(spec.data.validation, str):
@@ -210,14 +210,14 @@ def files(spec: JobSpec, problems: Problems) -> None:
         if not where.is_dir():
             _readable(where, ("init_from",), problems)
             if where.suffix not in WEIGHTS and not problems.touched(("init_from",)):
-                reason = f"{where.name} is no file of weights: its name ends in neither {' nor '.join(WEIGHTS)}"
+                reason = f"{where.name} is not a weights file: its name ends in neither {' nor '.join(WEIGHTS)}"
                 problems.add(("init_from",), reason, "a job, a run directory, a .pth or a .safetensors file")
 
 
 def _readable(path: Path, field: tuple[str, ...], problems: Problems) -> None:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
-            problems.add(field, f"{path} is {'a directory' if path.is_dir() else 'no file'}")
+            problems.add(field, f"{path} is {'a directory' if path.is_dir() else 'not a file'}")
             return
         with path.open("rb"):
             pass

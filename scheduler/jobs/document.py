@@ -43,10 +43,10 @@ def parse(text: str, *, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = getattr(mark, "line", 0)
-        reason = f"is no YAML: {error.problem or error.context}"
+        reason = f"is not YAML: {error.problem or error.context}"
         raise FileError(reason, file=file, line=line + 1, hint=_mending(text, line) or NOT_YAML) from None
     except yaml.YAMLError as error:  # the reader: a character that YAML does not allow
-        raise FileError(f"is no YAML: {str(error).splitlines()[0]}", file=file, hint=NOT_YAML) from None
+        raise FileError(f"is not YAML: {str(error).splitlines()[0]}", file=file, hint=NOT_YAML) from None
     except UnicodeEncodeError:
         raise FileError("is not UTF-8 text", file=file, hint="save it as UTF-8") from None
     return Document(builder.value, builder.lines)
@@ -106,7 +106,7 @@ class _Builder:
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             self.check(event, path)
             if not isinstance(event, yaml.ScalarEvent):
-                self.refuse(event, "has a key that is no plain word", None)
+                self.refuse(event, "has a key that is not a plain word", None)
             key, line = str(event.value), self.line(event)
             if key in pairs:
                 first = self.lines[(*path, key)]

@@ -57,7 +57,7 @@ def parse(
     """Check a job file's text without touching any file; also returns where later checks put their errors."""
     value, lines = document.parse(text, file=file)
     if not isinstance(value, dict):
-        reason = "is empty" if value is None else "is no group of 'key: value' lines"
+        reason = "is empty" if value is None else "is not a group of 'key: value' lines"
         raise FileError(reason, file=file, hint=FRESH)
     problems = Problems(file, lines, _override(value, overrides))
     given = read_struct(JobSpec, value, (), problems)
@@ -91,7 +91,7 @@ def _content(path: Path, most_bytes: int) -> bytes:
         content = b""
         while len(content) < most_bytes:
             if not select.select([descriptor], [], [], PIPE_PATIENCE_SECONDS)[0]:
-                raise ValueError(f"nobody writes into this pipe, for {PIPE_PATIENCE_SECONDS:g} s")
+                raise ValueError(f"nothing was written to this pipe for {PIPE_PATIENCE_SECONDS:g} s")
             chunk = stream.read(most_bytes - len(content))
             if not chunk:
                 break
@@ -105,7 +105,7 @@ def _require_text(path: Path) -> None:
         str(path.absolute()).encode()
     except UnicodeEncodeError:
         raise FileError(
-            "has a path that is no UTF-8 text", file=ascii(str(path)), hint="rename its directory"
+            "has a path that is not UTF-8 text", file=ascii(str(path)), hint="rename its directory"
         ) from None
 
 

@@ -20,7 +20,7 @@ def would_fit(needed_bytes: int, places: Sequence[Place], *, max_memory_bytes: i
         allowed = format_bytes(max_memory_bytes)
         return f"resources.max_memory is {allowed}: with more than {need} there would be room on {named}"
     if larger:
-        return f"it needs {need} at least, for which there is room on {named}: mmq retry plans with what was learnt"
+        return f"it needs at least {need}, which {named} would have: mmq retry plans with what was learnt"
     if not places:
         return f"a device with more than {need} would do, or a smaller max_seq_len"
     largest = max(places, key=lambda place: place.total_bytes)

@@ -120,7 +120,7 @@ def verdict(job: JobFacts, attempt: AttemptFacts, outcome: Outcome) -> Verdict:
     if reason is EndReason.HOST_OUT_OF_MEMORY:
         return _after_host_out_of_memory(job, attempt, told)
     if _is_forgiven(job, attempt, outcome):
-        return _verdict(job, JobState.QUEUED, f"{told}; that counts as no crash")
+        return _verdict(job, JobState.QUEUED, f"{told}; this does not count as a crash")
     if reason in CRASHES or reason is EndReason.STOPPED:
         return _after_crash(job, told)
     return _verdict(job, JobState.FAILED, told)

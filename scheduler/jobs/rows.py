@@ -214,12 +214,12 @@ def _keys(line: bytes) -> str:
 
 def _malformed(told: str) -> tuple[str, str]:
     if "surrogate" in told:
-        return "has half a surrogate pair (\\ud800 to \\udfff), which is no character", "remove it from the text"
+        return "has half a surrogate pair (\\ud800 to \\udfff), which is not a character", "remove it from the text"
     if "truncated" in told:
         return "is cut short: no complete JSON object", "one object a line, without line breaks inside"
     place = re.search(r"\(byte (\d+)\)", told)
     at = f" at byte {int(place[1]) + 1}" if place else ""
-    return f"is no JSON{at}", "one JSON object a line; write it with json.dumps"
+    return f"is not JSON{at}", "one JSON object a line; write it with json.dumps"
 
 
 def _foreign_byte(line: bytes) -> str:

@@ -23,7 +23,7 @@ def main() -> int:
     try:
         prepare(settings, None)
         if not serve(settings, None, tuple(options.only or ALL)):
-            raise MmqError(f"another service runs for {settings.home}", hint="mmq down")
+            raise MmqError(f"another service is running for {settings.home}", hint="mmq down")
         return stop_all_jobs(settings) if options.stop_jobs else int(ExitCode.OK)
     except MmqError as error:
         say(error.message + (f" (hint: {error.hint})" if error.hint else ""))

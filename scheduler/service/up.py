@@ -50,7 +50,7 @@ def _as_before(settings: Settings, environment: Mapping[str, str] = os.environ) 
 
 
 def _chosen_again(devices: str, settings: Settings) -> str:
-    return f"on the devices of the last time, {devices}; `mmq up --devices {settings.devices}` takes others"
+    return f"using the same devices as last time, {devices}; `mmq up --devices {settings.devices}` changes that"
 
 
 def serve(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) -> bool:
@@ -127,7 +127,7 @@ def _in_background(settings: Settings, devices: str | None) -> int:
             hint="mmq doctor",
         )
     raise MmqError(
-        f"the service (pid {found.pid}) runs, and goes on trying, but is not ready: {found.problem}",
+        f"the service (pid {found.pid}) is running and keeps trying, but is not ready: {found.problem}",
         hint=f"mmq down  # or see {settings.log_dir}/*.log",
     )
 
@@ -159,11 +159,11 @@ def _already(settings: Settings, found: Holder | None, devices: str | None) -> i
     if found is None:
         raise MmqError(f"another service of {settings.home} has just ended", hint="mmq up")
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.since))
-    state = "runs" if found.ready else "is starting"
+    state = "running" if found.ready else "starting"
     place = f"{settings.home}: pid {found.pid}, devices {found.devices}, since {since}"
-    print(f"mmq {state} already for {place}; `mmq down` stops it")
+    print(f"mmq is already {state} for {place}; `mmq down` stops it")
     if found.failing:
-        raise MmqError(f"it goes on trying, but is not ready: {found.problem}", hint="mmq down")
+        raise MmqError(f"it keeps trying, but is not ready: {found.problem}", hint="mmq down")
     if devices not in (None, found.devices):
         told = f"mmq down && mmq up --detach --devices {devices}"
         raise MmqError(f"it runs on devices {found.devices}, not on {devices}; running jobs stay", hint=told)

@@ -7,11 +7,11 @@ _AMENDS = (
     (
         "DELETE FROM reservations WHERE attempt_id IN (SELECT id FROM attempts WHERE state = 'ended')"
         " RETURNING attempt_id, device_id",
-        "gave back what attempt {attempt_id}, which has ended, held of {device_id}",
+        "released the memory that attempt {attempt_id}, which has ended, held on {device_id}",
     ),
     (
         f"UPDATE jobs SET attempt_id = {LATEST} WHERE {NAMES_ANOTHER} RETURNING id",  # noqa: S608  ours
-        "had job {id} name its latest attempt",
+        "pointed job {id} to its latest attempt",
     ),
 )
 

@@ -35,7 +35,7 @@ def create(url: str) -> Engine:
             raise UsageError(told, hint=_LIKE)
         return create_engine(parsed, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError) as error:
-        raise UsageError(f"MMQ_DATABASE_URL, {without_password(url)!r}, is no database URL", hint=_LIKE) from error
+        raise UsageError(f"MMQ_DATABASE_URL, {without_password(url)!r}, is not a database URL", hint=_LIKE) from error
     except ModuleNotFoundError as error:
         raise UsageError(f"no driver for PostgreSQL: {error}", hint="pip install 'mmq[postgres]'") from error
 

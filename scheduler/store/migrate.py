@@ -61,4 +61,6 @@ def _check_foreign_keys(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
         if broken:
-            raise MmqError(f"the upgrade would leave {len(broken)} rows that refer to none; nothing was changed")
+            raise MmqError(
+                f"the upgrade would leave {len(broken)} rows that refer to rows that do not exist; nothing was changed"
+            )

@@ -53,7 +53,7 @@ def needed(db: Reader, settings: Settings, chosen: Sequence[Candidate], *, forge
         if who is not None:
             stay[one.id] = f"job {who['id']} ({who['state']}) comes after it"
         elif lock_held(settings.run_dir(one.id) / TRAINER_LOCK):
-            stay[one.id] = "a process of it still lives"
+            stay[one.id] = "one of its processes is still alive"
         elif forgetting:
             gone.add(one.id)
     return stay

@@ -44,14 +44,16 @@ def _in_range(reader: Reader, first: int, last: int, ref: str) -> list[int]:
 def _latest(reader: Reader, back: int, ref: str) -> int:
     rows = reader.query("SELECT id FROM jobs ORDER BY id DESC LIMIT 1 OFFSET :back", back=back)
     if not rows:
-        raise NoSuchJob(f"there is no job {ref}: not so many were submitted", hint="mmq status --all")
+        raise NoSuchJob(f"there is no job {ref}: fewer jobs have been submitted", hint="mmq status --all")
     return int(rows[0]["id"])
 
 
 def _array(reader: Reader, job_id: int) -> list[int]:
     found = reader.query("SELECT array_id FROM jobs WHERE id = :job_id", job_id=job_id)
     if not found or found[0]["array_id"] is None:
-        raise NoSuchJob(f"there is no array @{job_id}: no such job, or it stands alone", hint="mmq status --all")
+        raise NoSuchJob(
+            f"there is no array @{job_id}: no such job, or it is not part of an array", hint="mmq status --all"
+        )
     rows = reader.query("SELECT id FROM jobs WHERE array_id = :array_id ORDER BY id", array_id=found[0]["array_id"])
     return [row["id"] for row in rows]
 

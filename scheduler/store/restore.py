@@ -20,7 +20,7 @@ def restore(settings: Settings, copy: Path) -> Path | None:
     if path is None:
         raise UsageError("a PostgreSQL store is restored by its own tools", hint="pg_restore --help")
     if any(lock_held(lock) for lock in settings.home.glob("*.lock")):
-        raise MmqError("the service runs; it must not have its database changed under it", hint="mmq down")
+        raise MmqError("the service is running; its database must not be replaced under it", hint="mmq down")
     _check(copy)
     with alone(path):
         kept = _keep(path) if path.exists() else None
@@ -45,7 +45,7 @@ def _check(copy: Path) -> None:
     finally:
         database.close()
     if revision_of(copy) is None or broken:
-        raise UsageError(f"{copy} is no whole database of mmq", hint=f"ls {copy.parent}")
+        raise UsageError(f"{copy} is not a complete mmq database", hint=f"ls {copy.parent}")
 
 
 def _keep(path: Path) -> Path:

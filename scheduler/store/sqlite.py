@@ -56,7 +56,7 @@ MEANINGS = (
         "mmq doctor",
     ),
     ("disk is full", "no space is left for the database", "df -h {folder}"),
-    ("not a database", "the file is no database, or is damaged", "mmq db restore COPY  # one of {folder}/backups"),
+    ("not a database", "the file is damaged or not a database", "mmq db restore COPY  # one of {folder}/backups"),
     ("malformed", "the database is damaged", "mmq db restore COPY  # one of {folder}/backups"),
     ("readonly", "the database may not be written by this user", "ls -l {path}"),
     ("unable to open", "the database can't be opened", "ls -l {path}"),
@@ -84,7 +84,9 @@ def broken_pages(reader: Reader) -> list[str]:
     """SQLite's own checks: of the pages and indexes, and of rows that refer to none."""
     pages = [str(row["integrity_check"]) for row in reader.query("PRAGMA integrity_check")]
     strays = reader.query("PRAGMA foreign_key_check")
-    return [line for line in pages if line != "ok"] + [f"a row of {row['table']} refers to none" for row in strays]
+    return [line for line in pages if line != "ok"] + [
+        f"a row of {row['table']} refers to a row that does not exist" for row in strays
+    ]
 
 
 class SqliteDatabase:

@@ -105,7 +105,7 @@ def revision_of(path: Path) -> str | None:
         revision = database.revision()
         tables = database.query("SELECT name FROM sqlite_master WHERE type = 'table' LIMIT 1")
     if revision is None and tables:
-        raise MmqError(f"{path} is no database of mmq: it has a table {tables[0]['name']!r}", hint="mmq doctor")
+        raise MmqError(f"{path} is not an mmq database: it has a table {tables[0]['name']!r}", hint="mmq doctor")
     if revision is not None:
         refuse_newer(revision)
     return revision

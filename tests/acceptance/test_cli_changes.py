@@ -105,7 +105,7 @@ def test_wait_gives_up_in_time(mmq: Mmq, mine: Database) -> None:
     done = mmq("wait", "2", "--timeout", "0.2s")
     assert done.code == 1
     assert "note: the service is not running, so nothing starts" in done.err
-    assert "not ended yet: 2" in done.err
+    assert "have not ended yet: 2" in done.err
     assert mmq("wait", "2", "--timeout", "soon").code == 2
 
 

@@ -138,7 +138,7 @@ def test_a_job_that_is_alive_or_was_retried_stays(mmq: Mmq, store: Database, set
     _, root = ended(store, settings)
     lock = take_lock(root / TRAINER_LOCK)
     assert lock is not None
-    assert "a process of it still lives" in mmq("clean", "--runs").err
+    assert "one of its processes is still alive" in mmq("clean", "--runs").err
     assert root.exists()
     retried, again = ended(store, settings, EndReason.BAD_DATA)
     jobs.retry(store, retried.id, at=NOW)

@@ -162,7 +162,7 @@ def test_doctor_mends_what_is_safe_and_says_so(mmq: Mmq, store: Database, settin
     assert done.code == 0, done
     fixed = [line for line in done.out.splitlines() if line.startswith("fixed")]
     assert len(fixed) == 3
-    assert "gave back what attempt 1" in fixed[2]
+    assert "released the memory that attempt 1" in fixed[2]
     assert (killed_over.exists(), young.exists(), settings.home.stat().st_mode & 0o777) == (False, True, 0o700)
     assert json.loads(mmq("doctor", "--fix", "--json").out)["fixed"] == []
 

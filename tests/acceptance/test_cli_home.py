@@ -28,7 +28,7 @@ def test_a_folder_that_others_use_is_left_as_it_is(mmq: Mmq, shared: Path, comma
     done = mmq(*command)
     assert (done.code, done.out) == (6, "")
     assert done.err == (
-        f"error: {shared} holds other files and others can use it; mmq needs a private folder for its own\n"
+        f"error: {shared} holds other files, and other users can access it; mmq needs a folder of its own\n"
         f"  hint: export MMQ_HOME={shared / 'mmq'}\n"
     )
     assert _mode(shared) == 0o1777
@@ -38,7 +38,7 @@ def test_a_folder_that_others_use_is_left_as_it_is(mmq: Mmq, shared: Path, comma
 def test_doctor_does_not_advise_to_close_it_to_others(mmq: Mmq, shared: Path) -> None:
     done = mmq("doctor")
     assert done.code == 1
-    assert f"{shared} holds other files and others can use it" in done.out
+    assert f"{shared} holds other files, and other users can access it" in done.out
     assert "chmod" not in done.out
 
 
@@ -69,4 +69,4 @@ def test_what_cannot_be_a_home_is_named(mmq: Mmq, settings: Settings) -> None:
     done = mmq("up", "--detach")
     assert (done.code, len(done.err.splitlines())) == (1, 2)
     assert "hint: export MMQ_HOME=/another/folder" in done.err
-    assert "is no folder" in mmq("doctor").out
+    assert "is not a folder" in mmq("doctor").out

@@ -39,9 +39,9 @@ def test_jobs_come_back_after_an_older_dump_was_restored(mmq: Mmq, url: str, job
 
     of_postgres("pg_restore", url, "--clean", "--if-exists", tmp_path / "dump")
     assert mmq("status", "2").code == 3
-    assert "the database knows no job 2 (second), and its directory is there (never started)" in mmq("doctor").out
+    assert "the database knows no job 2 (second), but its run directory exists (never started)" in mmq("doctor").out
     fixed = json.loads(mmq("doctor", "--fix", "--json").out)["fixed"]
-    assert fixed == ["entered jobs 2-4 again: they are held; `mmq release 2-4` lets them go on"]
+    assert fixed == ["restored jobs 2-4: they are held; `mmq release 2-4` lets them go on"]
     assert {job["id"]: job["depends_on"] for job in json.loads(mmq("status", "1-4", "--json").out)["jobs"]} == before
     assert mmq("release", "2-4").code == 0
     assert mmq("submit", job_file).out == "5\n"
@@ -56,7 +56,7 @@ def test_no_id_is_given_that_a_directory_has(mmq: Mmq, url: str, job_file: Path,
     of_postgres("pg_restore", url, "--clean", "--if-exists", tmp_path / "dump")
     assert mmq("submit", job_file).out == "4\n"  # nobody mended before
     fixed = json.loads(mmq("doctor", "--fix", "--json").out)["fixed"]
-    assert fixed == ["entered jobs 2-3 again: they are held; `mmq release 2-3` lets them go on"]
+    assert fixed == ["restored jobs 2-3: they are held; `mmq release 2-3` lets them go on"]
     assert mmq("submit", job_file).out == "5\n"
 
 

@@ -40,11 +40,11 @@ def test_what_never_started_comes_back_held_with_what_it_comes_after(
     before = told(mmq, "2-5")
     store.close()
     done = mmq("db", "restore", backup)
-    assert done.err.endswith("their directories know more than it\n  hint: mmq doctor --fix\n")
+    assert done.err.endswith("their run directories know more than it does\n  hint: mmq doctor --fix\n")
     assert mmq("status", "2").code == 3
-    assert "the database knows no job 4 (last), and its directory is there (never started)" in mmq("doctor").out
+    assert "the database knows no job 4 (last), but its run directory exists (never started)" in mmq("doctor").out
     fixed = json.loads(mmq("doctor", "--fix", "--json").out)["fixed"]
-    assert fixed == ["entered jobs 2-5 again: they are held; `mmq release 2-5` lets them go on"]
+    assert fixed == ["restored jobs 2-5: they are held; `mmq release 2-5` lets them go on"]
     assert told(mmq, "2-5") == before
     assert [job["depends_on"] for job in before] == [[], [], [1, 2, 3], []]
     assert mmq("release", "2-5").out == "2 queued\n3 queued\n4 queued\n5 queued\n"
@@ -57,7 +57,7 @@ def test_what_came_after_a_job_that_failed_fails_with_it(mmq: Mmq, store: Databa
     mmq("db", "restore", backup)
     mmq("cancel", "first")
     fixed = json.loads(mmq("doctor", "--fix", "--json").out)["fixed"]
-    assert fixed[-1] == "entered job 4 again: it is failed"
+    assert fixed[-1] == "restored job 4: it is failed"
     assert mmq("wait", "4").out == "4 failed (dependency failed): job 1, which it comes after, is cancelled\n"
 
 
@@ -65,7 +65,7 @@ def test_no_id_is_given_that_a_directory_has(mmq: Mmq, store: Database, backup: 
     store.close()
     mmq("db", "restore", backup)
     assert mmq("submit", job_file).out == "6\n"
-    assert json.loads(mmq("doctor", "--fix", "--json").out)["fixed"][0].startswith("entered jobs 2-5 again")
+    assert json.loads(mmq("doctor", "--fix", "--json").out)["fixed"][0].startswith("restored jobs 2-5")
 
 
 def put_in_place_by_hand(store: Database, settings: Settings, backup: Path) -> None:
@@ -82,7 +82,7 @@ def test_no_id_is_given_that_a_directory_has_also_under_a_copy_put_there_by_hand
     assert mmq("submit", job_file).out == "6\n"
     assert mmq("submit", job_file, "--sweep", "train.seed=1,2").out == "7-8\n"
     fixed = json.loads(mmq("doctor", "--fix", "--json").out)["fixed"]
-    assert fixed == ["entered jobs 2-5 again: they are held; `mmq release 2-5` lets them go on"]
+    assert fixed == ["restored jobs 2-5: they are held; `mmq release 2-5` lets them go on"]
 
 
 def test_a_directory_that_another_job_makes_as_this_one_is_stored_is_told_and_costs_nobody_anything(
@@ -93,7 +93,7 @@ def test_a_directory_that_another_job_makes_as_this_one_is_stored_is_told_and_co
     kept = (settings.run_dir(2) / "job.json").read_text()
     done = mmq("submit", job_file)
     assert (done.code, done.out) == (0, "2\n")
-    assert "is of a job that the database does not know\n  hint: mmq doctor\n" in done.err
+    assert "belongs to a job that the database does not know\n  hint: mmq doctor\n" in done.err
     assert (settings.run_dir(2) / "job.json").read_text() == kept
 
 
@@ -123,7 +123,7 @@ def test_a_sweep_that_can_t_write_beside_the_database_names_all_of_it(
     settings.jobs_dir.write_text("no folder")
     done = mmq("submit", job_file, "--sweep", "train.seed=1,2,3")
     assert (done.code, done.out) == (0, "1-3\n")
-    assert "warning: jobs 1-3 are stored, some perhaps in the database alone: " in done.err
+    assert "warning: jobs 1-3 are stored, perhaps some of them in the database alone: " in done.err
 
 
 def test_a_store_that_fails_after_the_commit_takes_nothing_of_the_answer(

@@ -113,7 +113,7 @@ def test_a_job_file_in_a_directory_whose_name_is_no_text_is_refused(
     (nameless / "tiny.yaml").write_text(job_file.read_text())
     done = mmq("submit", nameless / "tiny.yaml")
     assert (done.code, done.out) == (2, "")
-    assert "has a path that is no UTF-8 text" in done.err
+    assert "has a path that is not UTF-8 text" in done.err
 
 
 @pytest.mark.parametrize("name", ["größe", "数据-1", "🦊", "e\u0301"])
@@ -206,8 +206,8 @@ def test_a_dry_run_makes_nothing(mmq: Mmq, settings: Settings, job_file: Path) -
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("resources.gpus=5", "asks for 5 GPUs, and there are 2 devices here\n  hint: gpus: 2 or fewer"),
-        ("resources.gpus=17", "asks for 17 GPUs, and there are 2 devices here\n  hint: gpus: 2 or fewer"),
+        ("resources.gpus=5", "asks for 5 GPUs, but there are 2 devices here\n  hint: gpus: 2 or fewer"),
+        ("resources.gpus=17", "asks for 17 GPUs, but there are 2 devices here\n  hint: gpus: 2 or fewer"),
         ("model.hidden_size=8192", "the largest device here, virtual:0, has 1.0 GiB\n  hint: a device of more than"),
         ("resources.max_memory=1MiB", "more than the 1.0 MiB allowed\n  hint: max_memory: 1GiB"),
         ("model.num_experts_per_tok=5", "num_experts_per_tok (5) is more than num_experts (4)"),

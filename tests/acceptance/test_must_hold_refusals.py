@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(300)  # the default is for tests without a real
 def test_the_second_up_names_who_holds_the_home(place: Workplace) -> None:
     pid = place.service()
     for words in (("up",), ("up", "--detach")):
-        assert f"runs already for {place.home}: pid {pid}" in place.ok(*words)
+        assert f"is already running for {place.home}: pid {pid}" in place.ok(*words)
     assert place.service() == pid
 
 

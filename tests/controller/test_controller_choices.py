@@ -49,7 +49,7 @@ def test_no_user_has_more_running_than_the_limit(three: Bench) -> None:
     waiting = next(three.job(job_id) for job_id in of_ada if three.job(job_id).state is JobState.QUEUED)
     assert (waiting.waiting_code, waiting.waiting) == (
         "user_limit",
-        "ada has 2 jobs running, and may have 2 at once; others of theirs are before it",
+        "ada has 2 jobs running, of 2 allowed at once, and other jobs of theirs are ahead of it",
     )
     done = next(job_id for job_id in of_ada if three.job(job_id).state is JobState.ADMITTED)
     begin(three, done)

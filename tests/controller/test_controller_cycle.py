@@ -98,7 +98,7 @@ def test_does_not_start_beside_foreign_memory(bench: Bench, bystander) -> None:
     bench.cycles(4)
     job = bench.job(job_id)
     assert (job.state, job.waiting_code) == (JobState.QUEUED, "memory")
-    assert "processes that are not mmq's hold 1000 MiB, and have 1.0 GiB left to them" in (job.waiting or "")
+    assert "processes that are not mmq's hold 1000 MiB, and 1.0 GiB are set aside for them" in (job.waiting or "")
 
 
 def test_what_our_trainer_holds_counts_once_and_raises_its_measured_peak(bench: Bench) -> None:

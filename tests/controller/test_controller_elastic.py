@@ -145,7 +145,7 @@ def test_a_longer_job_saves_and_leaves_for_a_short_one(bench: Bench, monkeypatch
     short = bench.submit(*NO_MEANS)
     bench.cycles()
     assert bench.job(short).waiting_code == "preempting", bench.job(short).waiting
-    assert f"job {long} saves and leaves for it" in (bench.job(short).waiting or "")
+    assert f"job {long} is saving and stopping to make room for it" in (bench.job(short).waiting or "")
     asked = attempts.get(bench.db, attempt.id)
     assert (asked.preempted_for, asked.stop_requested_at is not None) == (short, True)
     bench.cycles()

@@ -123,7 +123,7 @@ def test_one_controller_a_home_and_a_clean_end(tmp_path: Path, process: subproce
     second = start(tmp_path)
     _, said = second.communicate(timeout=PATIENCE_SECONDS)
     assert second.returncode == 1
-    assert f"a controller runs already for {tmp_path}: pid {process.pid}" in said
+    assert f"a controller is already running for {tmp_path}: pid {process.pid}" in said
     assert "Traceback" not in said
 
     other_home = tmp_path / "other"

@@ -61,7 +61,7 @@ def test_at_micro_batch_1_checkpointing_then_offload_are_tried_and_then_it_is_sa
     assert (job.state, job.reason) == (JobState.FAILED, EndReason.OUT_OF_MEMORY)
     assert job.message is not None
     assert "with nothing left to try: activation checkpointing was full, optimizer offload was on" in job.message
-    assert "at least, for which there is room on virtual:0 (1.0 GiB): mmq retry" in job.message
+    assert ", which virtual:0 (1.0 GiB) would have: mmq retry" in job.message
     story = bench.db.query("SELECT detail FROM events WHERE job_id = :job AND to_state = 'admitted'", job=job_id)
     told = [json.loads(row["detail"]).get("means") for row in story]
     assert told[:2] == [None, "selective activation checkpointing"]

@@ -134,7 +134,7 @@ def test_a_pickle_is_never_run(tmp_path: Path, run_dir: Path) -> None:
     (tmp_path / "bare.pth").write_bytes(pickle.dumps(Payload(mark)))
     (tmp_path / "named.safetensors").write_bytes(pickle.dumps(Payload(mark)))
     for name in ("torch.pth", "bare.pth", "named.safetensors"):
-        with pytest.raises(BadConfiguration, match="is no file of weights"):
+        with pytest.raises(BadConfiguration, match="is not a weights file"):
             read_weights(tmp_path / name)
     for name in NAMES:
         (run_dir / "checkpoints/step-8" / name).write_bytes(pickle.dumps(Payload(mark)))
@@ -149,7 +149,7 @@ def test_a_pickle_is_never_run(tmp_path: Path, run_dir: Path) -> None:
 def test_weights_of_any_bytes_are_refused(trained: Workshop, content: bytes, suffix: str) -> None:
     path = trained.root / f"weights{suffix}"
     path.write_bytes(content)
-    with pytest.raises(BadConfiguration, match="is no file of weights"):
+    with pytest.raises(BadConfiguration, match="is not a weights file"):
         read_weights(path)
 
 

@@ -73,7 +73,7 @@ def test_a_result_of_a_job_that_the_backup_has_queued_is_recorded(stage: Stage, 
     stage.end(start(stage.admit(job)))
     found = restored(stage, copy)
     assert found == ["the database does not know attempt 1 of job 1, whose directory does (ended: done)"]
-    assert fixed(stage) == ["entered attempt 1 of job 1 again: it is succeeded"]
+    assert fixed(stage) == ["restored attempt 1 of job 1: it is succeeded"]
     (attempt,) = attempts.of_job(stage.db, job.id)
     assert (attempt.state, attempt.reason, attempt.device) == (AttemptState.ENDED, EndReason.DONE, "virtual:0")
 
@@ -88,9 +88,9 @@ def test_a_job_that_the_backup_does_not_know_comes_back_with_all_its_attempts(
     (stage.run(first).root / "scenario.json").write_text('{"steps": 2}')
     stage.end(start(stage.admit(job)))
     assert restored(stage, copy) == [
-        "the database knows no job 1 (job), and its directory is there (ended: done)",
+        "the database knows no job 1 (job), but its run directory exists (ended: done)",
     ]
-    assert fixed(stage) == ["entered job 1, attempt 1 of job 1, attempt 2 of job 1 again: it is succeeded"]
+    assert fixed(stage) == ["restored job 1, attempt 1 of job 1, attempt 2 of job 1: it is succeeded"]
     again = jobs.get(stage.db, 1)
     assert (again.spec, again.submitted_at, again.user_name) == (job.spec, job.submitted_at, job.user_name)
     assert [one.reason for one in attempts.of_job(stage.db, 1)] == [EndReason.KILLED, EndReason.DONE]
@@ -101,7 +101,7 @@ def test_a_job_that_comes_back_unfinished_is_held(stage: Stage, start: Start, tm
     copy = backed_up(stage, tmp_path)
     stage.end(start(stage.admit(stage.submit({"steps": 2, "die_at": 1}))))
     restored(stage, copy)
-    assert fixed(stage) == ["entered job 1, attempt 1 of job 1 again: it is held; `mmq release 1` lets it go on"]
+    assert fixed(stage) == ["restored job 1, attempt 1 of job 1: it is held; `mmq release 1` lets it go on"]
 
 
 def test_a_trainer_that_went_on_all_the_time_is_known_again_and_nothing_is_doubled(
@@ -111,8 +111,8 @@ def test_a_trainer_that_went_on_all_the_time_is_known_again_and_nothing_is_doubl
     attempt = start(stage.admit(stage.submit({"steps": 60, "pause": 0.1})))
     until(lambda: stage.attempt(attempt).state is AttemptState.RUNNING)
     found = restored(stage, copy)
-    assert found == ["the database knows no job 1 (job), and its directory is there (perhaps it runs)"]
-    assert fixed(stage) == ["entered job 1, attempt 1 of job 1 again: it is admitted"]
+    assert found == ["the database knows no job 1 (job), but its run directory exists (it may be running)"]
+    assert fixed(stage) == ["restored job 1, attempt 1 of job 1: it is admitted"]
     (again,) = attempts.of_job(stage.db, 1)
     assert attempts.reserved(stage.db, again.id) == {"virtual-0@here": 1 << 30}
     until(lambda: state(stage, 1) is JobState.RUNNING)  # by its own shim's word
@@ -136,7 +136,7 @@ def test_a_shim_writes_nothing_to_another_attempt_that_has_its_id_now(
     untouched = stage.attempt(other)
     assert (untouched.state, untouched.step, untouched.heartbeat_at) == (AttemptState.CLAIMED, None, None)
     (gap,) = recovery.gaps(stage.db, stage.settings)
-    assert "is of another job that had its number" in gap.sentence
+    assert "belongs to another job that had this number" in gap.sentence
 
 
 def test_what_the_backup_takes_for_alive_and_was_followed_by_another_is_closed(
@@ -152,7 +152,7 @@ def test_what_the_backup_takes_for_alive_and_was_followed_by_another_is_closed(
     stage.end(start(stage.admit(job)))
     restored(stage, copy)
     assert state(stage, 1) is JobState.RUNNING
-    assert fixed(stage) == ["entered attempt 2 of job 1 again: it is succeeded"]
+    assert fixed(stage) == ["restored attempt 2 of job 1: it is succeeded"]
     assert [one.reason for one in attempts.of_job(stage.db, 1)] == [EndReason.KILLED, EndReason.DONE]
 
 
@@ -182,7 +182,7 @@ def test_broken_keepsakes_are_told_and_do_no_harm(stage: Stage, start: Start) ->
             (root / name).write_text(text)
     found = [gap.sentence for gap in recovery.gaps(stage.db, stage.settings)]
     assert len(found) == 3
-    assert all("does not say enough to enter it again" in sentence for sentence in found)
+    assert all("does not say enough to restore it" in sentence for sentence in found)
     assert fixed(stage) == []
 
 
@@ -191,7 +191,7 @@ def test_the_database_is_not_replaced_under_a_service_nor_by_what_is_none(
 ) -> None:
     copy = backed_up(stage, tmp_path)
     held = take_lock(stage.settings.service_lock)
-    with pytest.raises(MmqError, match="the service runs"):
+    with pytest.raises(MmqError, match="the service is running"):
         restore(stage.settings, copy)
     assert held is not None
     import os

@@ -76,7 +76,7 @@ def test_up_twice_down_twice(stage: Stage, service: Service) -> None:
     assert sorted(children) == ["mmq broker", "scheduler.controller", "worker"]
     for second in (up(service), service("up", "None, False")):
         assert second.returncode == 0
-        assert f"runs already for {stage.settings.home}: pid {pid}" in second.stdout
+        assert f"is already running for {stage.settings.home}: pid {pid}" in second.stdout
     home = stage.settings.home
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     sockets = [path for path in home.rglob("*") if path.is_socket()]
@@ -185,7 +185,7 @@ def test_a_misspelt_broker_is_refused_at_once(stage: Stage) -> None:
     code = CODE.format(verb="up", arguments="'virtual:1x4GiB', True")
     environment = stage.environment | {"MMQ_BROKER_URL": "http://somewhere"}
     refused = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=90)
-    assert "MMQ_BROKER_URL is no address" in refused.stderr
+    assert "MMQ_BROKER_URL is not the address" in refused.stderr
     assert holder(stage.settings.service_lock) is None
 
 

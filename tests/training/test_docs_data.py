@@ -32,7 +32,7 @@ class Trouble:
 
 
 CASES: dict[str, list[Trouble]] = {
-    "a row that is no JSON, or is cut short": [
+    "a row that is not JSON, or is cut short": [
         Trouble("pretrain", b"just words\n"),
         Trouble("pretrain", b'{"text": "cut\n'),
         Trouble("sft", b'{"conversations": [{"role"\n'),

@@ -88,7 +88,7 @@ def test_a_file_with_code_in_it_is_refused(workshop, result) -> None:
     path = workshop.root / "payload.pth"
     torch.save({"model.norm.weight": Payload()}, path)
     config = workshop.config(init_from=str(path), data={"tokenizer": str(result.run_dir / "tokenizer.json")})
-    with pytest.raises(BadConfiguration, match="is no file of weights"):
+    with pytest.raises(BadConfiguration, match="is not a weights file"):
         workshop.train("payload", config)
 
 

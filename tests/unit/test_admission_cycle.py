@@ -124,7 +124,7 @@ def test_what_fits_nowhere_is_refused_saying_what_would_fit() -> None:
 def test_more_gpus_than_there_are_is_refused() -> None:
     refused = only([job(1, 1, gpus=5)], [device(0), device(1)])
     assert isinstance(refused, Refuse)
-    assert refused.sentence == "asks for 5 GPUs; there is no more than 2 devices here"
+    assert refused.sentence == "asks for 5 GPUs, but there are only 2 here"
 
 
 def test_max_memory_below_the_smallest_plan_is_refused() -> None:
@@ -139,15 +139,15 @@ def test_max_memory_below_the_smallest_plan_is_refused() -> None:
     [
         (
             {"max_memory_bytes": 6 * GIB},
-            "needs at least 9.0 GiB, with micro-batch 1; its resources.max_memory is 6.0 GiB: more of it would do, "
+            "needs at least 9.0 GiB, with micro-batch 1; its resources.max_memory is 6.0 GiB: a higher one would do, "
             "or a host with more memory: with optimizer offload that ran out",
         ),
         (
             {"ran_out": (RanOut(micro_batch=1, modes=Modes()),)},
             "ran out of memory at its smallest plan, micro-batch 1, predicted to need 9.0 GiB by now; nothing that "
-            "memory: allows would make it smaller; it needs 9.0 GiB at least, for which there is room on device 0 "
-            "(20.0 GiB): mmq retry plans with what was learnt, or a host with more memory: with optimizer offload that "
-            "ran out",
+            "memory: allows would make it smaller; it needs at least 9.0 GiB, which device 0 "
+            "(20.0 GiB) would have: mmq retry plans with what was learnt, or a host with more memory: "
+            "with optimizer offload that ran out",
         ),
     ],
 )
@@ -303,8 +303,8 @@ def test_explains_in_numbers_what_was_weighed() -> None:
         "it would take from 5.0 GiB (micro-batch 1) to 5.0 GiB (micro-batch 1)",
         "  if it starts there now: job 9 ends in 18m 10s, job 1 ends in 23m 24s; adds 31m 34s in sum",
         "  if it starts there when one has ended: job 9 ends in 10m 00s, job 1 ends in 25m 15s; adds 25m 15s in sum",
-        "so it waits: could start on device 0 beside job 9, which would add 31m 34s to the time in which all of them "
-        "are done; it adds 25m 15s if it begins on device 0 in about 10m 00s",
+        "so it waits: could start on device 0 beside job 9, but that would add 31m 34s to the total of their "
+        "completion times; starting on device 0 in about 10m 00s adds 25m 15s",
     ]
     assert explain(1, [job(1, 5)], [], [device()])[-1] == "so it starts"
     assert explain(2, [job(1, 5)], [], [device()]) == []

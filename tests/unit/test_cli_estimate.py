@@ -64,7 +64,7 @@ def test_a_plan_is_told_with_what_is_left() -> None:
     assert "Fits RTX 4090 (24.0 GiB) with 3.0 GiB to spare: it would reserve 21.0 GiB." in told
     assert "The largest micro-batch that fits is 16; 8 is as fast." in told
     largest = text(answer(knee={"micro_batch": 8, "largest": 8}))
-    assert "No larger micro-batch of its list would fit." in " ".join(largest.split())
+    assert "No larger micro-batch in the table would fit." in " ".join(largest.split())
     rows = {line.split()[0]: line for line in shown.splitlines() if line.strip()[:1].isdigit()}
     assert "chosen" in rows["8"]
     assert " no " in rows["16"]

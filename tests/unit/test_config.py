@@ -23,7 +23,7 @@ def test_the_home_is_what_was_said_or_where_state_belongs(monkeypatch: pytest.Mo
     assert home_of(MMQ_HOME="/größer") == Path("/größer")
 
 
-@pytest.mark.parametrize(("home", "reason"), [("/a\udcff", "no UTF-8"), ("/what?", "question mark")])
+@pytest.mark.parametrize(("home", "reason"), [("/a\udcff", "not UTF-8"), ("/what?", "question mark")])
 def test_a_home_that_a_database_could_not_lie_in_is_refused(home: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         home_of(MMQ_HOME=home)

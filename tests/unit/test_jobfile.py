@@ -147,7 +147,7 @@ def test_yaml_1_2_scalars() -> None:
         ("kind: sft", "job.yaml:3: has the key 'kind' twice (first on line 1)", "keep one of them"),
         ("name: &a x", "job.yaml:3: uses an anchor or alias (& or *)", "write the value out"),
         ("name: !!python/name:os.system x", "job.yaml:3: uses a tag", "write the plain value"),
-        ("name: [", "job.yaml:4: is no YAML", "'key: value' lines"),
+        ("name: [", "job.yaml:4: is not YAML", "'key: value' lines"),
         ("--- {}", "job.yaml:3: holds more than one document", "one job a file"),
     ],
 )
@@ -199,7 +199,7 @@ def test_first_weights_are_a_file_of_weights(tmp_path: Any) -> None:
     (tmp_path / "job.yaml").write_text(BASE)
     with pytest.raises(FileError) as caught:
         jobfile.load(tmp_path / "job.yaml", [f"init_from={tmp_path}/rows.jsonl"])
-    assert "rows.jsonl is no file of weights" in str(caught.value)
+    assert "rows.jsonl is not a weights file" in str(caught.value)
 
 
 def test_paths_are_read_from_the_job_file_s_directory(tmp_path: Any) -> None:
@@ -222,7 +222,7 @@ def test_what_is_no_job_file_is_a_file_error(tmp_path: Any, content: bytes) -> N
 @pytest.mark.parametrize("text", ["kind: sft\ndata:\n\tpath: x\n", "kind: sft\ndata:\n \t path: x\n  b: 1\n"])
 def test_a_tab_in_the_indent_is_called_one(text: str) -> None:
     ((message, hint),) = refused(text)
-    assert "is no YAML" in message
+    assert "is not YAML" in message
     assert hint == "indent with spaces, not with tabs"
     assert refused("kind: sft: pretrain\n")[0][1] == document.NOT_YAML
 

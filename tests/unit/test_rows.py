@@ -51,7 +51,7 @@ def test_good_rows_are_counted(tmp_path: Path, kind: str, end: bytes) -> None:
         (b'{"text": null}', "text", "must be text, got null"),
         (b'["a"]', None, "must be an object, got a list"),
         (b'{"text": "a"', None, "is cut short: no complete JSON object"),
-        (b"a text", None, "is no JSON at byte 1"),
+        (b"a text", None, "is not JSON at byte 1"),
         (b'{"text": "a\xffb"}', None, "is not UTF-8 text (byte 0xff at 12)"),
         (b'{"a":' * 9000, None, "is nested too deeply"),
     ],

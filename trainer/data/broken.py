@@ -28,13 +28,13 @@ def trouble(line: bytes, error: Exception, kind: str) -> Trouble:
     if isinstance(error, RecursionError):
         return None, "is nested too deeply", SHAPES[kind]
     if "surrogate" in told:
-        reason = "has half a surrogate pair (\\ud800 to \\udfff), which is no character"
+        reason = "has half a surrogate pair (\\ud800 to \\udfff), which is not a character"
         return None, reason, "remove it from the text"
     if "truncated" in told:
         return None, "is cut short: no complete JSON object", "one object a line, without line breaks inside"
     place = re.search(r"\(byte (\d+)\)", told)
     at = f" at byte {int(place[1]) + 1}" if place else ""
-    return None, f"is no JSON{at}", "one JSON object a line; write it with json.dumps"
+    return None, f"is not JSON{at}", "one JSON object a line; write it with json.dumps"
 
 
 def shown(value: str) -> str:

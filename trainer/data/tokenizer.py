@@ -93,7 +93,7 @@ def read_tokenizer(path: Path, vocab_size: int) -> Tokenizer:
 def _special(encoder: Encoder, token: str) -> int:
     number = encoder.token_to_id(token)
     if number is None:
-        raise BadConfiguration(f"data.tokenizer: it has no token {token}, which MiniMind's format needs")
+        raise BadConfiguration(f"data.tokenizer: it lacks the token {token}, which MiniMind's format needs")
     return number
 
 

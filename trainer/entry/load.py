@@ -21,7 +21,7 @@ def load(file: Path, function: str) -> Callable[..., Any]:
     """Import the file and return its function; BadEntry."""
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if not file.is_file() or spec is None or spec.loader is None:
-        raise BadEntry(f"{file} is no Python file")
+        raise BadEntry(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
     sys.path.insert(0, str(file.resolve().parent))
@@ -56,5 +56,5 @@ def built(file: Path, name: str, settings: Mapping[str, Any]) -> tuple[nn.Module
             f"{name} can't be called with {', '.join(settings) or 'nothing'}: {error}; it takes {takes}"
         ) from None
     if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[0], nn.Module) or not callable(given[1]):
-        raise BadEntry(f"{name} must return a model (torch.nn.Module) and a step (a function of nothing)")
+        raise BadEntry(f"{name} must return a model (torch.nn.Module) and a step (a function without arguments)")
     return given

@@ -78,15 +78,15 @@ def _run(build: Build, tracing: Tracing, updates: int) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         log.processes = torch.distributed.get_world_size()
     if not counted.number:
-        raise NoUpdate(f"the step was run {MOST_STEPS} times, and no optimizer of torch's updated anything")
+        raise NoUpdate(f"the step was run {MOST_STEPS} times, but no torch optimizer updated anything")
 
 
 def _refuse_flat_parameters(parts: list[Any]) -> None:
     """By name, since importing them takes seconds."""
     if any(type(one).__name__ in ("FullyShardedDataParallel", "FlatParameter") for one in parts):
         raise NotTraced(
-            "FullyShardedDataParallel is not traced, whose flat parameters must have values;"
-            " fully_shard, which has taken its place in torch, is"
+            "FullyShardedDataParallel can't be traced, because its flat parameters must have values;"
+            " fully_shard, its successor in torch, can"
         )
 
 

@@ -68,7 +68,7 @@ def read_record(path: Path) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > RECORD_BYTES:
-            raise OSError(errno.EINVAL, "is no small regular file", str(path))
+            raise OSError(errno.EINVAL, "is not a small regular file", str(path))
         return file.read(RECORD_BYTES)
 
 

@@ -28,9 +28,9 @@ def read_weights(source: Path) -> dict[str, Tensor]:
         raise BadConfiguration(f"init_from: {place} {file}") from None
     except Exception as error:  # noqa: BLE001 (unpickling a foreign file can raise anything)
         first_line = (str(error) or type(error).__name__).splitlines()[0]
-        raise BadConfiguration(f"init_from: {file} is no file of weights: {first_line}") from None
+        raise BadConfiguration(f"init_from: {file} is not a weights file: {first_line}") from None
     if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
-        raise BadConfiguration(f"init_from: {file} is no file of weights: not a dict of tensors")
+        raise BadConfiguration(f"init_from: {file} is not a weights file: not a dict of tensors")
     return found
 
 

@@ -42,7 +42,7 @@ def check_compiler(device: torch.device) -> None:
         from torch.utils._triton import has_triton
 
         if not has_triton():
-            raise _missing("triton, which writes its kernels for this GPU, is not to be had", "pip install triton")
+            raise _missing("triton, which writes its kernels for this GPU, is not installed", "pip install triton")
         compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang", "cc"]
     else:
         compilers = [os.environ.get("CXX", "g++")]

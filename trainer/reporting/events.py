@@ -31,7 +31,9 @@ class EventLog:
         self._path = path
         self._clock = clock
         if path is not None and os.path.lexists(path) and not is_file(path):
-            raise BadConfiguration(f"{path} is no file: events are appended to it\nhint: use another run directory")
+            raise BadConfiguration(
+                f"{path} is not a regular file, so events can't be appended to it\nhint: use another run directory"
+            )
         if path is not None and _cut_short(path):
             self._append(b"\n")
 
