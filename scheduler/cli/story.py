@@ -108,7 +108,7 @@ def _lines(told: Told) -> Iterator[str]:
         yield from _event(event, told.attempts)
     notes = Counter((event["attempt_id"], event["kind"]) for event in told.events if event["kind"] != "state")
     if NOTES_KEPT in notes.values():
-        yield f"  only the last {NOTES_KEPT} trainer events of each kind are shown; all are in its events.jsonl"
+        yield f"  only the last {NOTES_KEPT} trainer events of each kind are shown; more are in its events.jsonl"
 
 
 def _state(job: Row) -> str:
