@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from tests.acceptance.workplace import Workplace, gone
-from tests.processes import network_sockets
+from tests.processes import PATIENCE_SECONDS, network_sockets
 
 pytestmark = pytest.mark.timeout(300)  # the default is for tests without a real trainer in them
 
@@ -19,7 +19,7 @@ def test_the_second_up_names_who_holds_the_home(place: Workplace) -> None:
 
 def test_two_ups_at_the_same_moment_make_one_service(own_place: Workplace) -> None:
     both = [own_place.start("up", "--detach") for _ in range(2)]
-    told = [process.communicate(timeout=90) for process in both]
+    told = [process.communicate(timeout=PATIENCE_SECONDS) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     pid = own_place.service()
     for out, _ in told:

@@ -184,7 +184,7 @@ def test_cancelling_a_running_job_ends_its_whole_tree_of_processes(own_place: Wo
     assert not any(map(gone, (trainer, *children)))
     own_place.ok("cancel", str(job))
     assert own_place.until_ended(job) == ["cancelled"]
-    until(lambda: all(map(gone, (trainer, *children))), "the end of the whole tree", within_seconds=10)
+    until(lambda: all(map(gone, (trainer, *children))), "the end of the whole tree")
 
 
 def children_of(pid: int) -> list[str]:

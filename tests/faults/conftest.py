@@ -15,7 +15,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.faults)
-            item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="module")
@@ -38,4 +38,4 @@ def place(lasting_place: FaultPlace) -> Iterator[FaultPlace]:
 
 def _up(place: FaultPlace) -> None:
     """See it up. A part that was killed again and again is given a pause first, of which `mmq up` complains."""
-    until(lambda: place.place.mmq("up", "--detach").code == 0, "the service", within_seconds=60)
+    until(lambda: place.place.mmq("up", "--detach").code == 0, "the service")

@@ -12,7 +12,6 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from scheduler.config import Settings
-from scheduler.controller.loop import RECONCILE_SECONDS
 from scheduler.jobs.states import AttemptState, JobState
 from scheduler.processes.kinship import descendants
 from scheduler.processes.liveness import PROC, process_started, processes, same_process
@@ -22,13 +21,16 @@ from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt
 
 
-def violations(settings: Settings, accepted: Iterable[int] = (), *, haste: float = 1.0) -> list[str]:
-    """Everything that should never be in a home whose service is up; `accepted`: the jobs that were acknowledged."""
+def violations(settings: Settings, accepted: Iterable[int] = (), *, lasting_seconds: float) -> list[str]:
+    """Everything that should never be in a home whose service is up, or not for so long.
+
+    `accepted`: the jobs that were acknowledged.
+    """
     with closing(open_database(settings, lean=True)) as db:
         broken = audit.violations(db)
         broken += [f"job {job} was acknowledged and is lost" for job in lost(db, accepted)]
         broken += [one for job in settings.jobs_dir.glob("*") if job.name.isdecimal() for one in of_run(job)]
-        broken += lasting(db, settings, 2 * RECONCILE_SECONDS / haste)
+        broken += lasting(db, settings, lasting_seconds)
     return broken
 
 

@@ -31,14 +31,28 @@ class FaultPlace:
         self.scripted = scripted
         self.accepted: list[int] = []
         self.waits = Waits(place.settings, LONGEST_WAIT_SECONDS + SLACK_SECONDS)
+        self._hurry = place.root / "hurry"
 
-    def job_file(self, name: str, *, steps: int = 12, pause: float = 0.05, **sections: Any) -> None:
-        """A job of so many steps, saved every third, with rows of its own and so a pace of its own."""
+    def job_file(
+        self, name: str, *, steps: int = 12, pause: float = 0.05, lingers: bool = False, **sections: Any
+    ) -> None:
+        """A job of so many steps, saved every third, with rows of its own and so a pace of its own.
+
+        One that lingers takes its time until it is told to hurry: it is still there, however slow all else is.
+        """
         rows = self.place.write_rows(f"{name}.jsonl", ["one two three"] * 8)
-        rows.with_suffix(".json").write_text(json.dumps({"pause": pause}))
+        told: dict[str, object] = {"pause": pause}
+        if lingers:
+            self._hurry.unlink(missing_ok=True)
+            told["linger"] = str(self._hurry)
+        rows.with_suffix(".json").write_text(json.dumps(told))
         train = {"max_steps": steps, "save_interval": 3} | sections.pop("train", {})
         retries = {"crash": 100}
         self.place.job_file(name, data={"path": rows.name}, train=train, retries=retries, **sections)
+
+    def hurry(self) -> None:
+        """Have no trainer linger any more."""
+        self._hurry.touch()
 
     def submit(self, *words: str) -> int:
         job = self.place.submit(*words)
@@ -59,10 +73,12 @@ class FaultPlace:
         return aside.rename(file)
 
     def fired(self, place: str) -> None:
-        until(lambda: not (self.failpoints / place).exists(), f"somebody at {place}", within_seconds=60)
+        until(lambda: not (self.failpoints / place).exists(), f"somebody at {place}")
 
     def violations(self) -> list[str]:
-        found = invariants.violations(self.place.settings, self.accepted, haste=HASTE)
+        found = invariants.violations(
+            self.place.settings, self.accepted, lasting_seconds=LONGEST_WAIT_SECONDS + SLACK_SECONDS
+        )
         return found + self.waits.take()
 
     def until_ended(self, *jobs: int, within_seconds: float = PATIENCE_SECONDS) -> list[str]:

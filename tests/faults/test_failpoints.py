@@ -37,11 +37,14 @@ def test_a_submit_cut_off_is_stored_whole_or_not_at_all(place: FaultPlace, where
 @pytest.mark.parametrize("action", ["kill", "error"])
 @pytest.mark.parametrize("where", OF_THE_REST)
 def test_a_job_goes_its_way_though_somebody_is_cut_off(place: FaultPlace, where: str, action: str) -> None:
+    place.job_file("living", lingers=where in LIVING)
     place.arm(where, action)
-    steps = 120 if where in LIVING else 12
-    job = place.submit("job.yaml", "-o", f"train.max_steps={steps}")
+    job = place.submit("living.yaml")
     place.fired(where)
-    assert place.undisturbed(job, steps)
+    if where in LIVING:
+        place.place.until_state(job, "running")
+        place.hurry()
+    assert place.undisturbed(job)
     assert where in COSTLY or len(place.place.story(job)["attempts"]) == 1
 
 
@@ -54,8 +57,9 @@ def test_an_adoption_cut_off_is_made_by_the_next(place: FaultPlace, where: str, 
     """
     if where == "adoption.read":
         place.arm("finish.recorded")
+    place.job_file("living", steps=120, pause=0.01, lingers=where != "adoption.read")
     place.arm(where, action)
-    job = place.submit("job.yaml", "-o", "train.max_steps=120")
+    job = place.submit("living.yaml")
     if where != "adoption.read":
         trainer = place.place.until_steps(job, more=3)
         shim = place.place.shim(job)
@@ -63,6 +67,7 @@ def test_an_adoption_cut_off_is_made_by_the_next(place: FaultPlace, where: str, 
         if where == "adoption.orphaned":
             kill(trainer)
     place.fired(where)
+    place.hurry()
     assert place.undisturbed(job, steps=120)
     assert len(place.place.story(job)["attempts"]) == (2 if where == "adoption.orphaned" else 1)
     until(lambda: place.place.job_processes() == set(), "the end of its processes")

@@ -13,7 +13,7 @@ from scheduler.broker.app import queue_name
 from scheduler.jobs.states import JobState
 from scheduler.processes.interpreter import python_command
 from tests.faults.place import FaultPlace
-from tests.processes import kill, until
+from tests.processes import PATIENCE_SECONDS, kill, until
 
 REFUSALS = {
     "read-only": ([("REPLICAOF", "127.0.0.1", "1")], [("REPLICAOF", "NO", "ONE")]),
@@ -91,13 +91,16 @@ def test_a_worker_killed_after_the_trainers_exit_is_not_needed_for_its_end(place
 
 
 def test_term_to_the_worker_and_kills_of_it_while_training_disturb_nobody(place: FaultPlace) -> None:
-    place.job_file("long", steps=100)
+    place.job_file("long", steps=100, pause=0.01, lingers=True)
     job = place.submit("long.yaml")
     trainer = place.place.until_steps(job, more=2)
-    for number in ("-TERM", "-KILL"):
-        subprocess.run(["kill", number, str(place.place.children()["worker"])], check=True)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        worker = place.place.children()["worker"]
+        os.kill(worker, number)
+        until(lambda worker=worker: place.place.children().get("worker", worker) != worker, "another worker")
         place.place.until_ready()
         assert place.place.until_steps(job, more=2) == trainer
+    place.hurry()
     assert place.undisturbed(job, steps=100)
     assert len(place.place.story(job)["attempts"]) == 1
 
@@ -109,7 +112,7 @@ def test_a_second_controller_is_refused_and_the_first_goes_on(place: FaultPlace)
         env=place.place.environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert second.returncode != 0

@@ -33,12 +33,12 @@ def db(settings: Settings) -> Iterator[Database]:
 
 
 def test_an_empty_home_is_in_order(db: Database, settings: Settings) -> None:
-    assert invariants.violations(settings, haste=1000) == []
+    assert invariants.violations(settings, lasting_seconds=0.03) == []
 
 
 def test_a_lost_job_and_one_that_waits_are_found(db: Database, settings: Settings) -> None:
     queued(db)
-    lost, waits = invariants.violations(settings, accepted=[1, 7], haste=1000)
+    lost, waits = invariants.violations(settings, accepted=[1, 7], lasting_seconds=0.03)
     assert lost == "job 7 was acknowledged and is lost"
     assert waits.startswith("job 1 waits though nothing runs")
 
@@ -49,7 +49,7 @@ def test_attempts_without_their_processes_are_found(db: Database, settings: Sett
     trainerless = running(db, queued(db), reservations={})
     me = {"shim_pid": os.getpid(), "shim_started": process_started(os.getpid()) or 0, "boot_id": boot_id()}
     attempts.started(db, trainerless.id, pid=1, pid_started=1, at=1.0, **me)
-    found = invariants.violations(settings, haste=1000)
+    found = invariants.violations(settings, lasting_seconds=0.03)
     assert [sentence.partition(", and ")[2] for sentence in found] == [
         "no shim looks after it",
         "nobody has claimed it",
@@ -65,7 +65,7 @@ def test_a_stray_trainer_and_a_stray_shim_are_found(db: Database, settings: Sett
         subprocess.Popen([sys.executable, "-c", sleeps, "worker.shim", "9"], env=environment) as shim,
     ):
         try:
-            found = invariants.violations(settings, haste=1000)
+            found = invariants.violations(settings, lasting_seconds=0.03)
         finally:
             trainer.kill()
             shim.kill()
@@ -81,7 +81,7 @@ def test_doubled_trainers_and_damaged_checkpoints_are_found(db: Database, settin
     (run / "events.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in told) + '{"event": "sta')
     (newest / "state.json").write_text("{}")
     (newest / "manifest.json").write_text('{"files": {"state.json": {"sha256": "another"}}}')
-    assert invariants.violations(settings, haste=1000) == [
+    assert invariants.violations(settings, lasting_seconds=0.03) == [
         "1: attempt 1 was started 2 times",
         "1: two trainers at once",
         "1: step-3: state.json not as written",

@@ -1,7 +1,8 @@
 """A stand-in for the trainer: its contract of files, signals and exit codes, real checkpoints, and no torch.
 
 Its loss follows from its state alone. Beside the data file `rows.jsonl`, `rows.json` may say {"pause": SECONDS A STEP},
-"until": A FILE, for which it waits before its first step, or {"real": true}: then it becomes the real trainer.
+"until": A FILE, for which it waits before its first step, "linger": A FILE, without which each step takes half a
+second more, or {"real": true}: then it becomes the real trainer.
 It says `doubled` where another one of its run directory lives. Of several processes under torch's launcher the first
 does all the work.
 """
@@ -100,6 +101,6 @@ for step in range(first + 1, steps + 1):
     if asked:
         say("failed", exit_code=75, reason="stopped", message="stopped")
         sys.exit(75)
-    time.sleep(pause)
+    time.sleep(pause if "linger" not in told or Path(told["linger"]).exists() else pause + 0.5)
 put(run / "final", {"model.safetensors": link, "config.json": "{}"})
 say("finished", step=steps, loss=loss_of(link), first_loss=0.5, peaks={"process_peak_bytes": 70 << 20})
