@@ -33,7 +33,7 @@ test: setup ## all that needs no GPU, but for the slower test-service and test-f
 	$(PYTEST) -m 'not gpu and not faults' -n 2 --dist worksteal $(addprefix --ignore=,$(SERVICE_TESTS))
 
 test-service: setup ## whole services on real trainers, killed in turn; some minutes more
-	$(PYTEST) $(SERVICE_TESTS)
+	$(PYTEST) -n 2 --dist worksteal $(SERVICE_TESTS)
 
 test-faults: setup ## kills at every step, full disks, jumping clocks: real processes, a scripted trainer
 	$(PYTEST) -m faults -n 2 --dist worksteal tests/faults

@@ -13,7 +13,7 @@ from scheduler.broker.app import queue_name
 from scheduler.broker.valkey import find_server
 from tests.acceptance.workplace import Workplace, kill, until, workplace
 
-pytestmark = pytest.mark.timeout(300)  # the default is for tests without a real trainer in them
+pytestmark = pytest.mark.timeout(600)  # the default is for tests without a real trainer in them
 
 
 def test_a_job_submitted_while_the_embedded_broker_hangs_runs_when_it_answers_again(place: Workplace) -> None:

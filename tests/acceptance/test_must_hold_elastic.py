@@ -8,7 +8,7 @@ from scheduler.controller import record
 from tests.acceptance.workplace import Workplace, until
 from tests.processes import memory_taken
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 MIB = 1024**2
 

@@ -10,7 +10,7 @@ from tests.acceptance.test_must_hold_elastic import MIB, attempt, ten_have_run
 from tests.acceptance.workplace import WORDS, Workplace
 from tests.processes import PATIENCE_SECONDS, gone, kill, memory_taken, network_sockets, until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 SHORT = ("tiny.yaml", "-o", "train.max_steps=24", "-o", "train.save_interval=6")
 SEVERAL = (*SHORT, "-o", "resources.gpus=2")

@@ -5,7 +5,7 @@ import pytest
 from tests.acceptance.workplace import Workplace, kill, until
 from tests.processes import memory_taken
 
-pytestmark = pytest.mark.timeout(300)  # the default is for tests without a real trainer in them
+pytestmark = pytest.mark.timeout(600)  # the default is for tests without a real trainer in them
 
 MIB = 1024**2
 

@@ -7,7 +7,7 @@ import pytest
 from tests.acceptance.workplace import Workplace, gone
 from tests.processes import PATIENCE_SECONDS, network_sockets
 
-pytestmark = pytest.mark.timeout(300)  # the default is for tests without a real trainer in them
+pytestmark = pytest.mark.timeout(600)  # the default is for tests without a real trainer in them
 
 
 def test_the_second_up_names_who_holds_the_home(place: Workplace) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.workplace import PATIENCE_SECONDS, REPOSITORY, Workplace, gone, kill, until
 
-pytestmark = pytest.mark.timeout(300)  # the default is for tests without a real trainer in them
+pytestmark = pytest.mark.timeout(600)  # the default is for tests without a real trainer in them
 
 MIB = 1024**2
 

@@ -9,7 +9,7 @@ from trainer.memory.virtual import VirtualDevice
 from trainer.model.minimind import Block
 
 pytestmark = [
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),  # of torch's compiler, about torch
 ]
 
