@@ -101,6 +101,11 @@ class Settings:
         return self.sockets_dir / "controller.sock"
 
     @property
+    def cycle_record(self) -> Path:
+        """The facts of the controller's last cycle, for `mmq why` and `mmq status JOB`."""
+        return self.home / "cycle.json"
+
+    @property
     def service_lock(self) -> Path:
         return self.home / "service.lock"
 

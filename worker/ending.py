@@ -15,6 +15,7 @@ from scheduler.config import Settings
 from scheduler.failpoints import failpoint
 from scheduler.jobs.states import EndReason
 from scheduler.processes.durable import write_durably
+from scheduler.store.attempt_rows import PEAKS
 from scheduler.store.keepsakes import read_end
 from scheduler.store.records import Attempt, Outcome
 from worker.classification import Ending, classify, code_of
@@ -24,7 +25,6 @@ from worker.rundir import RunDir
 from worker.shimlog import log
 
 _KEPT = ("micro_batch", "accumulation_steps")
-_PEAKS = ("measured_allocated_bytes", "measured_reserved_bytes", "measured_process_bytes")
 
 
 def outcome_of(ending: Ending, told: Told) -> Outcome:
@@ -36,7 +36,7 @@ def outcome_of(ending: Ending, told: Told) -> Outcome:
         exit_signal=ending.exit.signal,
         rebooted=ending.rebooted and reason is EndReason.LOST,
         shortage=told.shortage if reason is EndReason.OUT_OF_MEMORY else None,
-        **{name: told.numbers[name] for name in (*_KEPT, *_PEAKS) if name in told.numbers},
+        **{name: told.numbers[name] for name in (*_KEPT, *PEAKS) if name in told.numbers},
     )
 
 

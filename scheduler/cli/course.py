@@ -1,6 +1,6 @@
 """Memory over a step as a picture: in the terminal, and as an SVG file. Pure text in both forms."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -70,37 +70,41 @@ def svg(course: Sequence[Point], title: str, limit_bytes: int | None = None) -> 
         x = _LEFT + width * index / max(1, len(course) - 1)
         return f"{x:.1f},{_TOP + height * (1 - size_bytes / most):.1f}"
 
-    areas: list[str] = []
-    legend: list[str] = []
-    below = [0] * len(course)
-    for kind, colour in _COLOURS.items():
-        sizes = [point["parts"].get(kind, 0) for point in course]
-        if not any(sizes):
-            continue
-        above = [low + size for low, size in zip(below, sizes, strict=True)]
-        upper = [at(n, size) for n, size in enumerate(above)]
-        lower = [at(n, size) for n, size in reversed(list(enumerate(below)))]
-        areas.append(f'<polygon fill="{colour}" points="{" ".join(upper + lower)}"><title>{kind}</title></polygon>')
-        x = _LEFT + 100 * len(legend)
-        legend.append(
-            f'<rect x="{x}" y="{_HEIGHT - 18}" width="10" height="10" fill="{colour}"/>'
-            f'<text x="{x + 14}" y="{_HEIGHT - 9}">{kind}</text>'
-        )
-        below = above
+    kinds = [kind for kind in _COLOURS if any(point["parts"].get(kind) for point in course)]
     reserved = " ".join(at(n, point["reserved_bytes"]) for n, point in enumerate(course))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif"'
         ' font-size="11">',
         f'<text x="{_LEFT}" y="14">{escape(title)}</text>',
-        *areas,
+        *_areas(course, kinds, at),
         f'<polyline fill="none" stroke="#222" stroke-dasharray="4 3" points="{reserved}"><title>reserved</title>'
         "</polyline>",
         *(_level(at(0, size), size) for size in (most, most // 2)),
         *(_named(at(start, 0), name) for start, _, name in _stretches(course)),
-        *legend,
+        *(_legend(number, kind) for number, kind in enumerate(kinds)),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _areas(course: Sequence[Point], kinds: Sequence[str], at: Callable[[int, float], str]) -> Iterator[str]:
+    """Draw each kind on top of those before it."""
+    below = [0] * len(course)
+    for kind in kinds:
+        above = [low + point["parts"].get(kind, 0) for low, point in zip(below, course, strict=True)]
+        upper = [at(n, size) for n, size in enumerate(above)]
+        lower = [at(n, size) for n, size in reversed(list(enumerate(below)))]
+        points = " ".join(upper + lower)
+        yield f'<polygon fill="{_COLOURS[kind]}" points="{points}"><title>{kind}</title></polygon>'
+        below = above
+
+
+def _legend(number: int, kind: str) -> str:
+    x = _LEFT + 100 * number
+    return (
+        f'<rect x="{x}" y="{_HEIGHT - 18}" width="10" height="10" fill="{_COLOURS[kind]}"/>'
+        f'<text x="{x + 14}" y="{_HEIGHT - 9}">{kind}</text>'
+    )
 
 
 def _level(place: str, size_bytes: int) -> str:

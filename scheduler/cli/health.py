@@ -182,11 +182,7 @@ def _service(database: Database | None, settings: Settings, *, up: bool) -> Iter
         yield from _attempted("broker", lambda: _broker_at_rest(settings))
         return
     yield Finding("service", "ok", "is running")
-    if reachable(settings, limit_seconds=2.0):
-        yield Finding("broker", "ok", f"answers at {broker_address(settings).shown}")
-    else:
-        hint = "mmq down && mmq up" if settings.broker_url is None else "redis-cli -u $MMQ_BROKER_URL ping"
-        yield Finding("broker", "wrong", f"does not answer at {broker_address(settings).shown}", hint)
+    yield _broker(settings)
     if database is not None:
         yield from _beats(database, settings)
 
@@ -194,11 +190,16 @@ def _service(database: Database | None, settings: Settings, *, up: bool) -> Iter
 def _broker_at_rest(settings: Settings) -> Iterator[Finding]:
     if settings.broker_url is None:
         yield Finding("broker", "ok", f"embedded: {find_server()}")
-    elif reachable(settings, limit_seconds=2.0):
-        yield Finding("broker", "ok", f"answers at {broker_address(settings).shown}")
     else:
-        sentence = f"does not answer at {broker_address(settings).shown}"
-        yield Finding("broker", "wrong", sentence, "redis-cli -u $MMQ_BROKER_URL ping")
+        yield _broker(settings)
+
+
+def _broker(settings: Settings) -> Finding:
+    place = broker_address(settings).shown
+    if reachable(settings, limit_seconds=2.0):
+        return Finding("broker", "ok", f"answers at {place}")
+    hint = "mmq down && mmq up" if settings.broker_url is None else "redis-cli -u $MMQ_BROKER_URL ping"
+    return Finding("broker", "wrong", f"does not answer at {place}", hint)
 
 
 def _unended(database: Database) -> int:

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 from scheduler.config import Settings
 from scheduler.units import format_duration
 
-RECORD = "cycle.json"
-
 
 class Outlook(NamedTuple):
     position: int | None  # in the order of the queue, from 1
@@ -21,7 +19,7 @@ UNKNOWN = Outlook(None, None)
 def outlooks(settings: Settings) -> dict[int, Outlook]:
     """Read what was said of each job that waits; nothing where there is no record that can be read."""
     try:
-        record = json.loads((settings.home / RECORD).read_bytes())
+        record = json.loads(settings.cycle_record.read_bytes())
         age = max(0.0, time.time() - record["at"])
         return {one["job_id"]: _of(one, age) for one in record["decisions"] if one["type"] == "Wait"}
     except (OSError, ValueError, KeyError, TypeError):

@@ -76,10 +76,7 @@ def command(
     build = partial(_array, checked, variants, settings, after=after, hold=hold, key=key)
     if dry_run:
         with open_if_any(settings) as found:
-            new = build(found)
-        told = [intake.dry_json(one) for one in new]
-        text = "\n".join(map(intake.dry_text, new, checked))
-        click.echo(json.dumps({"jobs": told} if sweeps else told[0]) if as_json else text)
+            _print_dry(build(found), checked, is_array=bool(sweeps), as_json=as_json)
         return 0
     with context.store(settings, create=True) as database:
         new = build(database)
@@ -94,6 +91,16 @@ def command(
         failpoint("submit.printed")
         _announce(stored, settings)
         return _wait(database, stored) if wait else 0
+
+
+def _print_dry(new: "Sequence[NewJob]", checked: "Sequence[CheckedFile]", *, is_array: bool, as_json: bool) -> None:
+    from scheduler.cli import intake
+
+    if not as_json:
+        click.echo("\n".join(map(intake.dry_text, new, checked)))
+        return
+    told = [intake.dry_json(one) for one in new]
+    click.echo(json.dumps({"jobs": told} if is_array else told[0]))
 
 
 def _array(

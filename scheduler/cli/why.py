@@ -19,12 +19,12 @@ def command(jobs: tuple[str, ...], as_json: bool) -> None:
     The answer comes from the code that made the last decision.
     """
     from scheduler.admission.explaining import explain
-    from scheduler.controller.record import NAME, read
+    from scheduler.controller.record import read
     from scheduler.errors import MmqError
     from scheduler.store import jobs as stored
 
     settings = context.settings()
-    cycle = read(settings.home / NAME)
+    cycle = read(settings.cycle_record)
     if cycle is None:
         raise MmqError("the controller has left no record of a cycle yet", hint="mmq up --detach")
 

@@ -19,7 +19,7 @@ from scheduler.admission.plan import FIXED_COST_TOKENS
 from scheduler.footprint.curve import Modes
 from scheduler.jobs import parameters
 from scheduler.jobs.spec import JobSpec, decode
-from scheduler.store.history import Pastime
+from scheduler.store.history import PastSpeed
 from scheduler.store.records import Attempt
 
 LATEST = 100  # attempts looked at
@@ -31,7 +31,7 @@ SAMPLED_BYTES = 1 << 18
 class Experience:
     """What earlier attempts reached on each kind of device."""
 
-    def __init__(self, past: Iterable[Pastime]) -> None:
+    def __init__(self, past: Iterable[PastSpeed]) -> None:
         self._rates: dict[str, list[float]] = defaultdict(list)
         self._like: dict[tuple[str, int], list[float]] = defaultdict(list)
         self._busy: dict[str, list[float]] = defaultdict(list)

@@ -18,7 +18,6 @@ from scheduler.admission.decisions import Admit, Decision, Wait
 from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob, Untraced
 from scheduler.footprint.curve import Footprint
 
-NAME = "cycle.json"  # read by `mmq status JOB`, too: scheduler/cli/outlook.py
 AGAIN_SECONDS = 60.0
 
 

@@ -26,7 +26,7 @@ from scheduler.controller.leftovers import Leftovers
 from scheduler.controller.lock import component
 from scheduler.controller.metrics import write_file
 from scheduler.controller.reconcile import reconcile
-from scheduler.controller.record import NAME, Cycle, Recorder
+from scheduler.controller.record import Cycle, Recorder
 from scheduler.controller.sight import Lookout, Sight
 from scheduler.controller.snapshot import Snapshot, take
 from scheduler.controller.userlimit import within_limit
@@ -80,7 +80,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         self._lookout = Lookout(self.devices)
-        self._recorder = Recorder(self.settings.home / NAME)
+        self._recorder = Recorder(self.settings.cycle_record)
         self._leftovers = Leftovers(self.db, self.clock)
         self._foreign = Foreign(self.monotonic, self.settings.ignored_pids, self._leftovers.is_ours)
         self._dispatch = Dispatch(self.db, self.publisher)

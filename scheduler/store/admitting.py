@@ -5,7 +5,7 @@ import json
 from scheduler.failpoints import failpoint
 from scheduler.jobs.means import in_words
 from scheduler.jobs.states import JobState
-from scheduler.store.attempt_rows import get, take_its_place
+from scheduler.store.attempt_rows import get, make_latest
 from scheduler.store.database import Database, Transaction
 from scheduler.store.records import Attempt, NewAttempt
 from scheduler.store.transitions import move
@@ -17,7 +17,7 @@ def admit(db: Database, job_id: int, new: NewAttempt, *, at: float) -> Attempt |
         if not _admissible(tx, job_id) or not _there_is_room(tx, new):
             return None
         attempt_id = _insert(tx, job_id, new, at)
-        take_its_place(tx, job_id, attempt_id, new.reservations)
+        make_latest(tx, job_id, attempt_id, new.reservations)
         detail = {
             "device": new.device,
             "micro_batch": new.micro_batch,

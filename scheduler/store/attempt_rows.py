@@ -48,7 +48,7 @@ def reserved(db: Reader, attempt_id: int) -> dict[str, int]:
     return {row["device_id"]: row["reserved_bytes"] for row in rows}
 
 
-def take_its_place(tx: Transaction, job_id: int, attempt_id: int, reservations: Mapping[str, int]) -> None:
+def make_latest(tx: Transaction, job_id: int, attempt_id: int, reservations: Mapping[str, int]) -> None:
     """Make a new attempt the one of its job, with the bytes that it is promised, by device id."""
     for device_id, reserved_bytes in reservations.items():
         tx.execute(

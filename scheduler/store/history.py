@@ -5,7 +5,7 @@ from typing import NamedTuple
 from scheduler.store.database import Reader
 
 
-class Pastime(NamedTuple):
+class PastSpeed(NamedTuple):
     """One attempt, the first of its job, as far as it came."""
 
     spec: str  # the job's, JSON
@@ -40,7 +40,7 @@ def ended_with(db: Reader, pid: int, *, since: float) -> Ended | None:
     return Ended(rows[0]["id"], rows[0]["job_id"], rows[0]["started"], rows[0]["ended_at"]) if rows else None
 
 
-def speeds(db: Reader, *, latest: int) -> list[Pastime]:
+def speeds(db: Reader, *, latest: int) -> list[PastSpeed]:
     """Read how long a step took in the latest attempts that took any; what starting cost is among it."""
     rows = db.query(
         "SELECT jobs.spec, attempts.device, attempts.step, attempts.started_at, attempts.heartbeat_at,"
@@ -50,7 +50,7 @@ def speeds(db: Reader, *, latest: int) -> list[Pastime]:
         latest=latest,
     )
     return [
-        Pastime(
+        PastSpeed(
             spec=str(row["spec"]),
             kind=str(row["device"]).partition(":")[0],
             seconds_per_step=(row["heartbeat_at"] - row["started_at"]) / row["step"],

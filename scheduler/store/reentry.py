@@ -5,7 +5,7 @@ changed but by what came after it.
 """
 
 from scheduler.jobs.states import AttemptState, EndReason, JobState
-from scheduler.store.attempt_rows import live, take_its_place
+from scheduler.store.attempt_rows import live, make_latest
 from scheduler.store.attempts import finish
 from scheduler.store.database import Database, Reader, Transaction
 from scheduler.store.jobs import get as get_job
@@ -105,7 +105,7 @@ def _claimed(tx: Transaction, job_id: int, kept: KeptAttempt, *, keeps_memory: b
         "reserved_bytes": sum((promised if keeps_memory else kept.reservations).values()),
     }
     attempt_id = _insert(tx, "attempts", values)
-    take_its_place(tx, job_id, attempt_id, promised)
+    make_latest(tx, job_id, attempt_id, promised)
     return attempt_id
 
 

@@ -105,7 +105,7 @@ def test_a_reservation_follows_and_what_the_service_decided_is_decided_again_fro
     place, seen = narrow, {}
 
     def look() -> bool:
-        cycle = record.read(place.home / record.NAME)
+        cycle = record.read(place.settings.cycle_record)
         if cycle is not None:
             seen[cycle.at] = cycle
         return any(event["kind"] == "resize_asked" for event in place.story(job)["events"])

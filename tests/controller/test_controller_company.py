@@ -82,7 +82,7 @@ def test_they_are_not_packed_again_and_the_job_says_why(bench: Bench, first: Att
     job = bench.job(waiting)
     assert (job.state, job.waiting_code) == (JobState.QUEUED, "sharing")
     assert f"side by side with job {first.job_id}, the two were measured at 0.80 of the speed" in (job.waiting or "")
-    kept = record.read(bench.home / record.NAME)
+    kept = record.read(bench.settings.cycle_record)
     assert kept is not None
     assert kept.decided().decisions == kept.decisions
     told = explain(waiting, kept.jobs, kept.running, kept.devices)

@@ -12,7 +12,7 @@ from scheduler.admission.decisions import Admit, Decision, Wait
 from scheduler.admission.explaining import explain
 from scheduler.cli.outlook import in_words, outlooks
 from scheduler.controller import record
-from scheduler.controller.record import NAME, Cycle, Recorder
+from scheduler.controller.record import Cycle, Recorder
 from scheduler.store import attempts
 from tests.controller.bench import MIB, Bench
 from tests.controller.test_controller_elastic import NO_MEANS, begin
@@ -97,7 +97,7 @@ def test_status_reads_the_place_and_the_time_from_it(bench: Bench, kept: list[Cy
     for wait in waiting:
         assert seen[wait.job_id].position == wait.position
         assert (in_words(seen[wait.job_id]) is None) == (wait.position is None)
-    (bench.home / NAME).write_text("{")
+    (bench.settings.cycle_record).write_text("{")
     assert outlooks(bench.settings) == {}
 
 
@@ -111,7 +111,7 @@ def test_why_tells_what_was_weighed(kept: list[Cycle]) -> None:
 def test_only_what_is_new_is_written_and_damage_is_no_record(bench: Bench) -> None:
     bench.submit()
     bench.cycles(2)
-    path = bench.home / NAME
+    path = bench.settings.cycle_record
     assert path.stat().st_mode & 0o777 == 0o600
     bench.cycles(1)
     written = path.stat().st_ino
