@@ -83,6 +83,17 @@ def test_a_module_that_is_not_there_is_found_by_another_interpreter(told: Told) 
     assert "--python" in found["hint"]
 
 
+def test_sparse_gradients_are_told_with_what_is_done_instead(told: Told) -> None:
+    found = told(
+        LOOP.replace("Linear(8, 8)", "Embedding(8, 8, sparse=True)").replace(
+            "torch.randn(batch, 8)", "torch.zeros(batch, dtype=torch.int64)"
+        )
+    )
+    assert found["error"].startswith("sparse tensors")
+    assert "own_loop.py:8)" in found["error"]
+    assert "dense" in found["hint"]
+
+
 def test_an_error_in_a_library_names_the_person_s_line_too(told: Told) -> None:
     found = told(
         "import msgspec\ndef build():\n    import click\n    return click.IntRange(min=3).convert('1', None, None)\n"

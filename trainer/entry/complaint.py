@@ -35,6 +35,11 @@ def complaint(error: BaseException, request: Mapping[str, Any]) -> dict[str, str
         }
     if isinstance(error, SystemExit):
         return _of_exit(error)
+    if "SparseTensorImpl" in str(error):
+        return {
+            "error": f"sparse tensors, like the gradients of Embedding(sparse=True), are not traced ({_place(error)})",
+            "hint": "let an argument (--set) make them dense, which takes more: the gradient is as large as the table",
+        }
     told = {"error": f"{_words(error)} ({_place(error)})"}
     hint = _of_settings(request) or _of_imports(error)
     return told | ({"hint": hint} if hint else {})

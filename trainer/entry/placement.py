@@ -36,6 +36,8 @@ class Placement(TorchFunctionMode):
             _Tensor.is_cpu.__get__: lambda tensor: not self._tracing.on_device(tensor),
             _Tensor.__format__: lambda tensor, how: format(tensor.item() if not tensor.dim() else repr(tensor), how),
             _Tensor.__array__: lambda tensor, *given: self._values(tensor).__array__(*given),
+            torch.isfinite: self._finite,
+            _Tensor.isfinite: self._finite,
             _Tensor.get_device: lambda tensor: 0 if self._tracing.on_device(tensor) else -1,
         }
 
@@ -108,6 +110,12 @@ class Placement(TorchFunctionMode):
         if not self._tracing.on_device(tensor):
             return tensor if dtype is None else tensor.to(dtype)
         return self._values(tensor, dtype)
+
+    def _finite(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Let all be finite: loops that ask go on then."""
+        finite = torch.isfinite(tensor)
+        self._tracing.affirm(finite)
+        return finite
 
     def _values(self, tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Give what a tensor holds, as far as it is known; else zeros, or nothing where that would be much."""

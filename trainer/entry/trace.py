@@ -78,7 +78,10 @@ def _run(build: Build, tracing: Tracing, updates: int) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         log.processes = torch.distributed.get_world_size()
     if not counted.number:
-        raise NoUpdate(f"the step was run {MOST_STEPS} times, but no torch optimizer updated anything")
+        raise NoUpdate(
+            f"the step was run {MOST_STEPS} times, but no torch.optim.Optimizer updated anything: the step must call"
+            " one, at most every 64 turns; one of your own must be a subclass"
+        )
 
 
 def _refuse_flat_parameters(parts: list[Any]) -> None:

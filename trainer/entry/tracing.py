@@ -88,14 +88,20 @@ class Tracing(Accounting):
         self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]
     ) -> Any:
         self._given = args, kwargs
-        args, kwargs = each(args, _meta), each(kwargs, _meta)
+        if func.overloadpacket not in _COUNTED_ON_HOST:
+            args, kwargs = each(args, _meta), each(kwargs, _meta)
         arrives = kwargs.get("device") == META
         with self._side(arrives or any(map(self.on_device, tensors))):
             out = super().__torch_dispatch__(func, types, args, kwargs)
         del self._given  # or it would keep tensors alive until the next operator
         if func in _ALL and isinstance(out, torch.Tensor):
-            self._true.add(out.untyped_storage()._cdata)
+            self.affirm(out)
         return out
+
+    def affirm(self, tensor: torch.Tensor) -> None:
+        """Answer yes to whoever asks for this boolean."""
+        if self.on_device(tensor):
+            self._true.add(tensor.untyped_storage()._cdata)
 
     def _places_for_masks(self, func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Turn masks into places, as indexing on CUDA does."""
@@ -190,7 +196,7 @@ class Tracing(Accounting):
         return out if large else func(*args, **kwargs)
 
     def _answer(self, tensor: torch.Tensor) -> bool | int | float:
-        """Answer; without values `all` holds, nothing else does; no overflow was found; counts are 1."""
+        """Answer; without values `all` and `isfinite` hold, nothing else does; no overflow was found; counts are 1."""
         known = self.values.of(tensor)
         if known is not None:
             answer: bool | int | float = known.item()
@@ -214,6 +220,7 @@ _HERE = _Here()
 _ALL = {_aten.all.default, _aten.all.dim, _aten.all.dims}
 
 _INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
+_COUNTED_ON_HOST = {_aten._pack_padded_sequence}  # which takes its lengths from there, also on CUDA
 _SIZED_BY_VALUES = {_aten.nonzero, _aten.masked_select, _aten.repeat_interleave}
 
 
