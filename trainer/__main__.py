@@ -25,8 +25,8 @@ USAGE = "usage: python -m trainer CONFIG.json RUN_DIR"
 HELP = f"""{USAGE}
 
 Trains a MiniMind-family language model as CONFIG.json says, and leaves everything in RUN_DIR: events.jsonl,
-checkpoints/, final/. Run again on the same directory it goes on from the newest complete checkpoint. The least
-CONFIG.json:
+checkpoints/, final/. If run again on the same directory, it goes on from the newest complete checkpoint. The
+smallest CONFIG.json:
 
   {{"kind": "pretrain", "data": {{"path": "rows.jsonl"}}}}
 

@@ -51,7 +51,7 @@ class WaitCode(StrEnum):
     KEPT = "kept"  # the room is kept for a job that has waited longer
     SHARING = "sharing"  # it has room, and all would be done sooner if it began later
     SHRINKING = "shrinking"  # a running job is making room for it
-    PREEMPTING = "preempting"  # a running job saves and leaves for it
+    PREEMPTING = "preempting"  # a running job saves and stops to make room for it
     USER_LIMIT = "user_limit"  # its user has as many running as one may
     BEHIND = "behind"  # too far back in the queue to be looked at
     BROKER = "broker"  # admitted, but the worker could not be told yet

@@ -32,18 +32,18 @@ class Trouble:
 
 
 CASES: dict[str, list[Trouble]] = {
-    "a row that is not JSON, or is cut short": [
+    "a row that is not valid JSON, or is cut short": [
         Trouble("pretrain", b"just words\n"),
         Trouble("pretrain", b'{"text": "cut\n'),
         Trouble("sft", b'{"conversations": [{"role"\n'),
     ],
-    "a row of another shape: a key missing, no text where text must be, an unknown role": [
+    "a row of another shape: a missing key, no text where text is required, an unknown role": [
         Trouble("pretrain", b'{"txt": "words"}\n'),
         Trouble("pretrain", b'{"text": 3}\n'),
         Trouble("sft", chat(("robot", "words"))),
         Trouble("sft", b'{"conversations": [{"role": "user"}]}\n'),
     ],
-    "bytes that are no UTF-8": [Trouble("pretrain", b'{"text": "\xff"}\n')],
+    "bytes that are not UTF-8": [Trouble("pretrain", b'{"text": "\xff"}\n')],
     "a line longer than 64 MiB": [Trouble("pretrain", b'{"text": "' + b"x" * 5000 + b'"}\n')],
     "a byte order mark at the beginning": [Trouble("pretrain", b"", before=b"\xef\xbb\xbf")],
     "a blank line": [Trouble("pretrain", b"\n"), Trouble("sft", b"  \r\n")],
