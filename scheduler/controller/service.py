@@ -28,7 +28,7 @@ from scheduler.controller.metrics import write_file
 from scheduler.controller.reconcile import reconcile
 from scheduler.controller.record import Cycle, Recorder
 from scheduler.controller.sight import Lookout, Sight
-from scheduler.controller.snapshot import Snapshot, take
+from scheduler.controller.snapshot import Snapshot, read, take
 from scheduler.controller.userlimit import within_limit
 from scheduler.devices.device import Devices
 from scheduler.failpoints import failpoint
@@ -112,8 +112,9 @@ class Controller:
     def _cycle(self) -> bool:
         now = self.clock()
         self._book.collect(now=now)
-        sight = self._look(now)
-        snapshot = take(self.db, self.settings, sight, self._book, self._foreign, now=now)
+        rows = read(self.db, now=now)
+        sight = self._look()  # after the rows: a reading tells of no plan that has been left by then
+        snapshot = take(rows, self.settings, sight, self._book, self._foreign, now=now)
         self._raise_peaks(snapshot)
         queueing.write_remaining(self.db, snapshot.remaining_seconds)
         running = [resident.job.id for resident in snapshot.residents]
@@ -146,7 +147,7 @@ class Controller:
         self._beat(now)
         return views.unended(self.db)
 
-    def _look(self, now: float) -> Sight:
+    def _look(self) -> Sight:
         sight = self._lookout.look()
         device_rows.write_readings(self.db, sight.readings.values())
         errors = {one.device_id: one.error for one in sight.readings.values() if one.error is not None}

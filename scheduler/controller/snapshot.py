@@ -1,4 +1,9 @@
-"""Step 2 of the admission cycle: one moment of the store and the devices, as the values that `decide` takes."""
+"""Step 2 of the admission cycle: one moment of the store and the devices, as the values that `decide` takes.
+
+The store is read first, the devices after it. The other way round, a shrink acknowledged in between would put what the
+larger plan held on the smaller one. As it is, one not acknowledged yet stands as asked for, and what a device shows of
+it is booked on neither.
+"""
 
 import contextlib
 import json
@@ -69,7 +74,9 @@ class Snapshot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rows:
+class Rows:
+    """What the store says, all at one moment."""
+
     queued: list[Job]
     damaged: list[Damaged]
     dependencies: dict[int, list[tuple[int, JobState]]]
@@ -87,8 +94,43 @@ class _Rows:
     apart: Apart
 
 
+def read(db: Database, *, now: float) -> Rows:
+    """Read everything the decision needs of the store."""
+    with db.snapshot() as reader:
+        return _rows(reader, now)
+
+
+def _rows(reader: Reader, now: float) -> Rows:
+    heads = {job.id: job for job in queueing.heads(reader, limit=HEADS)}  # what these come after has succeeded
+    others = (*queueing.blocked(reader, limit=EXPLAINED), *queueing.unexplained(reader, limit=EXPLAINED))
+    found = heads | {job.id: job for job in others}
+    queued = [one for one in found.values() if isinstance(one, Job)]
+    live = attempts.live(reader)
+    live_jobs = jobs.several(reader, [attempt.job_id for attempt in live])
+    started, stopped = history.preemptions(reader, latest=fairness.LATEST)
+    uses = history.uses(reader, since=now - REMEMBERED_SECONDS, latest=fairness.LATEST)
+    users = [job.user_name for job in (*queued, *live_jobs.values())]
+    return Rows(
+        queued=queued,
+        damaged=[one for one in found.values() if isinstance(one, Damaged)],
+        dependencies=jobs.dependencies(reader, found.keys() - heads.keys()),
+        latest={job.attempt_id: attempts.get(reader, job.attempt_id) for job in queued if job.attempt_id is not None},
+        live=live,
+        live_jobs=live_jobs,
+        reservations=devices.reservations(reader),
+        ran_seconds=history.ran_seconds(reader, [job.id for job in queued if job.attempt_id is not None]),
+        ran_out={job.id: shortages.ended_for_want(reader, job) for job in queued if job.out_of_memory_retries},
+        sparing_host={job.id for job in queued if shortages.was_too_much_for_host(reader, job)},
+        experience=Experience(history.speeds(reader, latest=paces.LATEST)),
+        overuse=fairness.overuse(uses, users, now=now),
+        preemptions_left=PREEMPTIONS_A_JOB * started - stopped,
+        more_seconds=queueing.remaining(reader) - sum(job.remaining_seconds for job in queued),
+        apart=apart(stored_paces.seen(reader, now=now)),
+    )
+
+
 def take(
-    db: Database,
+    rows: Rows,
     settings: Settings,
     sight: Sight,
     book: FootprintBook,
@@ -96,9 +138,7 @@ def take(
     *,
     now: float,
 ) -> Snapshot:
-    """Read everything the decision needs; footprints not known yet are asked for on the way."""
-    with db.snapshot() as reader:
-        rows = _read(reader, now)
+    """Put rows and a sight not older than they together; footprints not known yet are asked for on the way."""
     views, held = _views(rows, sight, settings.host, foreign, now)
     residents = tuple(_residents(rows, sight, settings.host, book))
     queued = [_queued(job, rows, sight, book, now) for job in rows.queued]
@@ -138,7 +178,7 @@ def _news_of_lengths(rows: Iterable[Job], queued: Iterable[QueuedJob]) -> dict[i
     return {one: seconds for one, seconds in news.items() if abs(seconds - written[one]) > _ABOUT * seconds}
 
 
-def _residents(rows: _Rows, sight: Sight, host: str, book: FootprintBook) -> Iterator[Resident]:
+def _residents(rows: Rows, sight: Sight, host: str, book: FootprintBook) -> Iterator[Resident]:
     devices: dict[int, list[str]] = defaultdict(list)
     for reservation in rows.reservations:
         devices[reservation.attempt_id].append(reservation.device_id)
@@ -155,37 +195,8 @@ def _residents(rows: _Rows, sight: Sight, host: str, book: FootprintBook) -> Ite
         yield Resident(attempt=attempt, job=job, spec=spec, device_ids=device_ids, footprint=footprint)
 
 
-def _read(reader: Reader, now: float) -> _Rows:
-    heads = {job.id: job for job in queueing.heads(reader, limit=HEADS)}  # what these come after has succeeded
-    others = (*queueing.blocked(reader, limit=EXPLAINED), *queueing.unexplained(reader, limit=EXPLAINED))
-    found = heads | {job.id: job for job in others}
-    queued = [one for one in found.values() if isinstance(one, Job)]
-    live = attempts.live(reader)
-    live_jobs = jobs.several(reader, [attempt.job_id for attempt in live])
-    started, stopped = history.preemptions(reader, latest=fairness.LATEST)
-    uses = history.uses(reader, since=now - REMEMBERED_SECONDS, latest=fairness.LATEST)
-    users = [job.user_name for job in (*queued, *live_jobs.values())]
-    return _Rows(
-        queued=queued,
-        damaged=[one for one in found.values() if isinstance(one, Damaged)],
-        dependencies=jobs.dependencies(reader, found.keys() - heads.keys()),
-        latest={job.attempt_id: attempts.get(reader, job.attempt_id) for job in queued if job.attempt_id is not None},
-        live=live,
-        live_jobs=live_jobs,
-        reservations=devices.reservations(reader),
-        ran_seconds=history.ran_seconds(reader, [job.id for job in queued if job.attempt_id is not None]),
-        ran_out={job.id: shortages.ended_for_want(reader, job) for job in queued if job.out_of_memory_retries},
-        sparing_host={job.id for job in queued if shortages.was_too_much_for_host(reader, job)},
-        experience=Experience(history.speeds(reader, latest=paces.LATEST)),
-        overuse=fairness.overuse(uses, users, now=now),
-        preemptions_left=PREEMPTIONS_A_JOB * started - stopped,
-        more_seconds=queueing.remaining(reader) - sum(job.remaining_seconds for job in queued),
-        apart=apart(stored_paces.seen(reader, now=now)),
-    )
-
-
 def _views(
-    rows: _Rows, sight: Sight, host: str, foreign: Foreign, now: float
+    rows: Rows, sight: Sight, host: str, foreign: Foreign, now: float
 ) -> tuple[tuple[DeviceView, ...], dict[int, int]]:
     live = {attempt.id: attempt for attempt in rows.live}
     roots = owners(attempt for attempt in rows.live if attempt.host == host)
@@ -217,7 +228,7 @@ def _claim(attempt: Attempt | None, attempt_id: int, reserved_bytes: int, held: 
     )
 
 
-def _queued(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: float) -> QueuedJob:
+def _queued(job: Job, rows: Rows, sight: Sight, book: FootprintBook, now: float) -> QueuedJob:
     try:
         return _considered(job, rows, sight, book, now)
     except MmqError:
@@ -232,7 +243,7 @@ def _unfit(job_id: int, problem: str) -> QueuedJob:
     return QueuedJob(job_id=job_id, wish=_ONE_ROW, footprints={}, problem=problem)
 
 
-def _considered(job: Job, rows: _Rows, sight: Sight, book: FootprintBook, now: float) -> QueuedJob:
+def _considered(job: Job, rows: Rows, sight: Sight, book: FootprintBook, now: float) -> QueuedJob:
     dependencies = tuple(Dependency(job_id=parent, state=state) for parent, state in rows.dependencies.get(job.id, []))
     blocked = any(dependency.state is not JobState.SUCCEEDED for dependency in dependencies)
     targets = frozenset[Target]() if blocked else sight.targets

@@ -125,6 +125,48 @@ def test_what_a_larger_plan_shows_before_the_store_hears_of_it_is_not_booked_on_
     entry.unlink()
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("halved", [False, True])
+def test_a_shrink_told_while_the_devices_are_read_leaves_the_larger_peak_to_the_larger_plan(
+    bench: Bench, large: Attempt, monkeypatch: pytest.MonkeyPatch, halved: bool, late: bool
+) -> None:
+    """The beat that tells of the smaller plan comes just before, or just after, the device is read."""
+    waiting = bench.submit(*NO_MEANS)
+    bench.cycles(3)
+    asked = attempts.get(bench.db, large.id)
+    entry = hold(bench.ledger, os.getpid(), large.reserved_bytes)
+    read = bench.devices.read
+
+    def shrink() -> None:
+        if halved:
+            smaller = Progress(step=6, micro_batch=large.micro_batch // 2, accumulation_steps=2, peak_bytes=0)
+            attempts.heartbeat(bench.db, large.id, smaller, at=time.time())
+        else:
+            heed(bench, large)
+
+    def read_meanwhile():
+        monkeypatch.setattr(bench.devices, "read", read)
+        if not late:
+            shrink()
+        readings = read()
+        if late:
+            shrink()
+        return readings
+
+    monkeypatch.setattr(bench.devices, "read", read_meanwhile)
+    bench.cycles(1)
+    small = attempts.get(bench.db, large.id)
+    assert small.micro_batch < large.micro_batch
+    assert small.measured_process_bytes is None
+    assert small.wanted_number == asked.wanted_number  # to make room for one job it is asked once
+    if not halved:
+        hold(bench.ledger, os.getpid(), small.reserved_bytes)
+        bench.cycles(1)
+        assert bench.job(waiting).state is JobState.ADMITTED
+        assert attempts.get(bench.db, large.id).measured_process_bytes == small.reserved_bytes
+    entry.unlink()
+
+
 def test_one_that_does_not_answer_is_asked_no_more(bench: Bench, large: Attempt) -> None:
     waiting = bench.submit(*NO_MEANS)
     bench.cycles(3)
