@@ -13,6 +13,7 @@ from trainer.memory.device import Device
 from trainer.memory.refusal import Refusal, is_refusal, refusal_numbers
 from trainer.model.minimind import MiniMind
 from trainer.processes.group import Alone, Group, any_of
+from trainer.processes.telling import agree
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
 from trainer.steps.step import evaluation_loss
@@ -40,6 +41,7 @@ class Evaluation:
         self._all_rows = len(rows)
         self._rows = rows[self._group.share :: self._group.shares]
         self._batch = config.micro_batch
+        self._refused: Refusal | None = None  # in the evaluation under way
         self._passes = self._group.passes if config.on_out_of_memory == "halve" else None
 
     def resize(self, micro_batch: int) -> None:
@@ -51,6 +53,7 @@ class Evaluation:
     ) -> float | None:
         """Give the mean loss over the targets; None when there are none, or when asked to stop."""
         rows, total, targets, place = self._rows, 0.0, 0, 0
+        self._refused = None
         while place < self._turns_until and not self._is_stopping(stop):
             tell(place)
             batch = [self._file[index] for index in rows[place : place + self._batch]]
@@ -59,6 +62,7 @@ class Evaluation:
                 continue  # the same rows again, in a smaller batch
             total, targets, place = total + loss, targets + sum(r.targets for r in batch), place + self._batch
         self._group.rest(model)
+        self._follow(step)
         total, all_targets, stopped = self._group.sums(total, targets, place < len(rows))
         return total / all_targets if all_targets and not stopped else None
 
@@ -98,6 +102,7 @@ class Evaluation:
 
     def _shrink(self, step: int, refusal: Refusal) -> None:
         old, self._batch = self._batch, -(-self._batch // 2)
+        self._refused = refusal | {"phase": "forward", "micro_batch": old}
         alone = self._passes is None and self._group.spreads
         can_shrink = old > 1 and self._config.on_out_of_memory == "halve" and not alone
         new = self._batch if can_shrink else None
@@ -105,3 +110,11 @@ class Evaluation:
         if not can_shrink:
             raise OutOfDeviceMemory(f"out of device memory in evaluation with {old} rows at once")
         say(f"out of device memory in evaluation: {old} rows at once become {new}; training keeps its own")
+
+    def _follow(self, step: int) -> None:
+        """Hear whether a process had to halve: all go on with as few rows, and the first tells of it."""
+        told, self._batch = agree(self._group, self._refused, self._batch)
+        if told is not None:
+            told |= {"phase": "evaluation", "new_micro_batch": self._batch}
+            self._events.write("out_of_memory", step=step, **told)
+            say(f"out of device memory in evaluation in process {told['rank']}: {self._batch} rows at once from now on")

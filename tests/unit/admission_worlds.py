@@ -117,7 +117,7 @@ def pairs(draw) -> World:
     now = draw(st.sampled_from(rungs))
     devices = []
     for number in (0, 1):
-        size = now.process_bytes + draw(st.sampled_from([-4, 0, 4, 24, 200])) * EIGHTH
+        size = now.process_bytes + draw(st.sampled_from([-4, -4, 0, 4, 24, 200])) * EIGHTH
         view = DeviceView(
             device_id=f"device-{number}",
             label=f"device {number}",
@@ -138,10 +138,10 @@ def pairs(draw) -> World:
         wish=Wish(effective_batch=1, max_seq_len=64),
         footprints={"one": Footprint(candidates=ladder(draw(st.integers(1, 60)), 1, 1), parameters=1, torch="2")},
         pace=Pace(seconds=300, utilisation=0.9),
-        priority=draw(st.sampled_from([0, 1])),
+        priority=draw(st.sampled_from([0, 1, 1])),
         devices=frozenset({"device-0"}),
     )
-    return World(queue=draw(st.sampled_from([[], [short]])), running=[running], devices=devices)
+    return World(queue=draw(st.sampled_from([[], [short], [short]])), running=[running], devices=devices)
 
 
 def queued(draw, job_id: int, kind: str, devices: int = 1) -> QueuedJob:

@@ -89,34 +89,39 @@ def _job(job_id: int, *, size: int, seconds: float, priority: int = 0) -> Queued
 
 
 @settings(max_examples=100, deadline=None)
-@given(data=st.data(), sizes=st.lists(st.integers(4, 24), min_size=1, max_size=4))
-def test_jobs_over_several_devices_never_wait_for_each_other(data: st.DataObject, sizes: list[int]) -> None:
+@given(data=st.data(), kinds=st.lists(st.tuples(st.integers(4, 24), st.sampled_from("ab")), min_size=1, max_size=5))
+def test_jobs_over_several_devices_never_wait_for_each_other(data: st.DataObject, kinds: list[tuple[int, str]]) -> None:
     """As long as any of them waits that fits at all, one runs: none ever holds a part of what another lacks."""
     gangs = [
-        replace(
-            _job(number, size=data.draw(st.integers(1, 24)), seconds=60), gpus=data.draw(st.integers(1, len(sizes)))
-        )
+        _gang_of(number, data.draw(st.integers(1, 24)), data.draw(st.integers(1, len(kinds))))
         for number in range(data.draw(st.integers(2, 5)))
     ]
     devices = [
-        DeviceView(device_id=f"gpu-{n}", label=f"GPU {n}", kind="virtual", target="virtual", total_bytes=size * GIB)
-        for n, size in enumerate(sizes)
+        DeviceView(device_id=str(n), label=f"GPU {n}", kind="virtual", target=kind, total_bytes=size * GIB)
+        for n, (size, kind) in enumerate(kinds)
     ]
     waiting = {job.job_id: job for job in gangs}
     while waiting:
         decisions = decide(waiting.values(), [], devices)
-        done = [one.job_id for one in decisions if isinstance(one, Admit)]
+        done = [one for one in decisions if isinstance(one, Admit)]
         refused = [one.job_id for one in decisions if isinstance(one, Refuse)]
         assert done or len(refused) == len(waiting)
-        assert all(_fits(waiting[one], sizes) for one in done)
-        assert not any(_fits(waiting[one], sizes) for one in refused)
-        for one in (*done, *refused):
-            del waiting[one]
+        assert all(len({kinds[int(device_id)][1] for device_id in one.device_ids}) == 1 for one in done)
+        assert all(_fits(waiting[one.job_id], kinds) for one in done)
+        assert not any(_fits(waiting[one], kinds) for one in refused)
+        for job_id in (*(one.job_id for one in done), *refused):
+            del waiting[job_id]
 
 
-def _fits(job: QueuedJob, sizes: list[int]) -> bool:
-    least = job.footprints["virtual"].candidates[0].process_bytes
-    return sum(size * GIB >= least for size in sizes) >= job.gpus
+def _gang_of(job_id: int, size: int, gpus: int) -> QueuedJob:
+    job = _job(job_id, size=size, seconds=60)
+    return replace(job, gpus=gpus, footprints=dict.fromkeys("ab", job.footprints["virtual"]))
+
+
+def _fits(job: QueuedJob, kinds: list[tuple[int, str]]) -> bool:
+    """Whether there are as many devices of one kind that are large enough."""
+    least = job.footprints["a"].candidates[0].process_bytes
+    return any(sum(kind == one and size * GIB >= least for size, one in kinds) >= job.gpus for kind in "ab")
 
 
 class Stream:

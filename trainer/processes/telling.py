@@ -15,6 +15,8 @@ class Telling(Protocol):
     """As much of a group as this needs."""
 
     rank: int
+    size: int
+    spreads: bool
 
     def most(self, *numbers: float) -> list[float]: ...
 
@@ -30,3 +32,16 @@ def tell(group: Telling, refusal: Refusal | None, names: Sequence[str] = NUMBERS
         return None
     told = {name: None if size == _NOTHING else int(size) for name, size in zip(names, most, strict=True)}
     return {"phase": PHASES[int(phase)], **told, **({"rank": int(rank)} if rank else {})}
+
+
+def agree(group: Telling, refused: Refusal | None, micro_batch: int) -> tuple[Refusal | None, int]:
+    """Hear what a process was refused with its `micro_batch`, and with which all go on: the smallest that one has.
+
+    Of processes with a whole model each, which halve by themselves; what the first was refused it has told already.
+    """
+    if group.size == 1 or group.spreads:
+        return None, micro_batch
+    told = tell(group, refused, (*NUMBERS, "micro_batch"))
+    if told is None:
+        return None, micro_batch
+    return (told if "rank" in told else None), -int(group.most(-micro_batch)[0])

@@ -16,7 +16,7 @@ from trainer.memory.device import Device
 from trainer.memory.refusal import Refusal, is_refusal, refusal_numbers
 from trainer.model.minimind import MiniMind
 from trainer.processes.group import Group, Passes, share, shares
-from trainer.processes.telling import NUMBERS, tell
+from trainer.processes.telling import agree
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
 from trainer.steps.optimizer import Optimizer
@@ -91,16 +91,11 @@ class ShrinkingStep:
 
     def _follow(self, step: int, refused: Refusal | None) -> None:
         """Hear whether a process had to halve in the step: all go on with as few rows, and the first tells of it."""
-        if self._group.size == 1 or self._group.spreads:
-            return
-        told = tell(self._group, refused, (*NUMBERS, "micro_batch"))
-        if told is None:
-            return
-        smallest = -int(self._group.most(-self.micro_batch)[0])
+        told, smallest = agree(self._group, refused, self.micro_batch)
         if smallest < self.micro_batch:
             self.micro_batch = smallest
             self._device.reset_peaks()
-        if "rank" in told:
+        if told is not None:
             new = {"new_micro_batch": smallest, "new_accumulation_steps": self.accumulation_steps}
             self._events.write("out_of_memory", step=step, **told, **new)
             say(f"out of device memory at step {step} in process {told['rank']}: micro-batch {smallest} from now on")
