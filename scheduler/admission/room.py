@@ -46,8 +46,7 @@ class Room:
     @property
     def limit_bytes(self) -> int:
         """What all reservations together may reach, for the store to check once more as it commits."""
-        beyond = sum(max(0, claim.held_bytes - claim.reserved_bytes) for claim in self.claims)
-        return max(0, self.usable_bytes - beyond)
+        return max(0, self.usable_bytes - sum(tenant.surplus_bytes for tenant in self.tenants))
 
     @cached_property
     def floor_bytes(self) -> int:

@@ -45,8 +45,8 @@ def test_what_is_promised_is_there_once_room_was_made(world: World, left: float,
         assert not here or not any(claim.exclusive for claim in stays)
         beyond = sum(_beyond(claim) for claim in stays)  # in no reservation, so the limit on these leaves it out
         for limit in _limits(device, decisions):
-            assert limit <= max(0, device.total_bytes - foreign - beyond)
-            assert limit >= after - beyond or not here or asked  # else the store would refuse what was decided
+            assert limit == max(0, device.total_bytes - foreign - beyond)
+            assert limit >= after - beyond or not here  # else the store would refuse what was decided
 
 
 def _after(claim: Claim, asked: dict[int, Resize]) -> int:
