@@ -25,7 +25,7 @@ ENDED_BADLY = {JobState.FAILED, JobState.CANCELLED}
 LEFT = st.sampled_from([0.0, 0.9, 1.0, 9.0])
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(world=worlds(), left=LEFT, elastic=st.booleans())
 def test_what_is_promised_is_there_once_room_was_made(world: World, left: float, elastic: bool) -> None:
     decisions = decide(world.queue, world.running, world.devices, preemptions_left=left, policy=Policy(elastic=elastic))
@@ -133,7 +133,7 @@ def test_running_jobs_are_asked_only_for_what_they_can_do(world: World, left: fl
     _check_asked(world, decide(world.queue, world.running, world.devices, preemptions_left=left), left)
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(world=pairs(), left=st.sampled_from([0.0, 1.0, 9.0]))
 def test_a_job_over_two_devices_is_asked_for_what_both_can_do(world: World, left: float) -> None:
     _check_asked(world, decide(world.queue, world.running, world.devices, preemptions_left=left), left)
