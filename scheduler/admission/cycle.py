@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from scheduler.admission.decisions import Admit, Decision, Refuse, Resize, Wait
 from scheduler.admission.eligibility import devices_for, gate, named
 from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob
-from scheduler.admission.order import first, patience_seconds
+from scheduler.admission.order import first, patience_seconds, remaining_seconds
 from scheduler.admission.places import Option, Places
 from scheduler.admission.plan import may_do_better, plan_of
 from scheduler.admission.policy import Policy
@@ -77,8 +77,9 @@ def heads_of(queue: Iterable[QueuedJob], devices: int, policy: Policy, *, more_s
             ready.append(job)
         else:
             settled.append(decision)
-    patience = patience_seconds(ready, devices, policy, more_seconds=more_seconds)
-    heads = first(ready, HEADS, policy, patience)
+    remaining = [remaining_seconds(job) for job in ready]
+    patience = patience_seconds(more_seconds + sum(remaining), devices, policy)
+    heads = first(ready, remaining, HEADS, policy, patience)
     looked_at = {job.job_id for job in heads}
     return Heads(settled, heads, [job for job in ready if job.job_id not in looked_at], patience)
 
@@ -148,7 +149,8 @@ class Cycle:
         has_room = bool(free)
         if self._compared[has_room] >= self._policy.considered and not hurried:
             return passed_over(job) if free else self._why_not(job)
-        now, later = self.places.best_now(free), self.places.best_later(job)
+        now = self.places.best_now(free)
+        later = self.places.best_later(job, below_seconds=_cost(now))
         swap = self._swap(job, now, later)
         if swap is not None:
             return self._put(job, swap)

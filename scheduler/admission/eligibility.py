@@ -49,6 +49,8 @@ def devices_for(job: QueuedJob, devices: Sequence[DeviceView]) -> Wait | Refuse 
         return Wait(job_id=job.job_id, code=WaitCode.NO_DEVICE, sentence=sentence)
     if not devices:
         return Wait(job_id=job.job_id, code=WaitCode.NO_DEVICE, sentence="there is no device; `mmq doctor` says why")
+    if job.gpus == 1:
+        return None
     if job.gpus > len(devices):
         have = "there is only 1" if len(devices) == 1 else f"there are only {len(devices)}"
         return Refuse(

@@ -10,6 +10,7 @@ from scheduler.admission.company import in_words
 from scheduler.admission.cycle import HEADS, Cycle, heads_of
 from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob
 from scheduler.admission.future import Future
+from scheduler.admission.order import remaining_seconds
 from scheduler.admission.places import Place
 from scheduler.admission.policy import Policy
 from scheduler.units import format_bytes, format_duration
@@ -48,7 +49,7 @@ def explain(
 def _order(job: QueuedJob, position: int, jobs: int, patience_seconds: float) -> Iterator[str]:
     yield (
         f"it is number {position} of {jobs} in the queue: priority {job.priority}, about "
-        f"{format_duration(job.pace.fastest_seconds(job.wish.rows))} to go with a device to itself"
+        f"{format_duration(remaining_seconds(job))} to go with a device to itself"
     )
     if job.overuse != 1.0:
         yield f"its user had {job.overuse:.2g} times an equal share of memory lately, which counts in that order"

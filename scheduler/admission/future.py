@@ -4,6 +4,7 @@ The model is that of `pace.py`. Whenever a job ends, those left share its memory
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.admission.pace import slowdown
@@ -45,9 +46,11 @@ class Outlook:
             self._splits[key] = _split(tenants, capacity_bytes)
         return self._splits[key]
 
-    def fits(self, job: Tenant, tenants: Tenants, capacity_bytes: int) -> bool:
+    @staticmethod
+    def fits(job: Tenant, tenants: Sequence[Tenant], capacity_bytes: int) -> bool:
         """Whether the job could join these, all of them as small as they can be."""
-        return not (job.exclusive and tenants) and self.split((*tenants, job), capacity_bytes) is not None
+        needed_bytes = job.needs[0] + sum([tenant.needs[0] for tenant in tenants])
+        return needed_bytes <= capacity_bytes and not (job.exclusive and tenants)
 
     def future(self, tenants: Tenants, capacity_bytes: int, late: Tenant | None = None) -> Future:
         """Follow the tenants to their ends; `late` starts when one of them has ended and it fits."""
@@ -75,6 +78,9 @@ class Outlook:
                 return IMPOSSIBLE
             seconds = [tenant.seconds[rung] for tenant, rung in zip(present, rungs, strict=True)]
             busy = [tenant.utilisations[rung] for tenant, rung in zip(present, rungs, strict=True)]
+            if late is None and len(present) == 1 and starts[0] <= now:  # the last has the device to itself
+                ends.append((now + left[0] * seconds[0], present[0].job_id))
+                break
             ended: list[int] = []
             while not ended:  # until then only starts change anything
                 under_way = [number for number, start in enumerate(starts) if start <= now + _DONE]
@@ -91,7 +97,7 @@ class Outlook:
             for number in reversed(ended):
                 ends.append((now, present.pop(number).job_id))
                 del left[number], starts[number]
-            if late is not None and self.fits(late, tuple(present), capacity_bytes):
+            if late is not None and self.fits(late, present, capacity_bytes):
                 present.append(late)
                 left.append(1.0)
                 starts.append(now + late.starts_in)

@@ -16,20 +16,22 @@ from scheduler.admission.policy import Policy
 _MOST = 2.0
 
 
-def rank(job: QueuedJob, policy: Policy) -> tuple[int, float, int]:
-    """Return what jobs are sorted by."""
-    seconds = job.pace.fastest_seconds(job.wish.rows) / (1 + job.waited_seconds / policy.ageing_seconds)
+def remaining_seconds(job: QueuedJob) -> float:
+    """Return what a job still takes at the least, on devices to itself."""
+    return job.pace.fastest_seconds(job.wish.rows)
+
+
+def rank(job: QueuedJob, remaining: float, policy: Policy) -> tuple[int, float, int]:
+    """Return what jobs are sorted by; `remaining` are the job's seconds still to go."""
+    seconds = remaining / (1 + job.waited_seconds / policy.ageing_seconds)
     if job.overuse != 1.0:
         seconds *= min(_MOST, max(1 / _MOST, job.overuse))
     return -job.priority, seconds, job.job_id
 
 
-def patience_seconds(jobs: Sequence[QueuedJob], devices: int, policy: Policy, *, more_seconds: float = 0.0) -> float:
-    """Return what a job waits before a device is kept for it; `more_seconds` are those of queued jobs not given."""
-    if all(job.waited_seconds < policy.patience_seconds for job in jobs):
-        return policy.patience_seconds
-    backlog = more_seconds + sum(job.pace.fastest_seconds(job.wish.effective_batch) for job in jobs)
-    patience = max(policy.patience_seconds, policy.patience_backlogs * backlog / max(1, devices))
+def patience_seconds(backlog_seconds: float, devices: int, policy: Policy) -> float:
+    """Return what a job waits before a device is kept for it, with so much work in the queue."""
+    patience = max(policy.patience_seconds, policy.patience_backlogs * backlog_seconds / max(1, devices))
     return min(patience, policy.most_patience_seconds)
 
 
@@ -39,8 +41,11 @@ def overdue(jobs: Iterable[QueuedJob], patience: float) -> QueuedJob | None:
     return max(impatient, key=lambda job: (job.waited_seconds, -job.job_id), default=None)
 
 
-def first(jobs: Sequence[QueuedJob], number: int, policy: Policy, patience: float) -> list[QueuedJob]:
+def first(
+    jobs: Sequence[QueuedJob], remaining: Sequence[float], number: int, policy: Policy, patience: float
+) -> list[QueuedJob]:
     """Return the first so many, in order."""
-    heads = heapq.nsmallest(number, jobs, key=lambda job: rank(job, policy))
+    ranks = [rank(job, seconds, policy) for job, seconds in zip(jobs, remaining, strict=True)]
+    heads = [job for _, job in heapq.nsmallest(number, zip(ranks, jobs, strict=True))]
     hurried = overdue(jobs, patience)
     return heads if hurried is None else [hurried, *(job for job in heads if job is not hurried)][:number]

@@ -33,16 +33,23 @@ class Pace:
 
     def seconds_at(self, candidate: Candidate) -> float:
         """Return the seconds still to go with a device to itself."""
-        return self.seconds * cost(candidate.modes) * self._relative(candidate.micro_batch, 1.0)
+        return self.seconds * self.slower(candidate)
 
     def fastest_seconds(self, rows: int) -> float:
         """Return the same with all rows of a step at once that fall to a process: the least there is."""
-        return self.seconds * self._relative(rows, 1.0)
+        return self.seconds * ((1 + self.overhead / rows) / (1 + self.overhead / self.micro_batch))
 
     def utilisation_at(self, candidate: Candidate) -> float:
         """Return the share of them in which the device computes, 0 to 1."""
-        slower, busier = (self._relative(candidate.micro_batch, share) for share in (1.0, 0.5))
-        return min(1.0, self.utilisation * busier / slower)
+        return min(1.0, self.utilisation * self.busier(candidate))
+
+    def slower(self, candidate: Candidate) -> float:
+        """Return what a candidate multiplies the time by, whatever the job's length."""
+        return cost(candidate.modes) * self._relative(candidate.micro_batch, 1.0)
+
+    def busier(self, candidate: Candidate) -> float:
+        """Return what it multiplies the utilisation by, which then counts as 1 at most."""
+        return self._relative(candidate.micro_batch, 0.5) / self._relative(candidate.micro_batch, 1.0)
 
     def _relative(self, micro_batch: int, share: float) -> float:
         fixed = share * self.overhead

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from scheduler.admission.facts import NOT_TRACED, QueuedJob
@@ -23,6 +23,7 @@ from scheduler.footprint.curve import Candidate
 _COMPARED = 4  # devices
 _KEPT_AMONG = 64  # devices among which those are found that are kept
 _NO_DELAY_SECONDS = 1.0
+_ROUNDED_SECONDS = 1.0  # costs no further apart may be compared as equal
 
 
 class Place(NamedTuple):
@@ -64,11 +65,24 @@ class Places:
         """Return the cheapest way to start at once."""
         return min((Option(place, self._added(place)) for place in places), key=_cost, default=None)
 
-    def best_later(self, job: QueuedJob) -> Option | None:
-        """Return the cheapest way to start when a job somewhere has ended."""
+    def best_later(self, job: QueuedJob, below_seconds: float) -> Option | None:
+        """Return the cheapest way to start when a job somewhere has ended, if it costs less than so much.
+
+        It adds at least its own completion: where that is too much, the rest is not worked out.
+        """
         busy = islice((place for place in self._allowed(job) if place.room.tenants), _COMPARED)
-        options = (self._when_one_has_ended(place) for place in busy)
-        return min((one for one in options if math.isfinite(one.added_seconds)), key=_cost, default=None)
+        best = None
+        for least, place in sorted(((self._least_later(place), place) for place in busy), key=itemgetter(0)):
+            if least >= below_seconds or (best is not None and least > best.added_seconds + _ROUNDED_SECONDS):
+                break
+            option = self._when_one_has_ended(place)
+            if math.isfinite(option.added_seconds):
+                best = option if best is None else min(best, option, key=_cost)
+        return best
+
+    def _least_later(self, place: Place) -> float:
+        room, tenant = place
+        return self._future(room).first_end + tenant.starts_in + tenant.seconds[-1]
 
     def best_swap(self, job: QueuedJob, below_seconds: float) -> Option | None:
         """Return the cheapest way to start by stopping a longer job, which then comes back.

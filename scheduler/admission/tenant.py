@@ -1,8 +1,12 @@
 """A job on a device, or about to be: what it would need and how it would go with each micro-batch open to it. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import takewhile
+from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from scheduler.admission.facts import UNKNOWN_PACE, Claim, QueuedJob, RunningJob, Untraced
 from scheduler.admission.pace import RESUME_SECONDS, START_SECONDS, Pace
@@ -14,8 +18,7 @@ _LESS = 1 - 1e-9  # by more than rounding: whatever the job's length, its times 
 _FLAT = 0.98  # beyond the rung that is so near to the fastest, a larger micro-batch is not worth its memory
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tenant:
+class Tenant(Struct, frozen=True, kw_only=True, eq=False):
     """The rungs of its ladder need ever more memory and take ever less time."""
 
     job_id: int
@@ -30,29 +33,29 @@ class Tenant:
     exclusive: bool = False
     preemptible: bool = False
     devices: int = 1  # that it runs on at once
-    gains: tuple[float, ...] = field(init=False)  # share of the time saved by the next rung, per byte
+    gains: tuple[float, ...] = ()  # share of the time saved by the next rung, per byte; as far as any is
 
-    def __post_init__(self) -> None:
-        steps = zip(self.seconds, self.seconds[1:], self.needs, self.needs[1:], strict=False)
-        gains = tuple((slow - fast) / slow / max(1, more - less) for slow, fast, less, more in steps)
-        object.__setattr__(self, "gains", gains)
+
+class _Ladder(NamedTuple):
+    """What jobs of one configuration have in common, however long they are."""
+
+    candidates: tuple[Candidate, ...]
+    needs: tuple[int, ...]
+    slower: tuple[float, ...]  # what each multiplies their time by, and their utilisation
+    busier: tuple[float, ...]
+    gains: tuple[float, ...]
 
 
 def newcomer(job: QueuedJob, footprint: Footprint | Untraced, kind: str, total_bytes: int) -> Tenant | None:
     """Describe a queued job on a device of this size and kind; None where no plan is known to fit there."""
     if isinstance(footprint, Untraced):
         return None
-    rungs: Sequence[tuple[int, Candidate]]
-    if job.wish.insists:
-        plan = insisted(job.wish, footprint, kind, total_bytes, total_bytes)
-        rungs = [] if plan is None else [(plan.reserve_bytes, plan.candidate)]
-    else:
-        rungs = _ladder(job.wish, footprint, kind, total_bytes, job.pace.micro_batch, job.pace.overhead)
-    if not rungs:
+    ladder = _open(job.wish, footprint, kind, total_bytes, job.pace.micro_batch, job.pace.overhead)
+    if ladder is None:
         return None
     return _tenant(
         job.job_id,
-        rungs,
+        ladder,
         job.pace,
         starts_in=START_SECONDS + (RESUME_SECONDS if job.resumes else 0.0),
         priority=job.priority,
@@ -72,7 +75,7 @@ def resident(job: RunningJob, claim: Claim, kind: str, *, elastic: bool) -> Tena
         rungs = [*smaller, here, *larger]
     return _tenant(
         job.job_id,
-        rungs,
+        _ladder(rungs, job.pace),
         job.pace,
         starts_in=job.starts_in_seconds,
         priority=job.priority,
@@ -96,7 +99,7 @@ def stranger(claim: Claim) -> Tenant:
     surplus = max(0, claim.held_bytes - claim.reserved_bytes)
     return _tenant(
         claim.job_id,
-        [(claim.taken_bytes, held)],
+        _ladder([(claim.taken_bytes, held)], UNKNOWN_PACE),
         UNKNOWN_PACE,
         starts_in=0.0,
         priority=0,
@@ -108,7 +111,7 @@ def stranger(claim: Claim) -> Tenant:
 
 def _tenant(
     job_id: int,
-    rungs: Sequence[tuple[int, Candidate]],
+    ladder: _Ladder,
     pace: Pace,
     *,
     starts_in: float,
@@ -121,10 +124,11 @@ def _tenant(
 ) -> Tenant:
     return Tenant(
         job_id=job_id,
-        ladder=tuple(candidate for _, candidate in rungs),
-        needs=tuple(need for need, _ in rungs),
-        seconds=tuple(pace.seconds_at(candidate) for _, candidate in rungs),
-        utilisations=tuple(pace.utilisation_at(candidate) for _, candidate in rungs),
+        ladder=ladder.candidates,
+        needs=ladder.needs,
+        gains=ladder.gains,
+        seconds=tuple([pace.seconds * slower for slower in ladder.slower]),
+        utilisations=tuple([min(1.0, pace.utilisation * busier) for busier in ladder.busier]),
         starts_in=starts_in,
         priority=priority,
         rung=rung,
@@ -135,12 +139,38 @@ def _tenant(
     )
 
 
+def _ladder(rungs: Sequence[tuple[int, Candidate]], pace: Pace) -> _Ladder:
+    needs, candidates = zip(*rungs, strict=True)
+    slower = tuple(pace.slower(candidate) for candidate in candidates)
+    steps = zip(slower, slower[1:], needs, needs[1:], strict=False)
+    gains = ((slow - fast) / slow / max(1, more - less) for slow, fast, less, more in steps)
+    return _Ladder(
+        candidates=candidates,
+        needs=needs,
+        slower=slower,
+        busier=tuple(pace.busier(candidate) for candidate in candidates),
+        gains=tuple(takewhile(lambda gain: gain > 0, gains)),
+    )
+
+
 @lru_cache(maxsize=1024)  # jobs of one kind have the same, however long they are, and the next cycle asks again
-def _ladder(
+def _open(
     wish: Wish, footprint: Footprint, kind: str, total_bytes: int, micro_batch: int, overhead: float
-) -> tuple[tuple[int, Candidate], ...]:
-    """Keep of what fits that which is faster than all that needs less, up to where it hardly gets any faster."""
+) -> _Ladder | None:
+    """Return the rungs open to a job that has not started; None where nothing fits."""
     pace = Pace(seconds=1.0, utilisation=1.0, micro_batch=micro_batch, overhead=overhead)
+    if wish.insists:
+        plan = insisted(wish, footprint, kind, total_bytes, total_bytes)
+        rungs = [] if plan is None else [(plan.reserve_bytes, plan.candidate)]
+    else:
+        rungs = _worth_having(wish, footprint, kind, total_bytes, pace)
+    return _ladder(rungs, pace) if rungs else None
+
+
+def _worth_having(
+    wish: Wish, footprint: Footprint, kind: str, total_bytes: int, pace: Pace
+) -> list[tuple[int, Candidate]]:
+    """Keep of what fits that which is faster than all that needs less, up to where it hardly gets any faster."""
     needs = ((need_bytes(kind, one), one) for one in allowed(wish, footprint, kind))
     fitting = (rung for rung in needs if rung[0] <= total_bytes)
     kept: list[tuple[float, tuple[int, Candidate]]] = []
@@ -149,10 +179,10 @@ def _ladder(
         if not kept or seconds < kept[-1][0] * _LESS:
             kept.append((seconds, rung))
     if not kept:
-        return ()
+        return []
     flat = kept[-1][0] / _FLAT
     last = next(number for number, (seconds, _) in enumerate(kept) if seconds <= flat)
-    return tuple(rung for _, rung in kept[: last + 1])
+    return [rung for _, rung in kept[: last + 1]]
 
 
 def at(tenant: Tenant, rung: int) -> Tenant:
@@ -163,6 +193,7 @@ def at(tenant: Tenant, rung: int) -> Tenant:
         needs=tenant.needs[rung : rung + 1],
         seconds=tenant.seconds[rung : rung + 1],
         utilisations=tenant.utilisations[rung : rung + 1],
+        gains=(),
     )
 
 

@@ -26,6 +26,7 @@ from scheduler.admission.facts import (
     RunningJob,
     Untraced,
 )
+from scheduler.admission.order import remaining_seconds
 from scheduler.admission.policy import PREEMPTIONS_A_JOB
 from scheduler.admission.wish import RanOut, Wish, wish_of
 from scheduler.config import Settings
@@ -174,7 +175,7 @@ def _readable(rows: Iterable[Job], queued: Iterable[QueuedJob]) -> list[tuple[in
 def _news_of_lengths(rows: Iterable[Job], queued: Iterable[QueuedJob]) -> dict[int, float]:
     """Return how long jobs are thought to take, where that is not about what is written."""
     written = {row.id: row.remaining_seconds for row in rows}
-    news = {job.job_id: job.pace.fastest_seconds(job.wish.effective_batch) for job in queued if job.job_id in written}
+    news = {job.job_id: remaining_seconds(job) for job in queued if job.job_id in written}
     return {one: seconds for one, seconds in news.items() if abs(seconds - written[one]) > _ABOUT * seconds}
 
 
