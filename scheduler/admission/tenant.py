@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import takewhile
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -33,7 +32,7 @@ class Tenant(Struct, frozen=True, kw_only=True, eq=False):
     exclusive: bool = False
     preemptible: bool = False
     devices: int = 1  # that it runs on at once
-    gains: tuple[float, ...] = ()  # share of the time saved by the next rung, per byte; as far as any is
+    gains: tuple[float, ...] = ()  # share of the time saved by the next rung, per byte
 
 
 class _Ladder(NamedTuple):
@@ -43,7 +42,6 @@ class _Ladder(NamedTuple):
     needs: tuple[int, ...]
     slower: tuple[float, ...]  # what each multiplies their time by, and their utilisation
     busier: tuple[float, ...]
-    gains: tuple[float, ...]
 
 
 def newcomer(job: QueuedJob, footprint: Footprint | Untraced, kind: str, total_bytes: int) -> Tenant | None:
@@ -122,12 +120,14 @@ def _tenant(
     preemptible: bool = False,
     devices: int = 1,
 ) -> Tenant:
+    seconds = tuple([pace.seconds * slower for slower in ladder.slower])
+    steps = zip(seconds, seconds[1:], ladder.needs, ladder.needs[1:], strict=False)
     return Tenant(
         job_id=job_id,
         ladder=ladder.candidates,
         needs=ladder.needs,
-        gains=ladder.gains,
-        seconds=tuple([pace.seconds * slower for slower in ladder.slower]),
+        gains=tuple([(slow - fast) / slow / max(1, more - less) for slow, fast, less, more in steps]),
+        seconds=seconds,
         utilisations=tuple([min(1.0, pace.utilisation * busier) for busier in ladder.busier]),
         starts_in=starts_in,
         priority=priority,
@@ -142,14 +142,11 @@ def _tenant(
 def _ladder(rungs: Sequence[tuple[int, Candidate]], pace: Pace) -> _Ladder:
     needs, candidates = zip(*rungs, strict=True)
     slower = tuple(pace.slower(candidate) for candidate in candidates)
-    steps = zip(slower, slower[1:], needs, needs[1:], strict=False)
-    gains = ((slow - fast) / slow / max(1, more - less) for slow, fast, less, more in steps)
     return _Ladder(
         candidates=candidates,
         needs=needs,
         slower=slower,
         busier=tuple(pace.busier(candidate) for candidate in candidates),
-        gains=tuple(takewhile(lambda gain: gain > 0, gains)),
     )
 
 
