@@ -78,3 +78,29 @@ def test_packed_sequences_are_as_long_as_they_are() -> None:
     outcome = replay(trace(packed("cuda")))
     real = counted_on_the_cpu(packed("cpu"))
     assert outcome.allocated_bytes == pytest.approx(real.allocated_peak_bytes, abs=4096)
+
+
+def sampled(around: Callable[[nn.Module], nn.Module]) -> Build:
+    """A loss over distributions, which check what they are given."""
+
+    def build() -> tuple[nn.Module, Callable[[], None]]:
+        model = around(nn.Linear(64, 32).to("cuda"))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def step() -> None:
+            torch.cuda.nvtx.range_push("step")
+            mean, width = model(torch.randn(ROWS, 64, device="cuda")).chunk(2, -1)
+            codes = torch.distributions.Normal(mean, width.exp())
+            chosen = torch.distributions.Categorical(logits=codes.rsample())
+            (codes.entropy().mean() - chosen.log_prob(chosen.sample()).mean()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            torch.cuda.nvtx.range_pop()
+
+        return model, step
+
+    return build
+
+
+def test_distributions_are_content_and_data_parallel_is_one_gpu_s() -> None:
+    assert replay(trace(sampled(nn.DataParallel))) == replay(trace(sampled(lambda model: model)))

@@ -25,6 +25,7 @@ _NOTHING = (
     " reset_accumulated_memory_stats".split()
 )
 _ACCELERATOR_NOTHING = "set_device_index set_device_idx set_stream synchronize reset_peak_memory_stats".split()
+_NVTX_NOTHING = "range_push range_pop range_start range_end mark".split()
 _ZERO = "memory_allocated max_memory_allocated memory_reserved max_memory_reserved current_device utilization".split()
 
 
@@ -108,6 +109,8 @@ def one_gpu(tracing: Tracing, autocast: Autocast, *, total_bytes: int, capabilit
     with ExitStack() as scope:
         for name, answer in answers.items():
             scope.enter_context(patch.object(torch.cuda, name, answer))
+        for name in _NVTX_NOTHING:
+            scope.enter_context(patch.object(torch.cuda.nvtx, name, _constant(0)))
         _accelerator(scope, tracing)
         scope.enter_context(fused())
         scope.enter_context(read_here())
@@ -116,6 +119,7 @@ def one_gpu(tracing: Tracing, autocast: Autocast, *, total_bytes: int, capabilit
         scope.enter_context(patch.object(torch, "save", _constant(None)))  # storages go to the host one by one
         scope.enter_context(patch.object(torch, "inference_mode", torch.no_grad))  # without it, no kernel is chosen
         scope.enter_context(patch.object(torch.nn.parallel, "DistributedDataParallel", Replica))
+        scope.enter_context(patch.object(torch.nn.DataParallel, "forward", _alone))
         if torch.distributed.is_available():
             for where in (torch.distributed, torch.distributed.distributed_c10d):
                 scope.enter_context(patch.object(where, "init_process_group", _alone_in_a_group))
@@ -169,6 +173,11 @@ def _noted(log: Log, value: Any) -> Callable[..., Any]:
         return value
 
     return answer
+
+
+def _alone(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run the model where it lies: of one GPU, DataParallel makes no copies."""
+    return self.module(*args, **kwargs)
 
 
 def _uncompiled(model: Any = None, **_: Any) -> Any:

@@ -217,7 +217,7 @@ class _Here:
 
 
 _HERE = _Here()
-_ALL = {_aten.all.default, _aten.all.dim, _aten.all.dims}
+_ALL = {_aten.all.default, _aten.all.dim, _aten.all.dims, _aten._is_all_true.default}
 
 _INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
 _COUNTED_ON_HOST = {_aten._pack_padded_sequence}  # which takes its lengths from there, also on CUDA
