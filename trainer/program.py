@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,7 @@ INTERRUPTED = 130
 def run_program(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
     """Run it; the exit code is the result."""
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # whoever started us may have held it up until now
         main(arguments)
         sys.stdout.flush()
     except TrainerError as error:

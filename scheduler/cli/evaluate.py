@@ -13,15 +13,14 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(job: str, data: Path, as_json: bool) -> int:
     """Compute the loss and perplexity of the model of JOB on the rows of DATA. Runs on the CPU."""
-    from scheduler.cli.trained import exit_code, start_program, trained
+    from scheduler.cli.trained import run_program, trained
 
     spec, run_dir = trained(job, "evaluate")
     options = [f"--max-seq-len={spec.data.max_seq_len}", f"--broken-rows={spec.data.broken_rows}"]
-    child = start_program("evaluate", [*options, "--", str(run_dir), str(data)], captures=True)
-    answer = child.communicate()[0]
-    if child.returncode == 0:
+    code, answer = run_program("evaluate", [*options, "--", str(run_dir), str(data)], captures=True)
+    if code == 0:
         click.echo(answer.strip() if as_json else in_words(json.loads(answer)))
-    return exit_code("evaluate", child.returncode)
+    return code
 
 
 def in_words(told: dict[str, Any]) -> str:

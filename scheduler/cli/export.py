@@ -19,11 +19,11 @@ import click
 )
 def command(job: str, form: str, output: Path | None) -> int:
     """Write the weights, tokenizer and chat template of JOB for MiniMind's programs or for transformers."""
-    from scheduler.cli.trained import exit_code, start_program, trained
+    from scheduler.cli.trained import run_program, trained
 
     found = trained(job, "export")
     output = output or Path(f"{found.spec.name}-{form}")
-    code = exit_code("convert", start_program("convert", [str(found.run_dir), form, str(output)]).wait())
+    code, _ = run_program("convert", [str(found.run_dir), form, str(output)])
     if code == 0:
         click.echo(output)
     return code

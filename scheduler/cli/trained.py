@@ -1,5 +1,6 @@
 """A job's trained weights, and the trainer's small programs run on them: in a child, since torch is not loaded here."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from scheduler.errors import ExitCode, MmqError
 from scheduler.jobs.spec import JobSpec, decode
 from scheduler.jobs.states import TrainerExit
 
+_LAST_SECONDS = 2.0  # that an interrupted program has to put away what it made
 _CODES = {
     TrainerExit.DONE: ExitCode.OK,
     TrainerExit.BAD_CONFIGURATION: ExitCode.USAGE,
@@ -43,20 +45,33 @@ def trained(ref: str, command: str) -> Trained:
     return Trained(decode(job.spec), run_dir)
 
 
-def start_program(module: str, arguments: Sequence[str], *, captures: bool = False) -> "subprocess.Popen[str]":
-    """Start a program of the trainer's on the CPU; what it says goes where ours does, unless it is captured."""
+def run_program(module: str, arguments: Sequence[str], *, captures: bool = False) -> tuple[int, str]:
+    """Run a program of the trainer's on the CPU to its end; answers our exit code for it and, if captured, its words.
+
+    ^C goes to both: it is held up in the program until that is ready to end in order, and ends it in any case.
+    """
     from scheduler.processes.interpreter import python_command, with_source
 
-    return subprocess.Popen(
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the program begins with
+    child = subprocess.Popen(
         python_command(f"trainer.{module}", *arguments),
         env=with_source(os.environ) | {"CUDA_VISIBLE_DEVICES": ""},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if captures else None,
         text=True,
     )
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        said = child.communicate()[0] or ""
+    except KeyboardInterrupt:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_LAST_SECONDS)
+        child.kill()
+        raise
+    return _exit_code(module, child.returncode), said
 
 
-def exit_code(module: str, returned: int) -> int:
+def _exit_code(module: str, returned: int) -> int:
     """Give ours for the program's; it has said itself what was wrong, unless something killed it."""
     if returned < 0:
         raise MmqError(f"trainer.{module} was killed by {signal.Signals(-returned).name}", hint="mmq doctor")

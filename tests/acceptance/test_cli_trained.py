@@ -2,13 +2,19 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from scheduler.cli.evaluate import in_words
+from scheduler.processes.interpreter import python_command, with_source
+from scheduler.processes.liveness import process_started
 from scheduler.store.database import Database
 from tests.acceptance.conftest import Mmq
+from tests.processes import until
 
 
 def test_a_prompt_is_continued(shell: Mmq, result: Path) -> None:
@@ -28,6 +34,21 @@ def test_a_file_is_evaluated(shell: Mmq, result: Path, tmp_path: Path) -> None:
     said = in_words(told)
     assert said.startswith(f"loss {told['loss']:.4f}, perplexity {told['perplexity']:.2f}\n")
     assert "1 blank lines" in said
+
+
+def test_an_interrupt_ends_both_without_a_word(result: Path) -> None:
+    """^C goes to all processes of a terminal's foreground."""
+    command = python_command("scheduler", "generate", "1", "--prompt", "one")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=with_source(os.environ), stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as mmq:
+        children = Path(f"/proc/{mmq.pid}/task/{mmq.pid}/children")
+        child = int(until(lambda: children.read_text().split())[0])
+        os.killpg(mmq.pid, signal.SIGINT)
+        assert mmq.wait(30) == 130
+        assert mmq.communicate()[1].strip() == ""
+    until(lambda: process_started(child) is None)
 
 
 def test_what_cannot_be_is_said(mmq: Mmq, shell: Mmq, store: Database, result: Path, tmp_path: Path) -> None:
