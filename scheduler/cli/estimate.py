@@ -1,6 +1,7 @@
 """`mmq estimate`: the footprint of a job and the plan it would get; or of any torch loop; or a large model's states."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def _job(
     from scheduler.store.opening import open_if_any
 
     settings, asked = context.settings(), read(file, overrides, with_files=False)
-    with open_if_any(settings) as database:
+    with nullcontext() if asked.spec.init_from is None else open_if_any(settings) as database:
         spec = inherited(asked, database)
     found, *others = estimates(spec, gpus, settings)
     told = found.as_json()

@@ -75,6 +75,8 @@ def _home(settings: Settings) -> Iterator[Finding]:
     elif stat.S_IMODE(status.st_mode) != 0o700:
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
         yield Finding("home", "wrong", f"{settings.home} has mode {mode}, not 0700", f"chmod 0700 {settings.home}")
+    elif not os.access(settings.home, os.W_OK):
+        yield Finding("home", "wrong", f"{settings.home} can't be written", f"findmnt -T {settings.home}")
     else:
         yield Finding("home", "ok", f"{settings.home} is private")
     yield from (_open_to_others(path) for path in private_files(settings) if _mode(path) & 0o077)

@@ -29,7 +29,7 @@ from scheduler.footprint.tracer import TIME_LIMIT_SECONDS, trace
 from scheduler.jobs.spec import JobSpec
 from scheduler.store import footprints as kept_footprints
 from scheduler.store.location import sqlite_path
-from scheduler.store.opening import open_database, open_if_any
+from scheduler.store.opening import open_database, open_if_possible
 
 MOST_WORKERS = 4  # processes of a trace that a person waits for, each a core and some hundred MB
 
@@ -151,7 +151,7 @@ def _on(place: Place, wish: Wish, footprint: Footprint, correction_bytes: int) -
 
 def _correction_bytes(spec: JobSpec, wish: Wish, target: Target, footprint: Footprint, settings: Settings) -> int:
     """Return what earlier attempts on this machine add."""
-    with open_if_any(settings) as db:
+    with open_if_possible(settings) as db:
         if db is None:
             return 0
         key = requests_for(spec, wish, target)[0].key
@@ -171,7 +171,7 @@ def course(spec: JobSpec, told: Estimate) -> list[dict[str, Any]]:
 
 def _footprint(requests: Sequence[Request], settings: Settings, answers: dict[str, str]) -> Footprint:
     """Join the stages: from the store, from `answers`, or traced now, all by one child, and noted in both."""
-    with open_if_any(settings) as db:
+    with open_if_possible(settings) as db:
         known = {one.key: footprint for one in requests if db is not None and (footprint := stored(db, one))}
     traced = dict(_traced([one for one in requests if one.key not in known and one.key not in answers]))
     if traced:

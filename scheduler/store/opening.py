@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from scheduler.config import Settings
-from scheduler.errors import NoDatabase
+from scheduler.errors import MmqError, NoDatabase
 from scheduler.store.database import Database
 from scheduler.store.drivers import connect
 from scheduler.store.filesystem import refuse_network_file_system
@@ -42,6 +42,18 @@ def open_if_any(settings: Settings) -> Iterator[Database | None]:
     try:
         database = open_database(settings, lean=True)
     except NoDatabase:
+        yield None
+        return
+    with closing(database):
+        yield database
+
+
+@contextmanager
+def open_if_possible(settings: Settings) -> Iterator[Database | None]:
+    """Open the store by its lean driver; None also where it can't be opened: for who is as well off without."""
+    try:
+        database = open_database(settings, lean=True)
+    except MmqError:
         yield None
         return
     with closing(database):

@@ -66,6 +66,11 @@ MEANINGS = (
 
 def explain(error: Exception, path: Path) -> MmqError:
     """Put an error of SQLite in words: what happened to which file, and a command that helps."""
+    if "unable to open" in str(error) and not os.access(path.parent, os.W_OK):
+        return NotPermitted(
+            f"{path.parent} can't be written, which SQLite must also to read {path.name}",
+            hint=f"findmnt -T {path.parent}",
+        )
     for sign, meaning, hint in MEANINGS:
         if sign in str(error):
             return MmqError(f"{meaning} ({path}: {error})", hint=hint.format(path=path, folder=path.parent))

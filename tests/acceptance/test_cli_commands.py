@@ -128,6 +128,15 @@ def test_doctor_finds_nothing_on_a_fresh_home(mmq: Mmq) -> None:
     assert done.out.endswith("nothing is wrong\n")
 
 
+def test_doctor_names_a_home_that_can_t_be_written(
+    mmq: Mmq, store: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.cli.health.os.access", lambda *_: False)  # as of a file system that is read-only
+    done = mmq("doctor")
+    assert done.code == 1
+    assert f"{settings.home} can't be written\n{'':<18}hint: findmnt -T {settings.home}\n" in done.out
+
+
 def test_doctor_names_what_mends(mmq: Mmq, store: Database, settings: Settings) -> None:
     settings.home.chmod(0o755)
     queued(store)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.config import Settings
 from tests.acceptance.conftest import JOB, Mmq
 
 GIB = 1 << 30
@@ -33,6 +34,14 @@ def test_an_estimate_in_words_names_what_does_not_fit(mmq: Mmq, job_file: Path) 
     done = mmq("estimate", job_file, "--gpu", "100MiB")
     assert done.code == 0
     assert "does not fit" in done.out.lower()
+
+
+def test_a_database_that_can_t_be_read_is_done_without(mmq: Mmq, settings: Settings, job_file: Path) -> None:
+    settings.create_home()
+    (settings.home / "mmq.db").write_text("no database, but a long text that is none" * 100)
+    done = mmq("estimate", job_file, "--gpu", "1GiB")
+    assert (done.code, done.err) == (0, "")
+    assert "is damaged" in mmq("estimate", job_file, "--gpu", "1GiB", "-o", "init_from=pretrain-1").err
 
 
 def test_a_gpu_nobody_knows_is_refused_with_its_neighbours(mmq: Mmq, job_file: Path) -> None:

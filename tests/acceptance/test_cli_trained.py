@@ -40,8 +40,13 @@ def test_an_interrupt_ends_both_without_a_word(result: Path) -> None:
     """^C goes to all processes of a terminal's foreground."""
     command = python_command("scheduler", "generate", "1", "--prompt", "one")
     pipe = subprocess.PIPE
+
+    def foreground() -> None:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # where the tests run in the background, it is ignored
+
     with subprocess.Popen(
-        command, env=with_source(os.environ), stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        command, env=with_source(os.environ), stdout=pipe, stderr=pipe, text=True, preexec_fn=foreground
     ) as mmq:
         children = Path(f"/proc/{mmq.pid}/task/{mmq.pid}/children")
         child = int(until(lambda: children.read_text().split())[0])

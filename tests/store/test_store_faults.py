@@ -1,5 +1,6 @@
 """A world that errs: a locked, full, damaged, unreadable database or the wrong disk, each told in one sentence."""
 
+import os
 import stat
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.config import Settings
-from scheduler.errors import MmqError, SchemaMismatch, Unreachable, UsageError
+from scheduler.errors import MmqError, NotPermitted, SchemaMismatch, Unreachable, UsageError
 from scheduler.store import engine, jobs, sqlite
 from scheduler.store.database import Database
 from scheduler.store.drivers import connect
@@ -156,6 +157,13 @@ def test_network_file_systems_are_refused(tmp_path: Path, kind: str, refused: bo
         return
     with pytest.raises(MmqError, match="network file system"):
         refuse_network_file_system(inside / "mmq.db", mounts)
+
+
+def test_a_folder_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write wherever the file system can be written
+    told = sqlite.explain(sqlite.library().OperationalError("unable to open database file"), tmp_path / "mmq.db")
+    assert told.message == f"{tmp_path} can't be written, which SQLite must also to read mmq.db"
+    assert isinstance(told, NotPermitted)
 
 
 def test_urls_that_name_no_store() -> None:
