@@ -103,7 +103,7 @@ def test_the_devices_of_a_running_service_go_before_those_of_the_environment(
 
 
 def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="no GPU known"):
+    with pytest.raises(UsageError, match="not a GPU known"):
         estimates.estimates(spec_of(tmp_path), ["RTX 9999"], settings_at(tmp_path))[0]
     monkeypatch.setattr(estimates, "trace", lambda key, request, **_: Answer(key=key, error="the tracer died"))
     with pytest.raises(MmqError, match="the tracer died"):
