@@ -239,7 +239,7 @@ def _contradictions(config: Config) -> list[str]:
     on_experts = [name for name in config.train.lora_targets if model.use_moe and name not in ATTENTION]
     checks = {
         "train.method: lora is for fine-tuning, kind: sft": config.adapts and config.kind != "sft",
-        f"train.lora_targets: {', '.join(on_experts)} belong to experts, which take no adapters": config.adapts
+        f"train.lora_targets: {', '.join(on_experts)} would sit on experts, which take no adapters": config.adapts
         and bool(on_experts),
         f"model.num_experts_per_tok: {model.num_experts_per_tok} is more than model.num_experts "
         f"{model.num_experts}": model.num_experts_per_tok > model.num_experts,

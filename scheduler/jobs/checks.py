@@ -92,7 +92,7 @@ def _method(filled: dict[str, Any], problems: Problems) -> None:
         problems.add(("train", "method"), "lora adapts weights, and there are none", "name them with init_from")
     on_experts = [name for name in train["lora_targets"] if name not in ("q_proj", "k_proj", "v_proj", "o_proj")]
     if on_experts and filled["model"]["use_moe"]:
-        reason = f"{', '.join(on_experts)} belong to experts, which take no adapters"
+        reason = f"{', '.join(on_experts)} would sit on experts, which take no adapters"
         problems.add(("train", "lora_targets"), reason, "lora_targets: [q_proj, o_proj]")
 
 
@@ -197,7 +197,7 @@ def files(spec: JobSpec, problems: Problems) -> None:
         if find_spec(name) is None:
             problems.add(("report",), f"{name} is not installed where mmq is", f"pip install {name}")
     if spec.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
-        reason = "it needs bitsandbytes, which is not installed where mmq is"
+        reason = "adamw8bit needs bitsandbytes, which is not installed where mmq is"
         problems.add(("train", "optimizer"), reason, "pip install 'mmq[8bit]'")
     _readable(Path(spec.data.path), ("data", "path"), problems)
     if isinstance(spec.data.validation, str):

@@ -90,7 +90,7 @@ def test_a_file_of_any_size_is_read_only_as_far_as_a_job_file_goes(tmp_path: Pat
 def test_a_pipe_that_nobody_writes_into_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobfile, "PIPE_PATIENCE_SECONDS", 0.2)
     os.mkfifo(tmp_path / "job.yaml")
-    with pytest.raises(FileError, match="nobody writes"):
+    with pytest.raises(FileError, match="nothing was written"):
         jobfile.load(tmp_path / "job.yaml")
 
 

@@ -241,7 +241,7 @@ def test_a_backup_is_taken_while_others_write(at_home: Settings, tmp_path: Path)
 def test_a_strangers_database_is_refused(at_home: Settings) -> None:
     with closing(sqlite.library().connect(at_home.home / "mmq.db")) as stranger:
         stranger.execute("CREATE TABLE recipes (id INTEGER)")
-    with pytest.raises(MmqError, match="no database of mmq: it has a table 'recipes'"):
+    with pytest.raises(MmqError, match="is not an mmq database: it has a table 'recipes'"):
         upgrade.upgrade(at_home)
 
 

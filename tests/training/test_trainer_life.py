@@ -111,7 +111,7 @@ def test_weights_that_are_lost_are_not_saved(workshop, monkeypatch) -> None:
         saved(self)
 
     monkeypatch.setattr(Training, "_save", spoilt)
-    with pytest.raises(NonFiniteLoss, match="step 6: the weights are not finite"):
+    with pytest.raises(NonFiniteLoss, match="step 6: the weights are no longer finite"):
         workshop.train("spoilt", workshop.config())
     assert [event["step"] for event in workshop.outcome("spoilt").events("checkpoint")] == [3]
 

@@ -99,7 +99,7 @@ def test_resumed_it_is_the_undisturbed_run_bit_for_bit(workshop, base) -> None:
         (
             "sft",
             {"model": {"use_moe": True}, "train": SHARP | {"lora_targets": ["up_proj"]}},
-            "up_proj would be of experts",
+            "up_proj would sit on experts",
         ),
         ("sft", {}, "lora needs weights to adapt"),
     ],

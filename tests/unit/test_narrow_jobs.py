@@ -43,5 +43,5 @@ def test_a_library_that_is_not_there_is_named_at_submit(tmp_path: Path, monkeypa
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     (tmp_path / "rows.jsonl").write_text('{"text": "one two"}\n')
     (tmp_path / "job.yaml").write_text(JOB)
-    with pytest.raises(MmqError, match="bitsandbytes, whose it is, is not installed"):
+    with pytest.raises(MmqError, match="needs bitsandbytes, which is not installed"):
         jobfile.read(tmp_path / "job.yaml", ["train.optimizer=adamw8bit"])
