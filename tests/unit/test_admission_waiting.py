@@ -212,3 +212,25 @@ def test_a_job_over_several_devices_behind_an_endless_stream_starts_when_its_pat
             break
     assert started is not None
     assert policy.patience_seconds < started - 300 <= policy.patience_seconds + 450 + 150
+
+
+@settings(max_examples=6, deadline=None)
+@given(large=st.integers(2, 3), long_seconds=st.integers(200, 900), short_seconds=st.integers(150, 600))
+def test_jobs_that_have_waited_as_long_start_one_after_another(
+    large: int, long_seconds: int, short_seconds: int
+) -> None:
+    """The bound: what runs on the device then, once for a job itself and once for each that goes before it."""
+    policy, every = Policy(patience_seconds=1800.0, patience_backlogs=0.0), 150
+    stream, started = Stream(1, policy), dict[int, int]()
+    for number in range(large):
+        stream.arrives(_job(number, size=11, seconds=long_seconds, priority=-1))
+    bounds = [
+        int(policy.patience_seconds) + 2 * short_seconds + every + before * (long_seconds + every)
+        for before in range(large)
+    ]
+    for number, now in enumerate(range(0, bounds[-1] + 1, every)):
+        stream.arrives(_job(1000 + number, size=8, seconds=short_seconds))
+        stream.cycle(now)
+        started |= {job_id: now for job_id in stream.ends if job_id < large and job_id not in started}
+    assert sorted(started) == list(range(large))
+    assert all(started[job_id] <= bounds[job_id] for job_id in started)
