@@ -11,11 +11,13 @@ import pytest
 
 from scheduler.cli.run import run
 from scheduler.config import Settings
+from scheduler.controller.loop import RECONCILE_SECONDS
 from scheduler.store.database import Database
 from scheduler.store.opening import open_database
 from scheduler.store.upgrade import upgrade
 from tests.acceptance import workplace as workplaces
 from tests.acceptance.workplace import REPOSITORY, Done, Workplace, workplace
+from tests.faults import invariants
 
 JOB = """\
 kind: pretrain
@@ -105,10 +107,11 @@ def lasting_place() -> Iterator[Workplace]:
 
 @pytest.fixture
 def place(lasting_place: Workplace) -> Iterator[Workplace]:
-    """The lasting place, its service up and ready, and no job of this test left in it."""
+    """The lasting place, its service up and ready; after the test no job of it is left, and every invariant holds."""
     lasting_place.up()
     yield lasting_place
     lasting_place.end_jobs()
+    assert invariants.violations(lasting_place.settings, lasting_seconds=2 * RECONCILE_SECONDS) == []
 
 
 @pytest.fixture

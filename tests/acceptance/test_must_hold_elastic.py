@@ -71,6 +71,10 @@ def ten_have_run(place: Workplace, example: int) -> None:
             example=example,
             first=int(array.partition("-")[0]),
         )
+        tx.execute(
+            "UPDATE jobs SET attempt_id = (SELECT id FROM attempts WHERE job_id = jobs.id) WHERE array_id = :first",
+            first=int(array.partition("-")[0]),
+        )
     place.ok("cancel", array)
 
 
