@@ -126,7 +126,9 @@ def find(text: str) -> CatalogueEntry:
     if memory_gb is not None:
         found = [entry for entry in found if entry.memory_gb == memory_gb]
     if not found and _BARE.fullmatch(text):
-        raise UsageError(f"{text!r} is no GPU known here, and no size without a unit", hint=f"like {text.strip()}GiB")
+        raise UsageError(
+            f"{text!r} is not a GPU known here, and without a unit it is no size", hint=f"like {text.strip()}GiB"
+        )
     if not found:
         raise UsageError(f"{text!r} is not a GPU known here", hint=_suggestion(model))
     return found[0]
