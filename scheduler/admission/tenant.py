@@ -24,6 +24,7 @@ class Tenant(Struct, frozen=True, kw_only=True, eq=False):
     ladder: tuple[Candidate, ...]
     needs: tuple[int, ...]  # bytes of the device, by rung
     seconds: tuple[float, ...]  # still to go alone, by rung
+    gains: tuple[float, ...]  # by each rung but the last: see `gains`
     utilisations: tuple[float, ...]
     starts_in: float  # seconds until its first step
     priority: int = 0
@@ -32,7 +33,6 @@ class Tenant(Struct, frozen=True, kw_only=True, eq=False):
     exclusive: bool = False
     preemptible: bool = False
     devices: int = 1  # that it runs on at once
-    gains: tuple[float, ...] = ()  # share of the time saved by the next rung, per byte
 
 
 class _Ladder(NamedTuple):
@@ -121,12 +121,11 @@ def _tenant(
     devices: int = 1,
 ) -> Tenant:
     seconds = tuple([pace.seconds * slower for slower in ladder.slower])
-    steps = zip(seconds, seconds[1:], ladder.needs, ladder.needs[1:], strict=False)
     return Tenant(
         job_id=job_id,
         ladder=ladder.candidates,
         needs=ladder.needs,
-        gains=tuple([(slow - fast) / slow / max(1, more - less) for slow, fast, less, more in steps]),
+        gains=gains(ladder.needs, seconds),
         seconds=seconds,
         utilisations=tuple([min(1.0, pace.utilisation * busier) for busier in ladder.busier]),
         starts_in=starts_in,
@@ -137,6 +136,12 @@ def _tenant(
         preemptible=preemptible,
         devices=devices,
     )
+
+
+def gains(needs: Sequence[int], seconds: Sequence[float]) -> tuple[float, ...]:
+    """Return for each rung but the last the share of the time that the next one saves, per byte."""
+    steps = zip(seconds, seconds[1:], needs, needs[1:], strict=False)
+    return tuple([(slow - fast) / slow / max(1, more - less) for slow, fast, less, more in steps])
 
 
 def _ladder(rungs: Sequence[tuple[int, Candidate]], pace: Pace) -> _Ladder:

@@ -59,7 +59,7 @@ def test_what_the_last_service_was_told_holds_until_somebody_says_otherwise(tmp_
     assert lock is not None
     lock.release()
     assert _as_before(settings, {}) == "virtual:2x1GiB"
-    assert "virtual:2x1GiB; `mmq up --devices auto` takes others" in _chosen_again("virtual:2x1GiB", settings)
+    assert "virtual:2x1GiB; `mmq up --devices auto` changes that" in _chosen_again("virtual:2x1GiB", settings)
     assert _as_before(settings, {"MMQ_DEVICES": "cpu"}) is None
     settings.service_lock.write_text("{")
     assert _as_before(settings, {}) is None

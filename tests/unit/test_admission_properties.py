@@ -14,7 +14,7 @@ from scheduler.admission.pace import Pace
 from scheduler.admission.plan import Plan, need_bytes, plan_of
 from scheduler.admission.policy import Policy
 from scheduler.admission.room import room_of
-from scheduler.admission.tenant import Tenant, newcomer
+from scheduler.admission.tenant import Tenant, gains, newcomer
 from scheduler.admission.wish import Wish
 from scheduler.footprint.curve import Footprint
 from scheduler.jobs.states import EndReason, JobState, WaitCode
@@ -277,11 +277,13 @@ def test_a_device_is_shared_to_the_last_byte_that_saves_time_and_not_beyond(shar
 
 def _tenant(number: int, needs: list[int], faster: float, seconds: int) -> Tenant:
     rungs = ladder(1, 1, len(needs))
+    lasting = tuple(seconds * faster**rung for rung in range(len(needs)))
     return Tenant(
         job_id=number,
         ladder=rungs,
         needs=tuple(needs),
-        seconds=tuple(seconds * faster**rung for rung in range(len(needs))),
+        seconds=lasting,
+        gains=gains(needs, lasting),
         utilisations=(0.5,) * len(needs),
         starts_in=0.0,
         exclusive=bool(number % 2),
