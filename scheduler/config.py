@@ -30,7 +30,7 @@ class Settings:
     host: str
     ignored_pids: frozenset[int] = frozenset()  # foreign processes on a device that are known not to grow
     user_limit: int | None = None  # jobs of one user that may run at once
-    run_log_bytes: int = RUN_LOG_BYTES  # what an attempt prints, and what a job's events may take
+    run_log_bytes: int = RUN_LOG_BYTES  # that each log of an attempt may take, and a job's events
     grace_seconds: float = GRACE_SECONDS  # that training may take to save when it is stopped
     metrics_file: Path | None = None  # where the controller writes its figures for Prometheus
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from scheduler.jobs.states import EndReason, TrainerExit
+from scheduler.processes.signalling import signal_name
 from scheduler.units import format_duration
 from worker.tail import TrainerEvent
 
@@ -144,13 +145,12 @@ def _wanted(ending: Ending, intent: Intent) -> tuple[EndReason, str]:
 def _by_signal(ending: Ending, number: int) -> tuple[EndReason, str]:
     if number == signals.SIGKILL and ending.oom_killer is not None:
         return _by_kernel(ending.oom_killer)
-    try:
-        name = signals.Signals(number).name
-    except ValueError:
-        name = str(number)
     if number == signals.SIGKILL:
-        return EndReason.KILLED, "killed by SIGKILL, sent neither by mmq nor by the kernel for lack of memory"
-    return EndReason.KILLED, f"killed by {name}, which mmq did not send"
+        return (
+            EndReason.KILLED,
+            "killed by SIGKILL, not by mmq, and with no sign that the kernel did it for lack of memory",
+        )
+    return EndReason.KILLED, f"killed by {signal_name(number)}, which mmq did not send"
 
 
 def _by_kernel(evidence: str) -> tuple[EndReason, str]:

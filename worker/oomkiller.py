@@ -59,8 +59,10 @@ class OomKiller:
         if held_bytes is not None:
             return f"its log names process {self.pid}, which held {format_bytes(held_bytes)}"
         self.look()
-        for _, path, before in self._seen:
-            if (_count(path) or 0) > before:
+        least: dict[Path, int] = {}
+        now = ((path, _count(path) or 0) for path in {path for _, path, _ in self._seen})  # it may have left a group
+        for path, count in (*((path, count) for _, path, count in self._seen), *now):
+            if count > least.setdefault(path, count):
                 return f"{path} counts one more process killed for memory just then"
         return None
 

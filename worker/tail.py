@@ -1,7 +1,7 @@
 """Following `events.jsonl`: the trainer's word, read as it comes, one complete line at a time.
 
 Owns the reading position, also where the trainer puts a shorter file in the place of one that had grown too long. A
-line that is not JSON object, of another attempt, or absurdly long is passed over: the trainer may have died in the
+line that is not a JSON object, of another attempt, or absurdly long is passed over: the trainer may have died in the
 middle of it. Standard library only.
 """
 

@@ -39,10 +39,6 @@ class Pace:
         """Return the same with all rows of a step at once that fall to a process: the least there is."""
         return self.seconds * ((1 + self.overhead / rows) / (1 + self.overhead / self.micro_batch))
 
-    def utilisation_at(self, candidate: Candidate) -> float:
-        """Return the share of them in which the device computes, 0 to 1."""
-        return min(1.0, self.utilisation * self.busier(candidate))
-
     def slower(self, candidate: Candidate) -> float:
         """Return what a candidate multiplies the time by, whatever the job's length."""
         return cost(candidate.modes) * self._relative(candidate.micro_batch, 1.0)

@@ -40,7 +40,7 @@ def restore(copy: Path) -> None:
 
     settings = context.settings()
     kept = put_in_place(settings, copy.absolute())
-    click.echo(f"the database is now {copy}" + (f"; the old one is kept at {kept}" if kept else ""))
+    click.echo(f"the database is restored from {copy}" + (f"; the old one is kept at {kept}" if kept else ""))
     with context.store(settings) as database:
         if any(gap.mendable for gap in gaps(database, settings)):
             say(

@@ -78,7 +78,7 @@ def _check_plot(path: Path) -> None:
     if path.suffix not in (".svg", ".html", ".htm"):
         raise click.BadParameter(f"{path} is neither .svg nor .html", param_hint="--plot")
     if not path.parent.is_dir():
-        raise click.BadParameter(f"there is not a folder {path.parent}", param_hint="--plot")
+        raise click.BadParameter(f"there is no folder {path.parent}", param_hint="--plot")
 
 
 def _job(

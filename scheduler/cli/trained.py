@@ -13,6 +13,7 @@ from scheduler.cli.terminal import say
 from scheduler.errors import ExitCode, MmqError
 from scheduler.jobs.spec import JobSpec, decode
 from scheduler.jobs.states import TrainerExit
+from scheduler.processes.signalling import signal_name
 
 _LAST_SECONDS = 2.0  # that an interrupted program has to put away what it made
 _CODES = {
@@ -53,13 +54,17 @@ def run_program(module: str, arguments: Sequence[str], *, captures: bool = False
     from scheduler.processes.interpreter import python_command, with_source
 
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the program begins with
-    child = subprocess.Popen(
-        python_command(f"trainer.{module}", *arguments),
-        env=with_source(os.environ) | {"CUDA_VISIBLE_DEVICES": ""},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE if captures else None,
-        text=True,
-    )
+    try:
+        child = subprocess.Popen(
+            python_command(f"trainer.{module}", *arguments),
+            env=with_source(os.environ) | {"CUDA_VISIBLE_DEVICES": ""},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if captures else None,
+            text=True,
+        )
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         said = child.communicate()[0] or ""
@@ -74,7 +79,7 @@ def run_program(module: str, arguments: Sequence[str], *, captures: bool = False
 def _exit_code(module: str, returned: int) -> int:
     """Give ours for the program's; it has said itself what was wrong, unless something killed it."""
     if returned < 0:
-        raise MmqError(f"trainer.{module} was killed by {signal.Signals(-returned).name}", hint="mmq doctor")
+        raise MmqError(f"trainer.{module} was killed by {signal_name(-returned)}", hint="mmq doctor")
     if returned == ExitCode.INTERRUPTED:
         return int(ExitCode.INTERRUPTED)
     return int(_CODES.get(returned, ExitCode.FAILED))

@@ -28,8 +28,9 @@ from scheduler.footprint.request import Target, trace_request
 from scheduler.footprint.tracer import TIME_LIMIT_SECONDS, trace
 from scheduler.jobs.spec import JobSpec
 from scheduler.store import footprints as kept_footprints
+from scheduler.store.database import Database
 from scheduler.store.location import sqlite_path
-from scheduler.store.opening import open_database, open_if_possible
+from scheduler.store.opening import open_database, read_if_possible
 
 MOST_WORKERS = 4  # processes of a trace that a person waits for, each a core and some hundred MB
 
@@ -151,11 +152,12 @@ def _on(place: Place, wish: Wish, footprint: Footprint, correction_bytes: int) -
 
 def _correction_bytes(spec: JobSpec, wish: Wish, target: Target, footprint: Footprint, settings: Settings) -> int:
     """Return what earlier attempts on this machine add."""
-    with open_if_possible(settings) as db:
-        if db is None:
-            return 0
-        key = requests_for(spec, wish, target)[0].key
+    key = requests_for(spec, wish, target)[0].key
+
+    def read(db: Database) -> int:
         return corrections.read(db, settings.host, target).bytes_for(key, footprint)
+
+    return read_if_possible(settings, read) or 0
 
 
 def course(spec: JobSpec, told: Estimate) -> list[dict[str, Any]]:
@@ -171,8 +173,11 @@ def course(spec: JobSpec, told: Estimate) -> list[dict[str, Any]]:
 
 def _footprint(requests: Sequence[Request], settings: Settings, answers: dict[str, str]) -> Footprint:
     """Join the stages: from the store, from `answers`, or traced now, all by one child, and noted in both."""
-    with open_if_possible(settings) as db:
-        known = {one.key: footprint for one in requests if db is not None and (footprint := stored(db, one))}
+
+    def read(db: Database) -> dict[str, Footprint]:
+        return {one.key: footprint for one in requests if (footprint := stored(db, one))}
+
+    known = read_if_possible(settings, read) or {}
     traced = dict(_traced([one for one in requests if one.key not in known and one.key not in answers]))
     if traced:
         _keep(traced, settings)

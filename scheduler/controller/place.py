@@ -12,7 +12,7 @@ from scheduler.errors import UsageError
 from scheduler.footprint.request import Target
 from scheduler.processes.locks import lock_held
 from scheduler.store.devices import DeviceFacts, list_devices
-from scheduler.store.opening import open_if_any
+from scheduler.store.opening import read_if_possible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +63,7 @@ def _served(settings: Settings) -> Sequence[DeviceFacts]:
     """Return what a running service works with, which may not be what this environment says."""
     if not any(map(lock_held, settings.service_locks())):
         return []
-    with open_if_any(settings) as db:
-        known = list_devices(db) if db is not None else []
+    known = read_if_possible(settings, list_devices) or []
     return [device for device in known if device.present and device.host == settings.host]
 
 

@@ -5,7 +5,6 @@ A person's own code runs there. Owns what is said where it gives no answer: it m
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scheduler.footprint.tracer import TIME_LIMIT_SECONDS, hand_over, last_line, start
+from scheduler.processes.signalling import signal_name
 
 TRACER = Path(__file__).resolve().parents[2] / "trainer" / "entry" / "launch.py"
 _NEEDED = {"parameters", "allocated_bytes", "reserved_bytes", "process_bytes", "parts", "course"}
@@ -62,7 +62,7 @@ def _ended(python: str, code: int, complaint: str) -> Traced:
             error=f"{python} ended with exit code {code} and without an answer{words}",
             hint="neither the loop nor a library that it uses may end its process",
         )
-    name = signal.Signals(-code).name
+    name = signal_name(-code)
     if name == "SIGKILL":
         return Traced(
             error=f"the loop's process was killed from outside ({name}){words}",

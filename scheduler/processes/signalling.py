@@ -26,3 +26,11 @@ def send_each(find: Callable[[], set[int]], number: int) -> set[int]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(descriptors[pid], number)
     return found
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name, as SIGKILL; real-time signals have a number only."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -5,14 +5,14 @@ a few transactions a second, and one rule for both is worth more than parallel w
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, ProgrammingError
 
-from scheduler.errors import MmqError, Unreachable, UsageError
+from scheduler.errors import Unreachable, UsageError
 from scheduler.store import sqlite
 from scheduler.store.database import Row
 from scheduler.store.location import sqlite_path, without_password
@@ -53,6 +53,21 @@ def _create_sqlite(path: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Put errors that tell of the world in words; a mistake in our own statements stays as it is."""
+    try:
+        yield
+    except (IntegrityError, ProgrammingError):
+        raise
+    except DBAPIError as error:
+        path = sqlite_path(url)
+        if path is not None and isinstance(error.orig, Exception):
+            raise sqlite.explain(error.orig, path) from error
+        told = f"the database at {without_password(url)} failed: {error.orig}"
+        raise Unreachable(told, hint="mmq doctor") from error
 
 
 class EngineTransaction:
@@ -112,17 +127,5 @@ class EngineDatabase:
     def close(self) -> None:
         self._engine.dispose()
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (IntegrityError, ProgrammingError):
-            raise
-        except DBAPIError as error:
-            raise self._explain(error) from error
-
-    def _explain(self, error: DBAPIError) -> MmqError:
-        path = sqlite_path(self._url)
-        if path is not None and isinstance(error.orig, Exception):
-            return sqlite.explain(error.orig, path)
-        return Unreachable(f"the database at {without_password(self._url)} failed: {error.orig}", hint="mmq doctor")
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self._url)

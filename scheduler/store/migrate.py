@@ -33,7 +33,7 @@ def migrate(url: str, to: str = "head", *, ids_above: int = 0) -> None:
         # Batch mode copies tables and drops the old ones: with foreign keys on, rows that refer to them go too.
         event.listen(engine, "connect", _foreign_keys_off)
     try:
-        with engine.connect() as plain:
+        with engines.explained(url), engine.connect() as plain:
             connection = plain.execution_options(mmq_write=True)
             with connection.begin():
                 if engine.dialect.name == "postgresql":

@@ -1,15 +1,18 @@
 """The door to the store: how it is opened, its revision checked, and made where there is none."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from typing import TypeVar
 
 from scheduler.config import Settings
-from scheduler.errors import MmqError, NoDatabase
+from scheduler.errors import MmqError, NoDatabase, SchemaMismatch, UsageError
 from scheduler.store.database import Database
 from scheduler.store.drivers import connect
 from scheduler.store.filesystem import refuse_network_file_system
 from scheduler.store.location import sqlite_path
 from scheduler.store.revisions import check_revision, missing
+
+T = TypeVar("T")
 
 
 def open_database(settings: Settings, *, lean: bool, create: bool = False) -> Database:
@@ -48,13 +51,15 @@ def open_if_any(settings: Settings) -> Iterator[Database | None]:
         yield database
 
 
-@contextmanager
-def open_if_possible(settings: Settings) -> Iterator[Database | None]:
-    """Open the store by its lean driver; None also where it can't be opened: for who is as well off without."""
+def read_if_possible(settings: Settings, read: Callable[[Database], T]) -> T | None:
+    """Read from the store; None where there is none, or it can't be read: for who is as well off without.
+
+    Raises UsageError for a URL that is none, SchemaMismatch for a store of another revision.
+    """
     try:
-        database = open_database(settings, lean=True)
+        with open_if_any(settings) as database:
+            return None if database is None else read(database)
+    except (UsageError, SchemaMismatch):
+        raise
     except MmqError:
-        yield None
-        return
-    with closing(database):
-        yield database
+        return None

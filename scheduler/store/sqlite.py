@@ -68,8 +68,8 @@ def explain(error: Exception, path: Path) -> MmqError:
     """Put an error of SQLite in words: what happened to which file, and a command that helps."""
     if "unable to open" in str(error) and not os.access(path.parent, os.W_OK):
         return NotPermitted(
-            f"{path.parent} can't be written, which SQLite must also to read {path.name}",
-            hint=f"findmnt -T {path.parent}",
+            f"{path.parent} can't be written, and SQLite has to write there even to read {path.name}",
+            hint=f"ls -ld {path.parent}",
         )
     for sign, meaning, hint in MEANINGS:
         if sign in str(error):

@@ -31,6 +31,7 @@ def test_help_lists_every_command_without_loading_it(mmq: Mmq) -> None:
 def test_each_command_has_help(mmq: Mmq, name: str) -> None:
     done = mmq(name, "--help")
     assert (done.code, done.err) == (0, "")
+    assert not done.out.split("\n\n")[1].startswith("Options:")  # it says what it does before
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_a_model_beyond_one_machine_has_a_table_of_its_states(mmq: Mmq) -> None:
         ("--parameters 671B --gpu A100", "--gpu goes with FILE or --entry only"),
         ("--entry loop.py:build -o train.seed=1", "-o goes with FILE only"),
         ("job.yaml --plot a.png", "a.png is neither .svg nor .html"),
-        ("job.yaml --plot nowhere/a.svg", "there is not a folder nowhere"),
+        ("job.yaml --plot nowhere/a.svg", "there is no folder nowhere"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_before_any_work(mmq: Mmq, words: str, told: str) -> None:

@@ -1,5 +1,6 @@
 """`mmq generate` and `mmq evaluate` as typed, on a job's real result; torch is loaded by their child alone."""
 
+import contextlib
 import json
 import math
 import os
@@ -14,7 +15,7 @@ from scheduler.processes.interpreter import python_command, with_source
 from scheduler.processes.liveness import process_started
 from scheduler.store.database import Database
 from tests.acceptance.conftest import Mmq
-from tests.processes import until
+from tests.processes import PATIENCE_SECONDS, until
 
 
 def test_a_prompt_is_continued(shell: Mmq, result: Path) -> None:
@@ -48,11 +49,15 @@ def test_an_interrupt_ends_both_without_a_word(result: Path) -> None:
     with subprocess.Popen(
         command, env=with_source(os.environ), stdout=pipe, stderr=pipe, text=True, preexec_fn=foreground
     ) as mmq:
-        children = Path(f"/proc/{mmq.pid}/task/{mmq.pid}/children")
-        child = int(until(lambda: children.read_text().split())[0])
-        os.killpg(mmq.pid, signal.SIGINT)
-        assert mmq.wait(30) == 130
-        assert mmq.communicate()[1].strip() == ""
+        try:
+            children = Path(f"/proc/{mmq.pid}/task/{mmq.pid}/children")
+            child = int(until(lambda: children.read_text().split())[0])
+            os.killpg(mmq.pid, signal.SIGINT)
+            assert mmq.wait(PATIENCE_SECONDS) == 130
+            assert mmq.communicate()[1].strip() == ""
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(mmq.pid, signal.SIGKILL)
     until(lambda: process_started(child) is None)
 
 

@@ -80,9 +80,7 @@ def test_adopted_and_killed_and_cancelled_nothing_of_it_is_left(place: Workplace
     place.until_steps(job, more=2)
     assert not any(map(gone, pids.values()))
     kill(launcher(place, job))
-    until(
-        lambda: all(map(gone, pids.values())), "the end of its processes", within_seconds=30
-    )  # before they are evicted
+    until(lambda: all(map(gone, pids.values())), "their end, before they are evicted", within_seconds=30)
 
     until(lambda: len(place.events(job, "started")) == 2, "another attempt")
     place.until_steps(job, more=2)

@@ -217,8 +217,9 @@ class Workplace:
         """The service's own processes by name."""
         pid, found = self.service(), {}
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
-            found[words[3].rpartition(".")[2] if "-m" in words else "broker"] = int(child)
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+                found[words[3].rpartition(".")[2] if "-m" in words else "broker"] = int(child)
         return found
 
     def until_ready(self) -> None:

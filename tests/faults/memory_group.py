@@ -26,16 +26,15 @@ def memory_group(limit_bytes: int) -> Iterator[Path]:
     group = (FIRST_FORM if first_form else GROUPS) / f"mmq-test-{os.getpid()}"
     try:
         group.mkdir()
+    except FileExistsError:
+        raise  # somebody left it behind, which is no reason to skip
     except OSError as error:
         pytest.skip(f"no control group can be made here: {error}")
     try:
         _limit(group, LIMIT if first_form else "memory.max", limit_bytes)
         yield group
     finally:
-        for pid in members(group):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        until(lambda: not members(group), "an empty control group")
+        until(lambda: _emptied(group), "an empty control group")
         until(lambda: _removed(group), "the control group's removal")
 
 
@@ -56,6 +55,13 @@ def _limit(group: Path, file: str, limit_bytes: int) -> None:
     for name, value in WITHOUT_SWAP.items():
         if (group / name).exists():
             (group / name).write_text(str(value))
+
+
+def _emptied(group: Path) -> bool:
+    for pid in members(group):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return not members(group)
 
 
 def _removed(group: Path) -> bool:

@@ -68,8 +68,6 @@ def lasting_greedy(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     scripted = request.param == "a stand-in"
     source = f"{plant}:{STANDIN}:{REPOSITORY}" if scripted else f"{plant}:{REPOSITORY}"
     with fault_place(scripted=scripted, PYTHONPATH=source) as faulty:
-        if scripted:
-            faulty.job_file("tiny", steps=STEPS)
         yield Greedy(faulty, plant)
 
 
@@ -103,6 +101,8 @@ def test_a_trainer_that_the_kernel_kills_for_host_memory_is_known_and_goes_on(
 ) -> None:
     place = greedy.place
     expected = curve.undisturbed(STEPS) if greedy.faulty.scripted else place.undisturbed
+    if greedy.faulty.scripted:
+        greedy.faulty.job_file("tiny", steps=STEPS, lingers=True)
     neighbour = greedy.faulty.submit("tiny.yaml", "-o", "train.max_steps=100000", *SLOWLY)
     beside = place.until_steps(neighbour, more=1)
     job = greedy.faulty.submit("tiny.yaml", "-o", "train.save_interval=10", *SLOWLY)
@@ -122,6 +122,7 @@ def test_a_trainer_that_the_kernel_kills_for_host_memory_is_known_and_goes_on(
     else:
         greedy.beats(job, 2)
     greedy.eat(trainer)
+    greedy.faulty.hurry()
 
     told = by_count.evidence()
     assert told is not None

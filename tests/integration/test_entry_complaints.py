@@ -45,7 +45,9 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
     [
         ("sys.exit(0)", "ended its process itself, with exit code 0"),
         ("sys.exit('no rows')", 'ended its process itself, saying "no rows"'),
+        ("sys.exit('no rows\\nat all')", 'ended its process itself, saying "no rows"'),
         ("os._exit(3)", "ended its process itself, with exit code 3"),
+        ("os._exit(status=3)", "ended its process itself, with exit code 3"),
     ],
 )
 def test_a_loop_that_ends_its_process_is_told_so_with_the_line(told: Told, ending: str, words: str) -> None:
@@ -67,6 +69,20 @@ def test_what_can_not_be_parsed_has_one_place(told: Told) -> None:
     found = told("def build():\n    x = (1,\n")
     assert found["error"].startswith("SyntaxError: '(' was never closed (")
     assert found["error"].endswith("own_loop.py:2)")
+
+
+def test_a_text_that_the_loop_can_not_parse_is_told_by_the_loop_s_line(told: Told) -> None:
+    found = told("import ast\ndef build():\n    return ast.literal_eval('(1,')\n")
+    assert "own_loop.py:3" in found["error"]
+    assert "py_compile" not in found.get("hint", "")
+
+
+def test_a_fork_of_the_loop_s_gives_no_answer_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "forking.py"
+    forks = "    if os.fork() == 0:\n        sys.exit(0)\n    os.wait()\n    model = torch"
+    file.write_text(LOOP.replace("import torch", "import os, sys, torch").replace("    model = torch", forks))
+    request = {"file": str(file), "function": "build", "settings": {}, "total_bytes": 1 << 34}
+    assert trace_loop(request).body is not None
 
 
 @pytest.mark.parametrize(("value", "given"), [("x", "text"), (2.5, "a fraction")])

@@ -101,6 +101,6 @@ def test_an_early_stop_is_told() -> None:
 
 def test_a_kill_that_nobody_is_known_for_is_said_to_be_one() -> None:
     reason, message = classify(Ending(exit=Exit(signal=signal.SIGKILL)))
-    assert (reason, "sent neither by mmq nor by the kernel" in message) == (EndReason.KILLED, True)
+    assert (reason, "not by mmq, and with no sign that the kernel did it" in message) == (EndReason.KILLED, True)
     killed = classify(Ending(exit=Exit(signal=signal.SIGKILL), oom_killer="its log names process 7"))
     assert killed[1] == "killed by the kernel, which ran out of host memory: its log names process 7"

@@ -112,6 +112,17 @@ def test_a_process_moved_to_another_group_is_counted_there_and_a_dying_one_where
     assert "jobs/memory.oom_control" in (watch.evidence() or "")
 
 
+def test_a_group_that_is_removed_after_it_counted_is_evidence_still(kernel: Kernel) -> None:
+    kernel.count(group=0)
+    watch = kernel.watch()
+    kernel.count(group=1)
+    watch.look()
+    (kernel.files.proc / f"{PID}/cgroup").unlink()
+    for counter in kernel.files.cgroups.rglob("memory.events"):
+        counter.unlink()
+    assert "memory.events" in (watch.evidence() or "")
+
+
 def test_a_kernel_with_the_first_form_of_groups_is_read_too(kernel: Kernel) -> None:
     (kernel.files.proc / f"{PID}/cgroup").write_text("9:name=systemd:/\n4:cpu,memory:/jobs\n0::/\n")
     counter = kernel.files.cgroups / "memory/jobs/memory.oom_control"

@@ -21,8 +21,11 @@ def main() -> int:
     end_with_parent()
     started = time.monotonic()
     request = json.load(sys.stdin)
+    ours = os.getpid()
     with _stdout_kept() as out:
         told = answered(request)
+        if os.getpid() != ours:  # the loop forked, and this is not the process that is asked
+            os._exit("error" in told)
         told["seconds"] = round(time.monotonic() - started, 3)
         out.write(json.dumps(told))
     return 1 if "error" in told else 0
@@ -54,10 +57,10 @@ def _no_sudden_end() -> Iterator[None]:
     """Let `os._exit` in this process, which would take the answer along, be told as any other end; not in a fork's."""
     ours, end = os.getpid(), os._exit
 
-    def told(code: int) -> NoReturn:
+    def told(status: int) -> NoReturn:
         if os.getpid() != ours:
-            end(code)
-        raise SystemExit(code)
+            end(status)
+        raise SystemExit(status)
 
     with patch.object(os, "_exit", told):
         yield

@@ -1,6 +1,6 @@
 """What is said of a loop that can't be traced: what happened, where, and what helps; each in one line.
 
-Owns the words. `told` of an error of the loop's own, or of a thing that the emulation lacks.
+Owns the words, of errors of the loop's own as of what the emulation lacks.
 """
 
 import inspect
@@ -28,7 +28,7 @@ def complaint(error: BaseException, request: Mapping[str, Any]) -> dict[str, str
         return {"error": f"{error} ({_place(error)})"}
     if isinstance(error, Untraceable):
         return {"error": str(error)}
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and Path(error.filename or "").is_file():  # else of a text that the loop reads
         return {
             "error": f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})",
             "hint": f"mend that line; {sys.executable} -m py_compile {error.filename} shows it too",
@@ -41,7 +41,7 @@ def complaint(error: BaseException, request: Mapping[str, Any]) -> dict[str, str
             "hint": "let an argument (--set) make them dense, which takes more: the gradient is as large as the table",
         }
     told = {"error": f"{_words(error)} ({_place(error)})"}
-    hint = _of_settings(request) or _of_imports(error)
+    hint = _of_imports(error) or _of_settings(error, request)
     return told | ({"hint": hint} if hint else {})
 
 
@@ -52,7 +52,11 @@ def _of_exit(error: SystemExit) -> dict[str, str]:
             "error": f"the loop reads the command line, which is empty here: {refused} ({_place(error)})",
             "hint": "give FUNCTION arguments in place of the command line's, for --set NAME=VALUE",
         }
-    how = f"with exit code {error.code or 0}" if isinstance(error.code, int | None) else f'saying "{error.code}"'
+    how = (
+        f"with exit code {error.code or 0}"
+        if isinstance(error.code, int | None)
+        else f'saying "{_cut(str(error.code))}"'
+    )
     return {
         "error": f"the loop ended its process itself, {how} ({_place(error)})",
         "hint": 'FUNCTION and the step must return; what ends a program goes under if __name__ == "__main__"',
@@ -63,12 +67,14 @@ def _refused_arguments(trace: TracebackType | None) -> str | None:
     """Find what argparse had to say before it ended the process."""
     for frame, _ in traceback.walk_tb(trace):
         if frame.f_code.co_filename.endswith("argparse.py") and frame.f_code.co_name == "error":
-            return str(frame.f_locals.get("message"))
+            return _cut(str(frame.f_locals.get("message")))
     return None
 
 
-def _of_settings(request: Mapping[str, Any]) -> str | None:
-    """Name a setting that is of another kind than the argument it is given to."""
+def _of_settings(error: BaseException, request: Mapping[str, Any]) -> str | None:
+    """Name a setting that is of another kind than the argument it is given to, where that may be the reason."""
+    if not isinstance(error, TypeError | ValueError):
+        return None
     module = sys.modules.get(Path(request["file"]).stem)
     function = getattr(module, request["function"], None)
     for name, value, kind in _unlike(function, request["settings"]) if callable(function) else ():
@@ -79,7 +85,10 @@ def _of_settings(request: Mapping[str, Any]) -> str | None:
 
 
 def _unlike(function: Any, settings: Mapping[str, Any]) -> Iterator[tuple[str, Any, type]]:
-    parameters = inspect.signature(function).parameters
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # some that are written in C have none
+        return
     for name, value in settings.items():
         known = parameters.get(name)
         if known is None or type(value) not in _KINDS:
@@ -97,9 +106,14 @@ def _of_imports(error: BaseException) -> str | None:
 
 def _words(error: BaseException) -> str:
     """Give an error's kind and its first line, without torch's list of all the ways to call a function."""
-    words = (str(error).strip().splitlines() or [""])[0].partition(_OVERLOADS)[0].rstrip(",: ")
-    words = words if len(words) <= LONGEST else f"{words[:LONGEST]}..."
+    words = _cut(str(error).partition(_OVERLOADS)[0])
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def _cut(words: str) -> str:
+    """Give the first line, and not too much of it."""
+    line = (words.strip().splitlines() or [""])[0].rstrip(",: ")
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
 def _place(error: BaseException) -> str:
@@ -117,9 +131,9 @@ def _is_theirs(file: Path) -> bool:
     """Say whether it is the person's, or a library's that they use; torch is neither."""
     if not file.is_absolute() or file.is_relative_to(_OURS):
         return False
-    if not _is_installed(file):
-        return not file.is_relative_to(_STANDARD)
-    return not any(file.is_relative_to(folder) for folder in getattr(sys.modules.get("torch"), "__path__", ()))
+    if any(file.is_relative_to(folder) for folder in getattr(sys.modules.get("torch"), "__path__", ())):
+        return False
+    return _is_installed(file) or not file.is_relative_to(_STANDARD)
 
 
 def _is_installed(file: Path) -> bool:

@@ -111,9 +111,9 @@ class Placement(TorchFunctionMode):
             return tensor if dtype is None else tensor.to(dtype)
         return self._values(tensor, dtype)
 
-    def _finite(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _finite(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Let all be finite: loops that ask go on then."""
-        finite = torch.isfinite(tensor)
+        finite = torch.isfinite(*args, **kwargs)
         self._tracing.affirm(finite)
         return finite
 

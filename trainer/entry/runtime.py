@@ -119,7 +119,7 @@ def one_gpu(tracing: Tracing, autocast: Autocast, *, total_bytes: int, capabilit
         scope.enter_context(patch.object(torch, "save", _constant(None)))  # storages go to the host one by one
         scope.enter_context(patch.object(torch, "inference_mode", torch.no_grad))  # without it, no kernel is chosen
         scope.enter_context(patch.object(torch.nn.parallel, "DistributedDataParallel", Replica))
-        scope.enter_context(patch.object(torch.nn.DataParallel, "forward", _alone))
+        scope.enter_context(patch.object(torch.nn.DataParallel, "forward", _on_one_gpu))
         if torch.distributed.is_available():
             for where in (torch.distributed, torch.distributed.distributed_c10d):
                 scope.enter_context(patch.object(where, "init_process_group", _alone_in_a_group))
@@ -175,7 +175,7 @@ def _noted(log: Log, value: Any) -> Callable[..., Any]:
     return answer
 
 
-def _alone(self: Any, *args: Any, **kwargs: Any) -> Any:
+def _on_one_gpu(self: Any, *args: Any, **kwargs: Any) -> Any:
     """Run the model where it lies: of one GPU, DataParallel makes no copies."""
     return self.module(*args, **kwargs)
 

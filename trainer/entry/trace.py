@@ -79,8 +79,8 @@ def _run(build: Build, tracing: Tracing, updates: int) -> None:
         log.processes = torch.distributed.get_world_size()
     if not counted.number:
         raise NoUpdate(
-            f"the step was run {MOST_STEPS} times, but no torch.optim.Optimizer updated anything: the step must call"
-            " one, at most every 64 turns; one of your own must be a subclass"
+            f"the step was run {MOST_STEPS} times, but no torch.optim.Optimizer updated anything: one must,"
+            f" at least once in {MOST_STEPS} calls of the step; an optimizer of your own must be a subclass of it"
         )
 
 

@@ -100,6 +100,7 @@ class Tracing(Accounting):
 
     def affirm(self, tensor: torch.Tensor) -> None:
         """Answer yes to whoever asks for this boolean."""
+        tensor = held(tensor)
         if self.on_device(tensor):
             self._true.add(tensor.untyped_storage()._cdata)
 

@@ -2,7 +2,7 @@
 
 Its loss follows from its state alone. Beside the data file `rows.jsonl`, `rows.json` may say {"pause": SECONDS A STEP},
 "until": A FILE, for which it waits before its first step, "linger": A FILE, without which each step takes half a
-second more, or {"real": true}: then it becomes the real trainer.
+second more and the last is not made, or {"real": true}: then it becomes the real trainer.
 It says `doubled` where another one of its run directory lives. Of several processes under torch's launcher the first
 does all the work.
 """
@@ -71,6 +71,10 @@ def newest() -> tuple[int, str]:
     return 0, BEGINNING
 
 
+def lingers() -> bool:
+    return "linger" in told and not Path(told["linger"]).exists()
+
+
 signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
 if "RANK" in os.environ:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, as the trainer does
@@ -93,6 +97,8 @@ say("started", pid=os.getpid(), step=first, total_steps=steps, resumed_from=resu
 while "until" in told and not Path(told["until"]).exists() and not asked:
     time.sleep(0.1)
 for step in range(first + 1, steps + 1):
+    while step == steps and lingers() and not asked:
+        time.sleep(0.1)
     link = after(link, step)
     say("step", step=step, total_steps=steps, loss=loss_of(link), tokens_per_second=100.0, eta_seconds=1.0,
         process_peak_bytes=70 << 20, **sizes)  # fmt: skip
@@ -101,6 +107,6 @@ for step in range(first + 1, steps + 1):
     if asked:
         say("failed", exit_code=75, reason="stopped", message="stopped")
         sys.exit(75)
-    time.sleep(pause if "linger" not in told or Path(told["linger"]).exists() else pause + 0.5)
+    time.sleep(pause + 0.5 * lingers())
 put(run / "final", {"model.safetensors": link, "config.json": "{}"})
 say("finished", step=steps, loss=loss_of(link), first_loss=0.5, peaks={"process_peak_bytes": 70 << 20})
