@@ -5,7 +5,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from scheduler.cli import context
 from scheduler.config import Settings
@@ -48,7 +47,7 @@ def test_a_first_start_gives_no_id_of_a_run_directory_or_makes_no_schema(
     settings.run_dir(7).mkdir(parents=True)
     with monkeypatch.context() as cut_off:
         cut_off.setattr("scheduler.store.migrate.RAISE_ON_SQLITE", ("SELECT no_such_column",))
-        with pytest.raises(OperationalError):
+        with pytest.raises(MmqError, match="no_such_column"):
             upgrade(settings)
     with pytest.raises(NoDatabase):
         open_database(settings, lean=True)
