@@ -79,7 +79,8 @@ def test_one_row_too_large_turns_to_other_means_and_a_neighbour_sees_nothing(dec
 
     again, alone = place.submit("narrow.yaml", "-o", "name=again"), place.submit("neighbour.yaml", "-o", "name=alone")
     assert place.until_ended(again, alone, within_seconds=PATIENCE_SECONDS) == ["succeeded", "succeeded"]
-    assert place.losses(neighbour) == place.losses(alone)
+    both = [place.story(one)["attempts"] for one in (neighbour, alone)]  # which may have run by different means
+    assert place.losses(neighbour) == pytest.approx(place.losses(alone), rel=1e-5), both
     later = place.story(again)["attempts"]
     assert later[0]["reserved_bytes"] > story["attempts"][0]["reserved_bytes"]
     assert place.losses(narrow) == pytest.approx(place.losses(again), rel=1e-5)
