@@ -117,4 +117,4 @@ def _tell(events: EventLog, ended: Ending) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    launched.leave(main(sys.argv[1:]))
