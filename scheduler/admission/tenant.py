@@ -176,8 +176,8 @@ def _worth_having(
     needs = ((need_bytes(kind, one), one) for one in allowed(wish, footprint, kind))
     fitting = (rung for rung in needs if rung[0] <= total_bytes)
     kept: list[tuple[float, tuple[int, Candidate]]] = []
-    for rung in sorted(fitting, key=lambda rung: (rung[0], rung[1].micro_batch)):
-        seconds = pace.seconds_at(rung[1])
+    timed = ((rung, pace.seconds_at(rung[1])) for rung in fitting)
+    for rung, seconds in sorted(timed, key=lambda one: (one[0][0], one[1])):  # of those that need as much, the fastest
         if not kept or seconds < kept[-1][0] * _LESS:
             kept.append((seconds, rung))
     if not kept:
