@@ -158,11 +158,9 @@ class Controller:
 
     def _raise_peaks(self, snapshot: Snapshot) -> None:
         """Keep the most that each attempt was seen to hold, also between two reports of its trainer's."""
-        settled = (
-            one for one in snapshot.residents if not one.attempt.resizing
-        )  # else it may run by the new plan already
-        held = [(one.attempt, snapshot.held.get(one.attempt.id, 0)) for one in settled]
-        observations.raise_process_peaks(self.db, held)
+        live = (one.attempt for one in snapshot.residents)
+        settled = (one for one in live if not one.resizing)  # else it may run by the new plan already
+        observations.raise_process_peaks(self.db, [(one, snapshot.held.get(one.id, 0)) for one in settled])
 
     def _record(
         self, snapshot: Snapshot, queue: Sequence[QueuedJob], decisions: Sequence[Decision], now: float

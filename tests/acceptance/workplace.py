@@ -201,8 +201,9 @@ class Workplace:
         return int(self.query("SELECT shim_pid FROM attempts WHERE job_id = :job", job=job)[0]["shim_pid"])
 
     def shim(self, job: int) -> int:
-        (pid,) = holders(self.settings.run_dir(job) / "shim.lock")
-        return pid
+        lock = self.settings.run_dir(job) / "shim.lock"
+        until(lambda: len(holders(lock)) == 1)  # a child of the shim's holds it too, until it runs a program of its own
+        return holders(lock)[0]
 
     def up(self) -> str:
         return self.ok("up", "--detach")

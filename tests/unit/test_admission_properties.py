@@ -1,6 +1,7 @@
 """What the admission cycle must never do, whatever queue, running jobs and devices it is shown."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from scheduler.admission.tenant import Tenant, gains, newcomer
 from scheduler.admission.wish import Wish
 from scheduler.footprint.curve import Footprint
 from scheduler.jobs.states import EndReason, JobState, WaitCode
-from tests.unit.admission_worlds import GANG, GIB, World, ladder, pairs, queued, resized, worlds
+from tests.unit.admission_worlds import GANG, GIB, MODES, World, ladder, pairs, queued, resized, worlds
 
 PROMISED = {"virtual": 1.0, "cuda": 1.02, "cpu": 1.15}  # at least so much of what is predicted, by kind of device
 ENDED_BADLY = {JobState.FAILED, JobState.CANCELLED}
@@ -178,6 +179,21 @@ def test_every_rung_open_to_a_job_is_one_that_it_allows(data: st.DataObject, kin
     for candidate, need in zip(tenant.ladder, tenant.needs, strict=True):
         assert need <= total_bytes
         _check_plan(plan_of(job.wish, candidate, need), job.wish, footprint, kind)
+
+
+def test_of_candidates_that_need_as_much_only_the_fastest_is_a_rung() -> None:
+    (one,) = ladder(6, 3, 1)
+    two = replace(one, micro_batch=2, modes=MODES[1])  # faster here: a micro-batch of one has much overhead
+    known = Footprint(candidates=(one, two), parameters=1, torch="2")
+    job = QueuedJob(
+        job_id=1,
+        wish=Wish(effective_batch=64, max_seq_len=64, modes=MODES),
+        footprints={"one": known},
+        pace=Pace(seconds=900.0, utilisation=0.4, micro_batch=1, overhead=8.0),
+    )
+    tenant = newcomer(job, known, "virtual", 24 * GIB)
+    assert tenant is not None
+    assert tenant.ladder == (two,)
 
 
 @settings(max_examples=80, deadline=None)
