@@ -10,21 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scheduler.processes.regular import read_regular
-from scheduler.store import keepsakes
+from scheduler.store import run_records
 from scheduler.store.records import Job
 from worker.foreign import parse_object
 from worker.process import evict
 from worker.rundir import RECORD_BYTES, RunDir
 
-MARK = keepsakes.JOB
+MARK = run_records.JOB
 
 
 def make_own(run: RunDir, job: Job, depends_on: Sequence[int], *, is_first_start: bool) -> Path | None:
     """Make the run directory, and put a stranger's out of its way first; answers where that is now."""
     aside = _set_aside(run) if _is_anothers(run, job, is_first_start) else None
     run.create()
-    if not keepsakes.is_of(run.root, job):
-        keepsakes.write(run.root, job, depends_on)
+    if not run_records.belongs_to(run.root, job):
+        run_records.write_job(run.root, job, depends_on)
     return aside
 
 

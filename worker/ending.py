@@ -16,8 +16,8 @@ from scheduler.failpoints import failpoint
 from scheduler.jobs.states import EndReason
 from scheduler.processes.durable import write_durably
 from scheduler.store.attempt_rows import PEAKS
-from scheduler.store.keepsakes import read_end
 from scheduler.store.records import Attempt, Outcome
+from scheduler.store.run_records import read_end
 from worker.classification import Ending, classify, code_of
 from worker.progress import Told
 from worker.reporting import Reporter

@@ -25,7 +25,7 @@ from scheduler.jobs.trainer_config import trainer_config
 from scheduler.processes.interpreter import with_source
 from scheduler.processes.kinship import inherit_orphans
 from scheduler.processes.locks import take_lock
-from scheduler.store import attempts, jobs, keepsakes
+from scheduler.store import attempts, jobs, run_records
 from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt, Job, Orders, Outcome
 from worker.adoption import adopt
@@ -202,7 +202,7 @@ def start_trainer(task: Task, lock: int) -> tuple[OwnProcess, Tail]:
         attempt=attempt.number,
         events_bytes=task.settings.run_log_bytes,
     )
-    task.run.prepare(task.job.source, config, keepsakes.text(keepsakes.of_attempt(attempt, task.reserved)))
+    task.run.prepare(task.job.source, config, run_records.encode(run_records.attempt_record(attempt, task.reserved)))
     failpoint("start.prepared")
     tail = Tail.from_end(task.run.events, attempt.number)
     environment = trainer_environment(

@@ -70,35 +70,35 @@ def _age_seconds(told: str) -> float:
 
 
 def _share(settings: Settings, job_id: int, name: str, *, checkpoints: bool, runs: bool) -> Share:
-    from scheduler.cli import remains
+    from scheduler.cli import cleanup
 
     root = settings.run_dir(job_id)
     if runs:
         paths = [root] if root.is_dir() else []
     else:
-        paths = remains.checkpoints(root) if checkpoints else remains.spare(root)
-    return Share(job_id, name, paths, remains.size_bytes(paths))
+        paths = cleanup.all_checkpoints(root) if checkpoints else cleanup.superfluous(root)
+    return Share(job_id, name, paths, cleanup.size_bytes(paths))
 
 
 def _remove(database: Database, settings: Settings, share: Share, *, runs: bool) -> bool:
-    from scheduler.cli import remains
+    from scheduler.cli import cleanup
     from scheduler.store import pruning
 
-    trash = settings.jobs_dir / remains.TRASH / f"{share.job_id}-{os.getpid()}"
+    trash = settings.jobs_dir / cleanup.TRASH / f"{share.job_id}-{os.getpid()}"
     with pruning.claimed(database, share.job_id) as tx:
         if tx is None:
             return False  # retried since
         if share.paths:
-            remains.take_away(share.paths, trash)
+            cleanup.move_to_trash(share.paths, trash)
         if runs:
             pruning.forget(tx, share.job_id)
     return True
 
 
 def _empty(settings: Settings) -> None:
-    from scheduler.cli import remains
+    from scheduler.cli import cleanup
 
-    remains.empty(settings.jobs_dir)
+    cleanup.empty_trash(settings.jobs_dir)
 
 
 def _tell(gone: list[Share], stay: dict[int, str], *, dry_run: bool, as_json: bool) -> None:

@@ -42,7 +42,7 @@ def restore(copy: Path) -> None:
     kept = put_in_place(settings, copy.absolute())
     click.echo(f"the database is restored from {copy}" + (f"; the old one is kept at {kept}" if kept else ""))
     with context.store(settings) as database:
-        if any(gap.mendable for gap in gaps(database, settings)):
+        if any(gap.restorable for gap in gaps(database, settings)):
             say(
                 "note",
                 "jobs went on after that copy was made, and their run directories know more than it does",

@@ -16,10 +16,10 @@ _COLOURS = {"ok": "green", "note": "yellow", "wrong": "red"}
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(fix: bool, as_json: bool) -> int:
     """Check home, database, service, broker, locks, devices and disk; exit code 1 if something is wrong."""
+    from scheduler.cli.fixes import apply_fixes
     from scheduler.cli.health import findings
-    from scheduler.cli.mending import mend
 
-    fixed = list(mend(context.settings())) if fix else []
+    fixed = list(apply_fixes(context.settings())) if fix else []
     found = list(findings(context.settings()))
     wrong = sum(finding.level == "wrong" for finding in found)
     if as_json:

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from scheduler.cli.course import drawn, svg
+from scheduler.cli.memoryplot import draw, svg
 from scheduler.cli.terminal import width, wrap
 from scheduler.units import format_bytes
 
@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 def text(told: Row) -> str:
     verdicts = [_sentence(one) for one in told.get("devices", [told])]
-    return "\n\n".join([_counters(told), _parts(told), drawn(told["course"], width=width()), "\n".join(verdicts)])
+    return "\n\n".join([_counters(told), _parts(told), draw(told["course"], width=width()), "\n".join(verdicts)])
 
 
 def _counters(told: Row) -> str:

@@ -85,7 +85,7 @@ def _job(
     file: Path, overrides: tuple[str, ...], gpus: tuple[str, ...], *, explain: bool, plot: Path | None
 ) -> tuple[dict[str, Any], str]:
     from scheduler.cli.estimateview import explained, text
-    from scheduler.cli.intake import inherited
+    from scheduler.cli.submission import inherited
     from scheduler.controller.estimate import course, estimates
     from scheduler.jobs.jobfile import read
     from scheduler.store.opening import open_if_any

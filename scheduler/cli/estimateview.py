@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scheduler.cli.course import drawn
+from scheduler.cli.memoryplot import draw
 from scheduler.cli.terminal import Column, Line, table, width, wrap
 from scheduler.jobs.means import in_words
 from scheduler.units import format_bytes
@@ -47,7 +47,7 @@ def explained(told: Row) -> str:
         f"Added for what earlier attempts took on this machine: {format_bytes(why['correction_bytes'])}.",
         f"The margin of a reservation: {format_bytes(why['margin_bytes'])} on top of the process figure.",
     ]
-    picture = drawn(told["course"], width=width())
+    picture = draw(told["course"], width=width())
     return "\n\n".join([text(told), "One step of what is shown:\n\n" + picture, "\n".join(lines)])
 
 

@@ -13,9 +13,9 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(job: str, data: Path, as_json: bool) -> int:
     """Compute the loss and perplexity of the model of JOB on the rows of DATA. Runs on the CPU."""
-    from scheduler.cli.trained import run_program, trained
+    from scheduler.cli.trainedmodel import find_trained_model, run_program
 
-    spec, run_dir = trained(job, "evaluate")
+    spec, run_dir = find_trained_model(job, "evaluate")
     options = [f"--max-seq-len={spec.data.max_seq_len}", f"--broken-rows={spec.data.broken_rows}"]
     code, answer = run_program("evaluate", [*options, "--", str(run_dir), str(data)], captures=True)
     if code == 0:

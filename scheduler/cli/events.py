@@ -10,7 +10,7 @@ import click
 
 from scheduler.cli import context, eventview
 from scheduler.cli.ending import all_ended
-from scheduler.cli.silence import tell_silence
+from scheduler.cli.servicecheck import note_if_down
 from scheduler.cli.terminal import one_line, paint
 from scheduler.store import eventlog
 from scheduler.store.database import Database
@@ -43,7 +43,7 @@ def command(jobs: tuple[str, ...], follow: bool, last: int | None, as_json: bool
         if not follow:
             _print(eventlog.latest(database, ids, most=most), as_json)
             return
-        tell_silence(database, settings)
+        note_if_down(database, settings)
         _follow(database, ids, most, as_json)
 
 

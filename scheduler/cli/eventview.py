@@ -17,7 +17,7 @@ def happened(event: Row) -> str:
     return str(event["kind"]).replace("_", " ")
 
 
-def told(detail: Mapping[str, Any]) -> str:
+def facts(detail: Mapping[str, Any]) -> str:
     """All that there is to say of it: `device virtual:0, micro-batch 8`."""
     hidden = {"path"} | ({"message"} if detail.get("message") == detail.get("reason") else set())  # `done` is said once
     shown = [(key, value) for key, value in detail.items() if value is not None and key not in hidden]
@@ -26,7 +26,7 @@ def told(detail: Mapping[str, Any]) -> str:
 
 def cause(detail: Mapping[str, Any]) -> str:
     """Why, in one line: the sentence if there is one, else all that there is to say."""
-    return one_line(str(detail["message"])) if detail.get("message") else told(detail)
+    return one_line(str(detail["message"])) if detail.get("message") else facts(detail)
 
 
 def as_json(event: Row) -> Row:

@@ -19,11 +19,11 @@ import click
 )
 def command(job: str, form: str, output: Path | None) -> int:
     """Write the weights, tokenizer and chat template of JOB for MiniMind's programs or for transformers."""
-    from scheduler.cli.trained import run_program, trained
+    from scheduler.cli.trainedmodel import find_trained_model, run_program
 
-    found = trained(job, "export")
-    output = output or Path(f"{found.spec.name}-{form}")
-    code, _ = run_program("convert", [str(found.run_dir), form, str(output)])
+    model = find_trained_model(job, "export")
+    output = output or Path(f"{model.spec.name}-{form}")
+    code, _ = run_program("convert", [str(model.run_dir), form, str(output)])
     if code == 0:
         click.echo(output)
     return code

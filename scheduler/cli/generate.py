@@ -17,9 +17,9 @@ import click
 @click.option("--seed", metavar="N", type=click.IntRange(min=0), default=42, help="Seed for sampling; by default 42.")
 def command(job: str, prompt: str, max_new_tokens: int, temperature: float, seed: int) -> int:
     """Print how the model of JOB continues a prompt, token by token. Runs on the CPU."""
-    from scheduler.cli.trained import run_program, trained
+    from scheduler.cli.trainedmodel import find_trained_model, run_program
 
     wanted = {"prompt": prompt, "max-new-tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     options = [f"--{name}={value}" for name, value in wanted.items()]
-    code, _ = run_program("generate", [*options, str(trained(job, "generate").run_dir)])
+    code, _ = run_program("generate", [*options, str(find_trained_model(job, "generate").run_dir)])
     return code

@@ -14,7 +14,7 @@ from scheduler.broker.address import broker_address
 from scheduler.broker.reach import reachable
 from scheduler.broker.valkey import find_server
 from scheduler.cli import recovery
-from scheduler.cli.mending import partial_copies, private_files
+from scheduler.cli.fixes import partial_copies, private_files
 from scheduler.config import Settings
 from scheduler.devices.choice import open_devices
 from scheduler.errors import MmqError
@@ -167,7 +167,7 @@ def _runs(database: Database, settings: Settings) -> Iterator[Finding]:
     """Hold the run directories against the store: after a backup was put in its place they know more."""
     found = list(recovery.gaps(database, settings))
     for gap in found[:MOST_SHOWN]:
-        level, hint = ("wrong", recovery.FIX) if gap.mendable else ("note", None)
+        level, hint = ("wrong", recovery.FIX) if gap.restorable else ("note", None)
         yield Finding("runs", level, gap.sentence, hint)
     if len(found) > MOST_SHOWN:
         yield Finding("runs", "note", f"and {len(found) - MOST_SHOWN:,} more like these")

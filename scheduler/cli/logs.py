@@ -12,7 +12,7 @@ import click
 from scheduler.cli import context
 from scheduler.cli.jobview import ENDED, remark
 from scheduler.cli.logfile import LogFile
-from scheduler.cli.silence import tell_silence
+from scheduler.cli.servicecheck import note_if_down
 from scheduler.cli.terminal import plain, say
 from scheduler.errors import MmqError
 from scheduler.processes.rotation import older
@@ -46,7 +46,7 @@ def command(job: str, follow: bool, attempt: int | None) -> None:
             raise MmqError(f"job {found[0]} has no attempt {attempt}", hint=f"mmq status {found[0]}")
         if follow and attempt is None:
             if row["state"] not in ENDED:
-                tell_silence(database, settings)
+                note_if_down(database, settings)
             _follow(database, row, attempts)
         else:
             _show(row, attempts, attempt)

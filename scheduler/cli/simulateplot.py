@@ -17,7 +17,7 @@ _COLUMNS = 240  # stretches of time that a line is averaged over
 Figure = Callable[[Moment], float]
 
 
-def drawn(results: Sequence[Result], *, width: int) -> str:
+def draw(results: Sequence[Result], *, width: int) -> str:
     """Draw for each simulation how many jobs wait, as a line of columns, all to one scale and over one time."""
     names = _names(results)
     columns = max(16, width - max(map(len, names)) - 10)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from scheduler.cli.simulateplot import drawn
+from scheduler.cli.simulateplot import draw
 from scheduler.cli.terminal import Column, Line, table, width, wrap
 from scheduler.simulation.comparison import Result
 from scheduler.units import format_duration
@@ -37,7 +37,7 @@ def text(results: Sequence[Result], workload: str, jobs: int) -> str:
     sections = ["\n".join(wrap(f"{jobs} jobs of {workload}. Completion and wait are means, from submission on.", 0))]
     sections.append(table(_TIMES, [line for of_one in _by_devices(results) for line in _times(of_one, several)]))
     sections.append(table(_CONDUCT, [_conduct(result, several) for result in results]))
-    sections.append(f"Jobs that wait, over time:\n{drawn(results, width=width())}")
+    sections.append(f"Jobs that wait, over time:\n{draw(results, width=width())}")
     if several:
         sections.append("\n".join(_changes(results)))
     return "\n\n".join(sections)

@@ -1,4 +1,4 @@
-"""`mmq status`: the jobs and devices at a glance, or the whole story of some jobs."""
+"""`mmq status`: the jobs and devices at a glance, or everything about some jobs."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from scheduler.cli import context, deviceview, jobview
-from scheduler.cli.silence import silence
+from scheduler.cli.servicecheck import down_notice
 from scheduler.cli.terminal import height, say, screenful
 from scheduler.config import Settings
 from scheduler.store import views
@@ -43,8 +43,8 @@ def command(
     filters = views.Filters(user=user, state=state, everything=everything, expanded=expanded)
     with context.store(settings) as database:
         while True:
-            text = _told(database, settings, jobs, filters, as_json=as_json)
-            note = None if as_json else silence(database, settings)
+            text = _rendered(database, settings, jobs, filters, as_json=as_json)
+            note = None if as_json else down_notice(database, settings)
             if watch and sys.stdout.isatty():
                 text = _CLEAR + screenful(text, height() - (3 if note else 1))
             click.echo(text)
@@ -55,23 +55,23 @@ def command(
             time.sleep(REDRAW_SECONDS)
 
 
-def _told(
+def _rendered(
     database: Database, settings: Settings, refs: tuple[str, ...], filters: views.Filters, *, as_json: bool
 ) -> str:
     if refs:
-        from scheduler.cli import story  # only for those who ask for it
+        from scheduler.cli import jobdetail  # only for those who ask for it
 
-        stories = story.stories(database, settings, refs)
-        return json.dumps(story.as_json(stories, devices(database))) if as_json else story.text(stories)
+        jobs = jobdetail.details(database, settings, refs)
+        return json.dumps(jobdetail.as_json(jobs, devices(database))) if as_json else jobdetail.text(jobs)
     overview = views.overview(database, filters)
-    jobs = [jobview.as_json(row, settings) for row in overview.jobs]
-    found = devices(database)
+    shown = [jobview.as_json(row, settings) for row in overview.jobs]
+    known_devices = devices(database)
     if as_json:
-        return json.dumps({"jobs": jobs, "devices": found, "counts": overview.counts})
+        return json.dumps({"jobs": shown, "devices": known_devices, "counts": overview.counts})
     shown_all = filters.everything or filters.state is not None
     arrays = {} if filters.expanded else overview.arrays
-    table = jobview.jobs_table(jobs, overview.counts, shown_all=shown_all, arrays=arrays)
-    return f"{table}\n\n{deviceview.devices_table(found)}"
+    table = jobview.jobs_table(shown, overview.counts, shown_all=shown_all, arrays=arrays)
+    return f"{table}\n\n{deviceview.devices_table(known_devices)}"
 
 
 def devices(database: Database) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from scheduler.store.database import Database
 from scheduler.store.records import Job
 
 if TYPE_CHECKING:
-    from scheduler.cli.intake import CheckedFile
+    from scheduler.cli.submission import CheckedFile
     from scheduler.store.records import NewJob
 
 _SYNCS_AT_ONCE = 32
@@ -57,7 +57,7 @@ def command(
     as_json: bool,
 ) -> int:
     """Check the job file FILE and its data, store the job, and print its id; with --sweep an array of jobs."""
-    from scheduler.cli import intake
+    from scheduler.cli import submission
     from scheduler.jobs.sweep import members
     from scheduler.store import jobs
     from scheduler.store.opening import open_if_any
@@ -72,7 +72,7 @@ def command(
     given = {"name": name, "priority": priority}
     overrides += tuple(f"--{field}={value}" for field, value in given.items() if value is not None)
     variants = members(sweeps)
-    checked = [intake.check(file, (*overrides, *variant), settings) for variant in variants]
+    checked = [submission.check(file, (*overrides, *variant), settings) for variant in variants]
     build = partial(_array, checked, variants, settings, after=after, hold=hold, key=key)
     if dry_run:
         with open_if_any(settings) as found:
@@ -94,12 +94,12 @@ def command(
 
 
 def _print_dry(new: "Sequence[NewJob]", checked: "Sequence[CheckedFile]", *, is_array: bool, as_json: bool) -> None:
-    from scheduler.cli import intake
+    from scheduler.cli import submission
 
     if not as_json:
-        click.echo("\n".join(map(intake.dry_text, new, checked)))
+        click.echo("\n".join(map(submission.dry_text, new, checked)))
         return
-    told = [intake.dry_json(one) for one in new]
+    told = [submission.dry_json(one) for one in new]
     click.echo(json.dumps({"jobs": told} if is_array else told[0]))
 
 
@@ -114,7 +114,7 @@ def _array(
     key: str | None,
 ) -> "list[NewJob]":
     """Look up what each member refers to; only the first has the key, which stands for all."""
-    from scheduler.cli.intake import new_job
+    from scheduler.cli.submission import new_job
 
     keys = [key, *[None] * (len(checked) - 1)]
     return [
@@ -143,7 +143,7 @@ def _has_directory(settings: Settings, job_id: int) -> bool:
 def _keep(settings: Settings, database: Database, stored: Sequence[Job]) -> None:
     """Write down beside the store what was asked for: an older copy of it, put in its place, can be told again."""
     from scheduler.processes.durable import sync_directory
-    from scheduler.store import keepsakes
+    from scheduler.store import run_records
     from scheduler.store.jobs import dependencies
 
     ids = [job.id for job in stored]
@@ -152,7 +152,7 @@ def _keep(settings: Settings, database: Database, stored: Sequence[Job]) -> None
         after = dependencies(database, ids)
 
         def keep(job: Job) -> bool:
-            return keepsakes.keep(settings.run_dir(job.id), job, [parent for parent, _ in after.get(job.id, [])])
+            return run_records.create(settings.run_dir(job.id), job, [parent for parent, _ in after.get(job.id, [])])
 
         for job, kept in zip(stored, _each(keep, stored), strict=True):
             if not kept:

@@ -11,7 +11,7 @@ from scheduler.cli import context
 def command(jobs: tuple[str, ...], timeout: str | None) -> int:
     """Wait until all the jobs have ended; exit code 0 only if all of them succeeded."""
     from scheduler.cli.ending import all_ended, parse_timeout, sentence, wait_for
-    from scheduler.cli.silence import tell_silence
+    from scheduler.cli.servicecheck import note_if_down
     from scheduler.errors import ExitCode
     from scheduler.store.jobs import resolve
 
@@ -20,6 +20,6 @@ def command(jobs: tuple[str, ...], timeout: str | None) -> int:
     with context.store(settings) as database:
         named = resolve(database, jobs)
         if not all_ended(database, named):
-            tell_silence(database, settings)
+            note_if_down(database, settings)
         ended = wait_for(database, named, tell=lambda row: click.echo(sentence(row)), timeout_seconds=seconds)
     return int(ExitCode.OK if all(row["state"] == "succeeded" for row in ended) else ExitCode.FAILED)

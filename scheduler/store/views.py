@@ -55,7 +55,7 @@ class Overview(NamedTuple):
     arrays: dict[int, dict[str, int]]  # of each array shown: state -> members
 
 
-class Story(NamedTuple):
+class JobDetail(NamedTuple):
     job: Row  # with its latest attempt, as in the overview, and what it was asked
     attempts: list[Row]
     events: list[Row]
@@ -98,14 +98,14 @@ def _jobs(reader: Reader, filters: Filters, condition: str, user: dict[str, str]
     return [row for section in SECTIONS for row in reader.query(JOB + section.format(more=more), **user)]
 
 
-def story(db: Database, job_id: int) -> Story:
+def job_detail(db: Database, job_id: int) -> JobDetail:
     """All there is to tell of one job; NoSuchJob."""
     with db.snapshot() as reader:
         rows = reader.query(f"{JOB}jobs.id = :job_id", job_id=job_id)
         if not rows:
             raise NoSuchJob(f"there is no job {job_id}", hint="mmq status --all")
         asked = reader.query("SELECT spec, code_version, source_path FROM jobs WHERE id = :job_id", job_id=job_id)
-        return Story(
+        return JobDetail(
             job=rows[0] | asked[0],
             attempts=reader.query("SELECT * FROM attempts WHERE job_id = :job_id ORDER BY number", job_id=job_id),
             events=reader.query("SELECT * FROM events WHERE job_id = :job_id ORDER BY id", job_id=job_id),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.cli.remains import spare
+from scheduler.cli.cleanup import superfluous
 from scheduler.config import Settings
 from scheduler.jobs.states import EndReason
 from scheduler.processes.locks import TRAINER_LOCK, take_lock
@@ -67,12 +67,12 @@ def test_the_last_and_the_best_checkpoint_stay(mmq: Mmq, store: Database, settin
 def test_a_checkpoint_that_is_not_whole_is_never_the_last(tmp_path: Path) -> None:
     checkpoint(tmp_path, 3)
     whole, torn = checkpoint(tmp_path, 6), checkpoint(tmp_path, 9, whole=False)
-    assert {path.name for path in spare(tmp_path)} == {"step-3"}
+    assert {path.name for path in superfluous(tmp_path)} == {"step-3"}
     assert whole.exists()
     assert torn.exists()
     for path in (tmp_path / "checkpoints").glob("*/manifest.json"):
         path.write_text("[]")
-    assert spare(tmp_path) == []  # none is whole: nothing is known, nothing goes
+    assert superfluous(tmp_path) == []  # none is whole: nothing is known, nothing goes
 
 
 def test_age_number_and_owner_choose(mmq: Mmq, store: Database, settings: Settings) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from scheduler.admission.decisions import Admit, Decision, Wait
 from scheduler.admission.explaining import explain
-from scheduler.cli.outlook import in_words, outlooks
+from scheduler.cli.forecast import forecasts, in_words
 from scheduler.controller import record
 from scheduler.controller.record import Cycle, Recorder
 from scheduler.store import attempts
@@ -90,7 +90,7 @@ def test_so_it_is_with_jobs_over_several_devices_preemption_and_foreign_memory(
 
 
 def test_status_reads_the_place_and_the_time_from_it(bench: Bench, kept: list[Cycle]) -> None:
-    seen = outlooks(bench.settings)
+    seen = forecasts(bench.settings)
     waiting = [one for one in kept[-1].decisions if isinstance(one, Wait)]
     assert waiting
     assert set(seen) == {one.job_id for one in waiting}
@@ -98,7 +98,7 @@ def test_status_reads_the_place_and_the_time_from_it(bench: Bench, kept: list[Cy
         assert seen[wait.job_id].position == wait.position
         assert (in_words(seen[wait.job_id]) is None) == (wait.position is None)
     (bench.settings.cycle_record).write_text("{")
-    assert outlooks(bench.settings) == {}
+    assert forecasts(bench.settings) == {}
 
 
 def test_why_tells_what_was_weighed(kept: list[Cycle]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scheduler.processes.durable import write_durably
-from scheduler.store.keepsakes import read_end
+from scheduler.store.run_records import read_end
 from worker.classification import Ending, Exit, classify, code_of
 from worker.ending import outcome_of
 from worker.progress import Told, happened_at

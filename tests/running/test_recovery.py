@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.cli import recovery
-from scheduler.cli.mending import mend
+from scheduler.cli.fixes import apply_fixes
 from scheduler.errors import MmqError
 from scheduler.jobs.states import AttemptState, EndReason, JobState
 from scheduler.processes.locks import take_lock
@@ -57,9 +57,9 @@ def put_in_place_by_hand(stage: Stage, copy: Path) -> None:
 
 
 def fixed(stage: Stage) -> list[str]:
-    told = list(mend(stage.settings))
-    assert list(mend(stage.settings)) == []  # once is enough
-    assert [gap for gap in recovery.gaps(stage.db, stage.settings) if gap.mendable] == []
+    told = list(apply_fixes(stage.settings))
+    assert list(apply_fixes(stage.settings)) == []  # once is enough
+    assert [gap for gap in recovery.gaps(stage.db, stage.settings) if gap.restorable] == []
     return told
 
 
@@ -174,7 +174,7 @@ def test_an_end_of_the_attempt_that_had_the_number_before_is_not_taken_for_ones_
     assert stage.end(again)[0] is EndReason.LOST
 
 
-def test_broken_keepsakes_are_told_and_do_no_harm(stage: Stage, start: Start) -> None:
+def test_broken_run_records_are_told_and_do_no_harm(stage: Stage, start: Start) -> None:
     for number, text in ((7, "{"), (8, '{"id": "x"}'), (9, "[" * 10_000)):
         root = stage.settings.run_dir(number)
         (root / "attempts" / "1").mkdir(parents=True)

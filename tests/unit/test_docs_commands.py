@@ -12,7 +12,7 @@ import pytest
 
 from scheduler.admission.plan import choose
 from scheduler.admission.wish import Wish
-from scheduler.cli import deviceview, jobview, story
+from scheduler.cli import deviceview, jobdetail, jobview
 from scheduler.cli.group import COMMANDS, mmq
 from scheduler.config import Settings
 from scheduler.controller.estimate import Estimate, Place
@@ -22,7 +22,7 @@ from scheduler.footprint.context import context_bytes
 from scheduler.footprint.curve import Candidate, Footprint, Modes
 from scheduler.footprint.request import Target
 from scheduler.store.schema import Table
-from scheduler.store.views import Story
+from scheduler.store.views import JobDetail
 from scheduler.units import format_bytes, parse_bytes
 from tests.unit.pages import REPOSITORY, every_page, page, spans
 
@@ -104,14 +104,14 @@ def test_the_fields_of_jobs() -> None:
     assert documented("Jobs") == set(jobview.as_json(Blank(id=1), SETTINGS))
 
 
-def test_the_fields_of_a_story() -> None:
+def test_the_fields_of_a_job_in_full() -> None:
     columns = (column.name for table in ("attempts", "jobs") for column in Table.metadata.tables[table].columns)
     job = dict.fromkeys([*columns, "attempt"]) | {"id": 1, "spec": "{}"}
-    told = story.as_json([story._told(Story(job, [], [], [], []), SETTINGS)], [])
-    more = set(told["jobs"][0]) - documented("Jobs")
+    document = jobdetail.as_json([jobdetail.detail(JobDetail(job, [], [], [], []), SETTINGS)], [])
+    more = set(document["jobs"][0]) - documented("Jobs")
     sentence = PAGE.sections["Jobs"].partition("adds to each job")[2].partition(", and has")[0]
     assert set(spans(sentence)) == more
-    assert set(told) == {"jobs", "devices", "attempts", "events"}
+    assert set(document) == {"jobs", "devices", "attempts", "events"}
 
 
 @pytest.mark.parametrize("name", ["attempts", "events"])

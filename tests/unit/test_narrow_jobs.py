@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.cli.possible import least_bytes
+from scheduler.cli.feasibility import least_bytes
 from scheduler.errors import MmqError
 from scheduler.jobs import checks, jobfile, parameters
 

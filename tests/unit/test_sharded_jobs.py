@@ -7,7 +7,7 @@ import pytest
 
 from scheduler.admission.plan import choose
 from scheduler.admission.wish import micro_batches, wish_of
-from scheduler.cli.possible import least_bytes
+from scheduler.cli.feasibility import least_bytes
 from scheduler.controller.footprints import requests_for
 from scheduler.controller.paces import Experience
 from scheduler.errors import MmqError

@@ -1,9 +1,9 @@
-"""What of a broken invariant can be put right without deciding anything: memory of the dead, a wrong pointer."""
+"""Broken invariants that can be repaired without a decision: memory held by ended attempts, a wrong pointer."""
 
 from scheduler.store.audit import LATEST, NAMES_ANOTHER
 from scheduler.store.database import Database
 
-_AMENDS = (
+_REPAIRS = (
     (
         "DELETE FROM reservations WHERE attempt_id IN (SELECT id FROM attempts WHERE state = 'ended')"
         " RETURNING attempt_id, device_id",
@@ -16,7 +16,7 @@ _AMENDS = (
 )
 
 
-def amend(db: Database) -> list[str]:
-    """Put right what can be; what was done, a sentence each."""
+def repair(db: Database) -> list[str]:
+    """Repair what can be repaired; return a sentence for each repair."""
     with db.transaction() as tx:
-        return [sentence.format(**row) for statement, sentence in _AMENDS for row in tx.query(statement)]
+        return [sentence.format(**row) for statement, sentence in _REPAIRS for row in tx.query(statement)]

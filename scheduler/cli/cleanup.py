@@ -1,4 +1,4 @@
-"""What of an ended job's run directory may go, and the taking away of it. Knows the directory's layout, no policy."""
+"""Which files of an ended job's run directory may go, and their removal. Knows the directory's layout, no policy."""
 
 import contextlib
 import json
@@ -10,21 +10,22 @@ from typing import Any
 TRASH = ".removed"  # in the folder of run directories: what was taken away, and is on its way out
 
 
-def spare(root: Path) -> list[Path]:
-    """What nobody misses: checkpoints but the last whole one and the best, what was half-written, the rows' cache."""
+def superfluous(root: Path) -> list[Path]:
+    """All checkpoints but the last whole one and the best, what was half-written, and the cache of rows."""
     checkpoints = list(_checkpoints(root))
     whole = [(path, manifest) for path, manifest in checkpoints if manifest is not None]
     if not whole:
         return [*_half_written(root), *_cache(root)]
-    last = max(whole, key=lambda one: _step(one[0]))[0]
-    scored = [one for one in whole if isinstance(one[1].get("validation_loss"), float)]
-    best = min(scored, key=lambda one: (one[1]["validation_loss"], _step(one[0])), default=(None, None))[0]
+    last = max((path for path, _ in whole), key=_step)
+    losses = {path: manifest.get("validation_loss") for path, manifest in whole}
+    scored = [(loss, _step(path), path) for path, loss in losses.items() if isinstance(loss, float)]
+    best = min(scored)[-1] if scored else None
     older = [path for path, _ in checkpoints if _step(path) < _step(last) and path != best]
     return [*older, *_half_written(root), *_cache(root)]
 
 
-def checkpoints(root: Path) -> list[Path]:
-    """All checkpoints, and what is spare besides."""
+def all_checkpoints(root: Path) -> list[Path]:
+    """All checkpoints, and what else is superfluous."""
     return [*(path for path, _ in _checkpoints(root)), *_half_written(root), *_cache(root)]
 
 
@@ -38,15 +39,15 @@ def size_bytes(paths: Iterable[Path]) -> int:
     return total
 
 
-def take_away(paths: Iterable[Path], trash: Path) -> None:
-    """Move what is to go out of the way, quickly; `empty` removes it."""
+def move_to_trash(paths: Iterable[Path], trash: Path) -> None:
+    """Rename the paths into the trash, which is quick; `empty_trash` removes them."""
     trash.mkdir(mode=0o700, parents=True, exist_ok=True)
     for number, path in enumerate(paths):
         path.rename(trash / f"{number}-{path.name}")
 
 
-def empty(jobs_dir: Path) -> None:
-    """Remove what was taken away, now or by one that was killed."""
+def empty_trash(jobs_dir: Path) -> None:
+    """Remove what is in the trash, also what a killed command left there."""
     shutil.rmtree(jobs_dir / TRASH, ignore_errors=True)
 
 
@@ -59,9 +60,9 @@ def _checkpoints(root: Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
 
 def _manifest(path: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        found: dict[str, Any] = json.loads((path / "manifest.json").read_text())
-        if all((path / name).stat().st_size == facts["size_bytes"] for name, facts in found["files"].items()):
-            return found
+        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
+        if all((path / name).stat().st_size == facts["size_bytes"] for name, facts in manifest["files"].items()):
+            return manifest
     return None
 
 

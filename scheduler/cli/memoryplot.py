@@ -22,23 +22,23 @@ _COLOURS = {
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 800, 320, 80, 24, 64
 
 
-def drawn(course: Sequence[Point], *, width: int, height: int = 8) -> str:
+def draw(timeline: Sequence[Point], *, width: int, height: int = 8) -> str:
     """Draw what is allocated as columns, the highest of their stretch, over a line that names the phases."""
     width = max(16, width - 11)
-    columns = _columns(course, width)
-    most = max(point["allocated_bytes"] for point in course)
+    columns = _columns(timeline, width)
+    most = max(point["allocated_bytes"] for point in timeline)
     lines = []
     for row in range(height, 0, -1):
-        told = format_bytes(most * row // height) if row in (height, height // 2) else ""
+        label = format_bytes(most * row // height) if row in (height, height // 2) else ""
         cells = (_EIGHTHS[_eighths(point["allocated_bytes"] / most * height - (row - 1))] for point in columns)
-        lines.append(f"{told:>9} {''.join(cells)}")
+        lines.append(f"{label:>9} {''.join(cells)}")
     return "\n".join([*lines, f"{'':>9} {_phases(columns)}"])
 
 
-def _columns(course: Sequence[Point], width: int) -> list[Point]:
-    bounds = [len(course) * column // width for column in range(width + 1)]
-    stretches = (course[low : max(low + 1, high)] for low, high in pairwise(bounds))
-    return [max(some, key=lambda point: int(point["allocated_bytes"])) for some in stretches]
+def _columns(timeline: Sequence[Point], width: int) -> list[Point]:
+    bounds = [len(timeline) * column // width for column in range(width + 1)]
+    stretches = (timeline[low : max(low + 1, high)] for low, high in pairwise(bounds))
+    return [max(stretch, key=lambda point: int(point["allocated_bytes"])) for stretch in stretches]
 
 
 def _eighths(share: float) -> int:
@@ -59,39 +59,39 @@ def _stretches(columns: Sequence[Point]) -> list[tuple[int, int, str]]:
     return [(start, end - start, columns[start]["phase"]) for start, end in zip(starts, ends, strict=True)]
 
 
-def svg(course: Sequence[Point], title: str, limit_bytes: int | None = None) -> str:
+def svg(timeline: Sequence[Point], title: str, limit_bytes: int | None = None) -> str:
     """Draw the kinds of tensors as areas on top of each other, what is reserved as a line, and the phases below."""
-    most = max(point["reserved_bytes"] for point in course)
+    most = max(point["reserved_bytes"] for point in timeline)
     if limit_bytes is not None and limit_bytes < 1.5 * most:
         most = max(most, limit_bytes)
     width, height = _WIDTH - _LEFT - 16, _HEIGHT - _TOP - _BOTTOM
 
     def at(index: int, size_bytes: float) -> str:
-        x = _LEFT + width * index / max(1, len(course) - 1)
+        x = _LEFT + width * index / max(1, len(timeline) - 1)
         return f"{x:.1f},{_TOP + height * (1 - size_bytes / most):.1f}"
 
-    kinds = [kind for kind in _COLOURS if any(point["parts"].get(kind) for point in course)]
-    reserved = " ".join(at(n, point["reserved_bytes"]) for n, point in enumerate(course))
+    kinds = [kind for kind in _COLOURS if any(point["parts"].get(kind) for point in timeline)]
+    reserved = " ".join(at(n, point["reserved_bytes"]) for n, point in enumerate(timeline))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif"'
         ' font-size="11">',
         f'<text x="{_LEFT}" y="14">{escape(title)}</text>',
-        *_areas(course, kinds, at),
+        *_areas(timeline, kinds, at),
         f'<polyline fill="none" stroke="#222" stroke-dasharray="4 3" points="{reserved}"><title>reserved</title>'
         "</polyline>",
         *(_level(at(0, size), size) for size in (most, most // 2)),
-        *(_named(at(start, 0), name) for start, _, name in _stretches(course)),
+        *(_named(at(start, 0), name) for start, _, name in _stretches(timeline)),
         *(_legend(number, kind) for number, kind in enumerate(kinds)),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def _areas(course: Sequence[Point], kinds: Sequence[str], at: Callable[[int, float], str]) -> Iterator[str]:
+def _areas(timeline: Sequence[Point], kinds: Sequence[str], at: Callable[[int, float], str]) -> Iterator[str]:
     """Draw each kind on top of those before it."""
-    below = [0] * len(course)
+    below = [0] * len(timeline)
     for kind in kinds:
-        above = [low + point["parts"].get(kind, 0) for low, point in zip(below, course, strict=True)]
+        above = [low + point["parts"].get(kind, 0) for low, point in zip(below, timeline, strict=True)]
         upper = [at(n, size) for n, size in enumerate(above)]
         lower = [at(n, size) for n, size in reversed(list(enumerate(below)))]
         points = " ".join(upper + lower)

@@ -1,4 +1,4 @@
-"""The whole story of a job: what was asked, why it waits, each attempt with its peaks, every event."""
+"""A job in full: what was asked, why it waits, each attempt with its peaks, every event."""
 
 import json
 import time
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from scheduler.cli import eventview, jobview, outlook
+from scheduler.cli import eventview, forecast, jobview
 from scheduler.cli.terminal import Column, Line, one_line, paint, table, wrap
 from scheduler.config import Settings
 from scheduler.jobs.means import in_words
@@ -32,7 +32,7 @@ _ATTEMPTS = (
 _INDENT = 11
 
 
-class Told(NamedTuple):
+class Detail(NamedTuple):
     job: Row  # as `status --json` has it
     attempts: list[Row]
     events: list[Row]
@@ -40,56 +40,57 @@ class Told(NamedTuple):
     needed_by: list[Row]
 
 
-def stories(database: Database, settings: Settings, refs: Sequence[str]) -> list[Told]:
-    """Read the story of each job named; NoSuchJob."""
-    seen = outlook.outlooks(settings)
+def details(database: Database, settings: Settings, refs: Sequence[str]) -> list[Detail]:
+    """Read all about each job named; NoSuchJob."""
+    forecasts = forecast.forecasts(settings)
     ids = stored_jobs.resolve(database, refs)
-    return [_told(views.story(database, job_id), settings, seen.get(job_id, outlook.UNKNOWN)) for job_id in ids]
+    return [detail(views.job_detail(database, job_id), settings, forecasts.get(job_id)) for job_id in ids]
 
 
-def _told(story: views.Story, settings: Settings, seen: outlook.Outlook = outlook.UNKNOWN) -> Told:
-    waits = seen if story.job["state"] == "queued" else outlook.UNKNOWN
-    job = jobview.as_json(story.job, settings) | {
-        "spec": json.loads(story.job["spec"]),
-        "code_version": story.job["code_version"],
-        "source_path": story.job["source_path"],
-        "depends_on": [row["id"] for row in story.depends_on],
-        "needed_by": [row["id"] for row in story.needed_by],
-        "position": waits.position,
-        "starts_in_seconds": waits.starts_in_seconds,
+def detail(rows: views.JobDetail, settings: Settings, expected: forecast.Forecast | None = None) -> Detail:
+    """Decode the rows of one job; a forecast stands only while the job is queued."""
+    start = expected if expected and rows.job["state"] == "queued" else forecast.UNKNOWN
+    job = jobview.as_json(rows.job, settings) | {
+        "spec": json.loads(rows.job["spec"]),
+        "code_version": rows.job["code_version"],
+        "source_path": rows.job["source_path"],
+        "depends_on": [row["id"] for row in rows.depends_on],
+        "needed_by": [row["id"] for row in rows.needed_by],
+        "position": start.position,
+        "starts_in_seconds": start.starts_in_seconds,
     }
-    attempts = [row | {"plan": json.loads(row["plan"])} for row in story.attempts]
-    events = [eventview.as_json(row) for row in story.events]
-    return Told(job, attempts, events, story.depends_on, story.needed_by)
+    attempts = [row | {"plan": json.loads(row["plan"])} for row in rows.attempts]
+    events = [eventview.as_json(row) for row in rows.events]
+    return Detail(job, attempts, events, rows.depends_on, rows.needed_by)
 
 
-def as_json(told: Sequence[Told], devices: list[Row]) -> Row:
+def as_json(jobs: Sequence[Detail], devices: list[Row]) -> Row:
     """Each job carries its own attempts and events; those of all jobs named stand at the top as well."""
     return {
-        "jobs": [one.job | {"attempts": one.attempts, "events": one.events} for one in told],
+        "jobs": [job.job | {"attempts": job.attempts, "events": job.events} for job in jobs],
         "devices": devices,
-        "attempts": [attempt for one in told for attempt in one.attempts],
-        "events": [event for one in told for event in one.events],
+        "attempts": [attempt for job in jobs for attempt in job.attempts],
+        "events": [event for job in jobs for event in job.events],
     }
 
 
-def text(told: Sequence[Told]) -> str:
-    return "\n\n\n".join("\n".join(_lines(one)) for one in told)
+def text(jobs: Sequence[Detail]) -> str:
+    return "\n\n\n".join("\n".join(_lines(job)) for job in jobs)
 
 
-def _lines(told: Told) -> Iterator[str]:
-    job = told.job
+def _lines(detail: Detail) -> Iterator[str]:
+    job = detail.job
     yield paint(f"job {job['id']}  {one_line(job['name'])}", "bold") + f"  ({job['kind']}, {one_line(job['user'])})"
     facts = {
         "state": _state(job),
         "waits": jobview.remark(job) if job["waiting"] is not None else None,
-        "place": outlook.in_words(outlook.Outlook(job["position"], job["starts_in_seconds"])),
+        "place": forecast.in_words(forecast.Forecast(job["position"], job["starts_in_seconds"])),
         "reason": jobview.remark(job) if job["state"] in jobview.ENDED else None,
-        "plan": _plan(told),
+        "plan": _plan(detail),
         "progress": _progress(job),
         "memory": _memory(job),
-        "after": _named(told.depends_on),
-        "before": _named(told.needed_by),
+        "after": _named(detail.depends_on),
+        "before": _named(detail.needed_by),
         "cancel": job["cancel_requested_by"] and f"asked by {one_line(job['cancel_requested_by'])}",
         "code": one_line(job["code_version"]),
         "from": one_line(job["source_path"]),
@@ -100,13 +101,13 @@ def _lines(told: Told) -> Iterator[str]:
             first, *rest = wrap(fact, _INDENT)
             yield f"  {title:<{_INDENT - 2}}{first}"
             yield from (" " * _INDENT + line for line in rest)
-    if told.attempts:
+    if detail.attempts:
         yield ""
-        yield table(_ATTEMPTS, [_attempt(row) for row in told.attempts])
+        yield table(_ATTEMPTS, [_attempt(row) for row in detail.attempts])
     yield ""
-    for event in told.events:
-        yield from _event(event, told.attempts)
-    notes = Counter((event["attempt_id"], event["kind"]) for event in told.events if event["kind"] != "state")
+    for event in detail.events:
+        yield from _event(event, detail.attempts)
+    notes = Counter((event["attempt_id"], event["kind"]) for event in detail.events if event["kind"] != "state")
     if NOTES_KEPT in notes.values():
         yield f"  only the last {NOTES_KEPT} trainer events of each kind are shown; more are in its events.jsonl"
 
@@ -125,11 +126,11 @@ def _ago(at: float | None, now: float) -> str:
     return "just now" if at is None or now - at < 1 else f"{format_duration(now - at)} ago"
 
 
-def _plan(told: Told) -> str | None:
-    job = told.job
-    if not told.attempts:
+def _plan(detail: Detail) -> str | None:
+    job = detail.job
+    if not detail.attempts:
         return f"effective batch {job['effective_batch']}"
-    plan = told.attempts[-1]["plan"]
+    plan = detail.attempts[-1]["plan"]
     split = f"micro-batch {job['micro_batch']} x {job['accumulation_steps']} accumulation steps"
     return ", ".join([f"{split} (effective batch {job['effective_batch']} kept)", *in_words(plan)])
 
@@ -151,8 +152,8 @@ def _progress(job: Row) -> str | None:
 
 def _memory(job: Row) -> str | None:
     peaks = {"reserved": "reserved_bytes", "predicted": "predicted_peak_bytes", "measured": "measured_peak_bytes"}
-    told = [f"{title} {format_bytes(job[key])}" for title, key in peaks.items() if job[key] is not None]
-    return ", ".join(told) or None
+    known = [f"{title} {format_bytes(job[key])}" for title, key in peaks.items() if job[key] is not None]
+    return ", ".join(known) or None
 
 
 def _named(jobs: Sequence[Row]) -> str | None:
@@ -189,5 +190,5 @@ def _event(event: Row, attempts: Sequence[Row]) -> Iterator[str]:
     number = next((row["number"] for row in attempts if row["id"] == event["attempt_id"]), None)
     attempt = f"attempt {number}: " if number else ""
     yield f"  {at}  {attempt}{eventview.happened(event)}"
-    if detail := eventview.told(event["detail"]):
-        yield from (f"{'':23}{paint(line, 'dim')}" for line in wrap(detail, 23))
+    if facts := eventview.facts(event["detail"]):
+        yield from (f"{'':23}{paint(line, 'dim')}" for line in wrap(facts, 23))

@@ -1,7 +1,7 @@
-"""What a run directory keeps of its job and of each attempt, so that a store that lost them can be told again.
+"""What a run directory records of its job and of each attempt, so that a store that lost them can be restored.
 
-A job is written down at its submit, an attempt before anything is trained; `mmq doctor` reads them. Owns the form of
-job.json and attempt.json, and reads exit.json. What it reads may be cut short or not ours: None, never an error.
+A job is recorded when it is submitted, an attempt before anything is trained; `mmq doctor` reads them. Owns the form
+of job.json and attempt.json, and reads exit.json. What it reads may be truncated or foreign: None, never an error.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from scheduler.processes.regular import open_regular
 from scheduler.store.records import Attempt, Job
 
 JOB, ATTEMPT, EXIT = "job.json", "attempt.json", "exit.json"
-MOST_BYTES = 64 << 20  # a job's file may be large; a keepsake that is larger still is none
+LIMIT_BYTES = 64 << 20  # a job's file may be large; a record that is larger still is not read whole
 
 
-class KeptJob(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedJob(msgspec.Struct, frozen=True, kw_only=True):
     """All that was asked for; nothing of how far it is."""
 
     id: int
@@ -41,7 +41,7 @@ class KeptJob(msgspec.Struct, frozen=True, kw_only=True):
     depends_on: tuple[int, ...] = ()
 
 
-class KeptAttempt(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedAttempt(msgspec.Struct, frozen=True, kw_only=True):
     """What was admitted. `admitted_at` tells it from any other, whatever ids a store may give later."""
 
     number: int
@@ -58,63 +58,63 @@ class KeptAttempt(msgspec.Struct, frozen=True, kw_only=True):
     reservations: dict[str, int]  # device id -> bytes
 
 
-class KeptEnd(NamedTuple):
+class RecordedEnd(NamedTuple):
     admitted_at: float | None  # of the attempt that ended; None: written before that was kept
     outcome: Outcome
     ended_at: float
 
 
-Kept = TypeVar("Kept", KeptJob, KeptAttempt)
+Recorded = TypeVar("Recorded", RecordedJob, RecordedAttempt)
 
 
-def keep(root: Path, job: Job, depends_on: Sequence[int]) -> bool:
-    """Write into a new run directory what was asked for; False where another job's stands in its place."""
+def create(root: Path, job: Job, depends_on: Sequence[int]) -> bool:
+    """Make the run directory with the record of its job; False where another job's is in its place."""
     root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         root.mkdir(mode=0o700)
     except FileExistsError:
-        return is_of(root, job)
-    write(root, job, depends_on)
+        return belongs_to(root, job)
+    write_job(root, job, depends_on)
     return True
 
 
-def is_of(root: Path, job: Job) -> bool:
+def belongs_to(root: Path, job: Job) -> bool:
     """Whether a run directory says that it is this very job's."""
-    known = read(root / JOB, KeptJob)
-    return known is not None and (known.id, known.submitted_at) == (job.id, job.submitted_at)
+    recorded = read(root / JOB, RecordedJob)
+    return recorded is not None and (recorded.id, recorded.submitted_at) == (job.id, job.submitted_at)
 
 
-def write(root: Path, job: Job, depends_on: Sequence[int]) -> None:
-    own = {name: getattr(job, name) for name in KeptJob.__struct_fields__ if name != "depends_on"}
-    write_durably(root / JOB, text(KeptJob(**own, depends_on=tuple(depends_on))))
+def write_job(root: Path, job: Job, depends_on: Sequence[int]) -> None:
+    fields = {name: getattr(job, name) for name in RecordedJob.__struct_fields__ if name != "depends_on"}
+    write_durably(root / JOB, encode(RecordedJob(**fields, depends_on=tuple(depends_on))))
 
 
-def of_attempt(attempt: Attempt, reservations: Mapping[str, int]) -> KeptAttempt:
-    own = {name: getattr(attempt, name) for name in KeptAttempt.__struct_fields__ if name != "reservations"}
-    return KeptAttempt(**own, reservations=dict(reservations))
+def attempt_record(attempt: Attempt, reservations: Mapping[str, int]) -> RecordedAttempt:
+    fields = {name: getattr(attempt, name) for name in RecordedAttempt.__struct_fields__ if name != "reservations"}
+    return RecordedAttempt(**fields, reservations=dict(reservations))
 
 
-def text(kept: KeptJob | KeptAttempt) -> str:
-    return msgspec.json.encode(kept).decode() + "\n"
+def encode(record: RecordedJob | RecordedAttempt) -> str:
+    return msgspec.json.encode(record).decode() + "\n"
 
 
-def read(path: Path, form: type[Kept]) -> Kept | None:
+def read(path: Path, form: type[Recorded]) -> Recorded | None:
     with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
         return msgspec.json.decode(_bytes(path), type=form)
     return None
 
 
-def read_end(path: Path) -> KeptEnd | None:
+def read_end(path: Path) -> RecordedEnd | None:
     """How an attempt ended, by its shim's record."""
     with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
         record: dict[str, Any] = msgspec.json.decode(_bytes(path), type=dict[str, Any])
         outcome = msgspec.convert({key: record[key] for key in Outcome.__struct_fields__ if key in record}, Outcome)
         admitted_at, ended_at = record.get("admitted_at"), record.get("ended_at")
         if isinstance(admitted_at, float | None):
-            return KeptEnd(admitted_at, outcome, ended_at if isinstance(ended_at, float) else path.stat().st_mtime)
+            return RecordedEnd(admitted_at, outcome, ended_at if isinstance(ended_at, float) else path.stat().st_mtime)
     return None
 
 
 def _bytes(path: Path) -> bytes:
     with open_regular(path) as file:
-        return file.read(MOST_BYTES)
+        return file.read(LIMIT_BYTES)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from scheduler.cli import possible
+from scheduler.cli import feasibility
 from scheduler.config import Settings
 from scheduler.errors import NoSuchJob, UsageError
 from scheduler.jobs import jobfile, parameters, presets, rows
@@ -54,7 +54,7 @@ def new_job(
     """Look up what the job refers to, refuse what can't run here, and build what is stored."""
     file = checked.file
     spec = _with_start(file, database)
-    possible.require(spec, file.problems, database, settings)
+    feasibility.require_feasible(spec, file.problems, database, settings)
     depends_on = _resolve(database, after) if after else []
     if spec.init_from is not None and spec.init_from.job is not None:
         depends_on.append(spec.init_from.job)

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
-from scheduler.cli.course import drawn, svg
+from scheduler.cli.memoryplot import draw, svg
 
 GIB = 1 << 30
 
@@ -21,7 +21,7 @@ COURSE = [
 
 
 def test_a_terminal_shows_the_peak_and_the_phases_within_its_width() -> None:
-    lines = drawn(COURSE, width=80).splitlines()
+    lines = draw(COURSE, width=80).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("  7.0 GiB")
     assert "█" in lines[-2]

@@ -1,4 +1,4 @@
-"""Whether anybody attends to the queue, and what to say if nobody does: what is shown is then old, and waiting vain."""
+"""Whether the service attends to the queue, and what to say if not: what is shown is then old, waiting is in vain."""
 
 import time
 from pathlib import Path
@@ -15,19 +15,19 @@ from scheduler.units import format_duration
 SILENT_SECONDS = 60.0
 
 
-class Silence(NamedTuple):
+class Notice(NamedTuple):
     sentence: str
     hint: str
 
 
-def tell_silence(database: Database, settings: Settings) -> None:
-    """Say so on stderr if nobody attends to the jobs."""
-    if found := silence(database, settings):
-        say("note", found.sentence, hint=found.hint)
+def note_if_down(database: Database, settings: Settings) -> None:
+    """Say so on stderr if jobs wait and no service attends to them."""
+    if notice := down_notice(database, settings):
+        say("note", notice.sentence, hint=notice.hint)
 
 
-def silence(database: Database, settings: Settings) -> Silence | None:
-    """What to say if jobs wait for a service that is not there, or whose controller is not."""
+def down_notice(database: Database, settings: Settings) -> Notice | None:
+    """What to say if jobs wait for a service that is not running, or whose controller is not."""
     if not views.unended(database):
         return None
     beats = [row["at"] for row in views.components(database) if row["component"].startswith("controller@")]
@@ -35,14 +35,14 @@ def silence(database: Database, settings: Settings) -> Silence | None:
     heard = f"was last heard of {format_duration(age)} ago" if beats else "has never run"
     locks = [path for path in settings.service_locks() if lock_held(path)]
     if not locks and (sqlite_path(settings.database_url) is not None or age >= SILENT_SECONDS):
-        return Silence(f"the service is not running, so nothing starts; it {heard}", "mmq up")
+        return Notice(f"the service is not running, so nothing starts; it {heard}", "mmq up")
     if locks and age >= SILENT_SECONDS and time.time() - _taken_at(locks) >= SILENT_SECONDS:
-        return Silence(f"the service runs, but its controller {heard}, so nothing starts", "mmq doctor")
+        return Notice(f"the service runs, but its controller {heard}, so nothing starts", "mmq doctor")
     return None
 
 
 def _taken_at(locks: list[Path]) -> float:
     from scheduler.service.lock import holder
 
-    found = [holder(path) for path in locks]
-    return min((one.since for one in found if one is not None), default=time.time())
+    holders = [holder(path) for path in locks]
+    return min((process.since for process in holders if process is not None), default=time.time())

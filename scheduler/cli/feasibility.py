@@ -1,8 +1,8 @@
 """Whether a job can ever run on the devices known here: what can't is refused at submit, naming what would do.
 
-A closed form, for what no plan could mend: weights and gradients of what is trained are always on the device, and what
-the update keeps beside them unless that may be offloaded; each of several devices has a part of what may be divided.
-What activations need on top is for the footprint to say.
+A closed form, a lower bound for every plan: the weights, the gradients of what is trained, and the optimizer's states
+unless they may be offloaded; each of several devices has its share of what may be divided. What activations need on
+top is for the footprint to say.
 """
 
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ REST_BYTES = {"float32": 0, "bfloat16": 2}  # what a weight lacks of float32
 MOMENTS_BYTES = {"adamw": 8, "adamw8bit": 2}
 
 
-class Known(NamedTuple):
+class KnownDevice(NamedTuple):
     id: str
     number: int
     label: str
     total_bytes: int
 
 
-def require(spec: JobSpec, problems: Problems, database: Database | None, settings: Settings) -> None:
+def require_feasible(spec: JobSpec, problems: Problems, database: Database | None, settings: Settings) -> None:
     """Raise FileErrors for what no device known here can ever do."""
     devices = _chosen(spec, problems, known_devices(database, settings))
     _gpus(spec, problems, devices)
@@ -37,35 +37,38 @@ def require(spec: JobSpec, problems: Problems, database: Database | None, settin
     problems.raise_any()
 
 
-def known_devices(database: Database | None, settings: Settings) -> list[Known]:
-    """What the service has found; before it ever ran, what MMQ_DEVICES names; else nothing."""
+def known_devices(database: Database | None, settings: Settings) -> list[KnownDevice]:
+    """The devices that the service has found; before it ever ran, those that MMQ_DEVICES names; else none."""
     rows = views.devices(database) if database is not None else []
     if rows:
-        return [Known(row["id"], row["number"], f"{row['kind']}:{row['number']}", row["total_bytes"]) for row in rows]
+        return [
+            KnownDevice(row["id"], row["number"], f"{row['kind']}:{row['number']}", row["total_bytes"]) for row in rows
+        ]
     if settings.devices == "auto":
         return []
     from scheduler.devices.choice import open_devices
 
     devices = open_devices(settings.devices, settings)
     try:
-        return [Known(info.id, info.number, info.label, info.total_bytes) for info in devices.discover()]
+        return [KnownDevice(info.id, info.number, info.label, info.total_bytes) for info in devices.discover()]
     finally:
         devices.close()
 
 
-def _chosen(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> list[Known]:
-    """Return the devices that the job may have; one that it names must be there, where any are known."""
+def _chosen(spec: JobSpec, problems: Problems, devices: Sequence[KnownDevice]) -> list[KnownDevice]:
+    """Return the devices that the job may have; where any are known, each that it names must be among them."""
     named = spec.resources.devices
     if named is None or not devices:
         return list(devices)
-    missing = [one for one in named if not any(one in (device.id, device.number) for device in devices)]
+    known = {key for device in devices for key in (device.id, device.number)}
+    missing = [name for name in named if name not in known]
     if missing:
         have = ", ".join(f"{device.number} ({device.id})" for device in devices[:8])
         problems.add(("resources", "devices"), f"there is no device {missing[0]} here", f"there are: {have}")
     return [device for device in devices if device.id in named or device.number in named]
 
 
-def _gpus(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None:
+def _gpus(spec: JobSpec, problems: Problems, devices: Sequence[KnownDevice]) -> None:
     asked = spec.resources.gpus
     if devices and asked > len(devices):
         have = "there is 1 device" if len(devices) == 1 else f"there are {len(devices)} devices"
@@ -75,7 +78,7 @@ def _gpus(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None:
         problems.add(("resources", "gpus"), reason, f"gpus: {spec.effective_batch} or fewer")
 
 
-def _memory(spec: JobSpec, problems: Problems, devices: Sequence[Known]) -> None:
+def _memory(spec: JobSpec, problems: Problems, devices: Sequence[KnownDevice]) -> None:
     need = least_bytes(spec)
     limit = spec.resources.max_memory_bytes
     each = f" on each of {spec.resources.gpus} devices" if spec.resources.gpus > 1 else ""
@@ -98,15 +101,16 @@ def least_bytes(spec: JobSpec) -> int:
     weights, adapters = parameters.count(spec.model), parameters.adapters(spec.model, spec.train)
     width, is_kept = WIDTH_BYTES[spec.train.weights], spec.memory.optimizer_offload == "off"
     moments = MOMENTS_BYTES[spec.train.optimizer] if is_kept else 0
-    of_weights, of_rest = _parts(spec)
+    weight_parts, state_parts = _parts(spec)
     if adapters:  # which are float32 themselves
-        return _part(weights * width, of_weights) + _part(adapters * (2 * WIDTH_BYTES["float32"] + moments), of_rest)
+        states = adapters * (2 * WIDTH_BYTES["float32"] + moments)
+        return _part(weights * width, weight_parts) + _part(states, state_parts)
     rest = REST_BYTES[spec.train.weights] if is_kept else 0
-    return _part(weights * width, of_weights) + _part(weights * (width + rest + moments), of_rest)
+    return _part(weights * width, weight_parts) + _part(weights * (width + rest + moments), state_parts)
 
 
 def _parts(spec: JobSpec) -> tuple[int, int]:
-    """Return in how many parts the weights may lie on the devices, and what belongs to them."""
+    """Return into how many parts the weights may be divided, and gradients with optimizer states."""
     gpus, ways = spec.resources.gpus, spec.memory.tensor_parallel
     smallest = shardings(
         spec.memory.sharding,

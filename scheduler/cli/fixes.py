@@ -1,4 +1,4 @@
-"""What `mmq doctor --fix` does: each mend says what it did. Removes nothing that training has made."""
+"""What `mmq doctor --fix` does: each fix says what it did. Removes nothing that training has made."""
 
 import contextlib
 import os
@@ -10,15 +10,15 @@ from pathlib import Path
 from scheduler.cli import recovery
 from scheduler.config import Settings
 from scheduler.errors import MmqError
-from scheduler.store.amends import amend
 from scheduler.store.location import sqlite_path
 from scheduler.store.opening import open_if_any
+from scheduler.store.repairs import repair
 
 UNFINISHED_SECONDS = 600.0
 
 
-def mend(settings: Settings) -> Iterator[str]:
-    """Mend what is safe to mend, and say so; what is not, the findings tell."""
+def apply_fixes(settings: Settings) -> Iterator[str]:
+    """Fix what is safe to fix, and say so; what is not, remains a finding."""
     yield from _modes(settings)
     for copy in partial_copies(settings):
         copy.unlink(missing_ok=True)
@@ -26,15 +26,15 @@ def mend(settings: Settings) -> Iterator[str]:
     with contextlib.suppress(MmqError), open_if_any(settings) as database:  # a store that can't be opened is a finding
         if database is None:
             return
-        yield from amend(database)
-        yield from recovery.mend(database, settings)
+        yield from repair(database)
+        yield from recovery.restore(database, settings)
 
 
 def private_files(settings: Settings) -> list[Path]:
     """What nobody else may use, as far as it is there."""
     path = sqlite_path(settings.database_url)
-    found = [settings.broker_socket, settings.doorbell_socket, *([path] if path else [])]
-    return [path for path in found if path.exists()]
+    private = [settings.broker_socket, settings.doorbell_socket, *([path] if path else [])]
+    return [path for path in private if path.exists()]
 
 
 def _modes(settings: Settings) -> Iterator[str]:
@@ -49,5 +49,5 @@ def _modes(settings: Settings) -> Iterator[str]:
 def partial_copies(settings: Settings) -> list[Path]:
     """The copies that an upgrade or backup was killed over; one that is being made is young."""
     path = sqlite_path(settings.database_url)
-    found = [] if path is None else sorted((path.parent / "backups").glob("*.partial"))
-    return [copy for copy in found if time.time() - copy.stat().st_mtime > UNFINISHED_SECONDS]
+    copies = [] if path is None else sorted((path.parent / "backups").glob("*.partial"))
+    return [copy for copy in copies if time.time() - copy.stat().st_mtime > UNFINISHED_SECONDS]

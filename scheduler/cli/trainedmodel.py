@@ -15,7 +15,7 @@ from scheduler.jobs.spec import JobSpec, decode
 from scheduler.jobs.states import TrainerExit
 from scheduler.processes.signalling import signal_name
 
-_LAST_SECONDS = 2.0  # that an interrupted program has to put away what it made
+_LAST_SECONDS = 2.0  # that an interrupted program has to clean up
 _CODES = {
     TrainerExit.DONE: ExitCode.OK,
     TrainerExit.BAD_CONFIGURATION: ExitCode.USAGE,
@@ -23,33 +23,33 @@ _CODES = {
 }
 
 
-class Trained(NamedTuple):
+class TrainedModel(NamedTuple):
     spec: JobSpec
     run_dir: Path
 
 
-def trained(ref: str, command: str) -> Trained:
-    """Find the one job that was named, which must have weights; says so if they are not its last ones."""
+def find_trained_model(ref: str, command: str) -> TrainedModel:
+    """Find the one job named, which must have weights; a note says so if they are not its final ones."""
     from scheduler.store import jobs
 
     settings = context.settings()
     with context.store(settings) as database:
-        found = jobs.resolve(database, [ref])
-        if len(found) != 1:
-            raise MmqError(f"{ref} names {len(found)} jobs; {command} takes one", hint=f"mmq {command} {found[0]}")
-        job = jobs.get(database, found[0])
+        job_ids = jobs.resolve(database, [ref])
+        if len(job_ids) != 1:
+            raise MmqError(f"{ref} names {len(job_ids)} jobs; {command} takes one", hint=f"mmq {command} {job_ids[0]}")
+        job = jobs.get(database, job_ids[0])
     run_dir = settings.run_dir(job.id)
     if not (run_dir / "final").is_dir():
         if not any((run_dir / "checkpoints").glob("step-*")):
             raise MmqError(f"job {job.id} has no weights yet: it is {job.state}", hint=f"mmq status {job.id}")
         say("note", f"job {job.id} has no result yet: it is {job.state}; this is its newest checkpoint")
-    return Trained(decode(job.spec), run_dir)
+    return TrainedModel(decode(job.spec), run_dir)
 
 
 def run_program(module: str, arguments: Sequence[str], *, captures: bool = False) -> tuple[int, str]:
-    """Run a program of the trainer's on the CPU to its end; answers our exit code for it and, if captured, its words.
+    """Run one of the trainer's programs on the CPU to its end; return our exit code and, if captured, its stdout.
 
-    ^C goes to both: it is held up in the program until that is ready to end in order, and ends it in any case.
+    ^C reaches both processes: SIGINT starts out blocked in the program, until it is ready to end in order.
     """
     from scheduler.processes.interpreter import python_command, with_source
 
@@ -67,17 +67,17 @@ def run_program(module: str, arguments: Sequence[str], *, captures: bool = False
         raise
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        said = child.communicate()[0] or ""
+        output = child.communicate()[0] or ""
     except KeyboardInterrupt:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_LAST_SECONDS)
         child.kill()
         raise
-    return _exit_code(module, child.returncode), said
+    return _exit_code(module, child.returncode), output
 
 
 def _exit_code(module: str, returned: int) -> int:
-    """Give ours for the program's; it has said itself what was wrong, unless something killed it."""
+    """Translate the program's exit code; it has said itself what was wrong, unless something killed it."""
     if returned < 0:
         raise MmqError(f"trainer.{module} was killed by {signal_name(-returned)}", hint="mmq doctor")
     if returned == ExitCode.INTERRUPTED:
