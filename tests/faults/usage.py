@@ -23,6 +23,7 @@ class Growth(NamedTuple):
 
 
 def held(pid: int) -> Held:
+    """What a living process holds; LookupError or OSError where it has just ended."""
     process = Path(f"/proc/{pid}")
     sizes = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line)
     return Held(
