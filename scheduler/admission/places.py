@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from scheduler.admission.facts import NOT_TRACED, QueuedJob
 from scheduler.admission.future import Future, Outlook
+from scheduler.admission.gangs import hold_to_narrowest
 from scheduler.admission.policy import Policy
 from scheduler.admission.room import Kept, Room
 from scheduler.admission.tenant import Tenant, at, newcomer, returning
@@ -45,7 +46,7 @@ class Places:
     def __init__(self, rooms: Iterable[Room], policy: Policy) -> None:
         self._policy = policy
         self._outlook = Outlook()
-        self._rooms = {room.device.device_id: room for room in rooms}
+        self._rooms = {room.device.device_id: room for room in hold_to_narrowest(rooms)}
         self._by_load = sorted(self._rooms.values(), key=_LOAD)
         self._newcomers: dict[tuple[int, str, int], Tenant | None] = {}
         self._returning: dict[Tenant, Tenant] = {}

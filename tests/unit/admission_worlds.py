@@ -144,6 +144,31 @@ def pairs(draw) -> World:
     return World(queue=draw(st.sampled_from([[], [short], [short]])), running=[running], devices=devices)
 
 
+@st.composite
+def crowds(draw) -> World:
+    """Draw three devices with jobs on one, two or all of them, each as small as it can be, and what is left."""
+    names = [f"device-{number}" for number in range(3)]
+    taken = st.sampled_from([(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)])
+    running = []
+    for number, places in enumerate(draw(st.lists(taken, min_size=2, max_size=6))):
+        rungs = ladder(draw(st.integers(1, 8)), draw(st.integers(1, 4)), draw(st.integers(3, 5)))
+        pace = Pace(seconds=900.0, utilisation=0.4, overhead=draw(st.floats(1, 8)))
+        job = replace(_running(draw, 1000 + number, names[0], rungs[0], rungs), pace=pace)
+        running.append(replace(job, device_ids=tuple(names[place] for place in places)))
+    devices = []
+    for name in names:
+        claims = [
+            Claim(job_id=one.job_id, reserved_bytes=one.candidate.process_bytes)
+            for one in running
+            if name in one.device_ids
+        ]
+        least = sum(one.reserved_bytes for one in claims)
+        total = max(EIGHTH, least + draw(st.sampled_from([0, 4, 10, 30])) * EIGHTH)
+        facts = {"kind": "virtual", "target": "one", "total_bytes": total}
+        devices.append(DeviceView(device_id=name, label=name, claims=tuple(claims), **facts))
+    return World(queue=[], running=running, devices=devices)
+
+
 def queued(draw, job_id: int, kind: str, devices: int = 1) -> QueuedJob:
     rungs = draw(LADDERS)
     frugal = tuple(replace(one, modes=MODES[1], process_bytes=one.process_bytes * 3 // 4) for one in rungs)

@@ -1,5 +1,6 @@
 """What the admission cycle must never do, whatever queue, running jobs and devices it is shown."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations, pairwise
@@ -19,7 +20,7 @@ from scheduler.admission.tenant import Tenant, gains, newcomer
 from scheduler.admission.wish import Wish
 from scheduler.footprint.curve import Footprint
 from scheduler.jobs.states import EndReason, JobState, WaitCode
-from tests.unit.admission_worlds import GANG, GIB, MODES, World, ladder, pairs, queued, resized, worlds
+from tests.unit.admission_worlds import GANG, GIB, MODES, World, crowds, ladder, pairs, queued, resized, worlds
 
 PROMISED = {"virtual": 1.0, "cuda": 1.02, "cpu": 1.15}  # at least so much of what is predicted, by kind of device
 ENDED_BADLY = {JobState.FAILED, JobState.CANCELLED}
@@ -164,6 +165,22 @@ def _check_asked(world: World, decisions: list[Decision], left: float) -> None:
             assert set(job.device_ids) <= usable
             assert not any(newcomers[device_id] for device_id in job.device_ids)
             assert all(resize.reserve_bytes <= limit for limit in resize.limits.values())
+
+
+@settings(max_examples=80, deadline=None)
+@given(world=crowds())
+def test_what_is_left_of_a_device_would_let_nobody_grow(world: World) -> None:
+    """Also beside a job that another of its devices holds small: nothing stands idle for a growth that can't come."""
+    asked = resized(decide([], world.running, world.devices))
+    now = {job.job_id: asked[job.job_id].candidate if job.job_id in asked else job.candidate for job in world.running}
+    left = {
+        one.device_id: one.total_bytes - sum(now[claim.job_id].process_bytes for claim in one.claims)
+        for one in world.devices
+    }
+    for job in world.running:
+        larger = job.ladder[job.ladder.index(now[job.job_id]) + 1 :]
+        more = larger[0].process_bytes - now[job.job_id].process_bytes if larger else math.inf
+        assert min(left[device_id] for device_id in job.device_ids) < more
 
 
 @given(data=st.data(), kind=st.sampled_from(sorted(PROMISED)), total_bytes=st.integers(GIB, 12 * GIB))
