@@ -32,7 +32,7 @@ from trainer.reporting.results import Results
 from trainer.steps.optimizer import build_optimizer
 from trainer.steps.step import train_step
 from trainer.steps.transfer import stream
-from trainer.trace.footprint import Mode
+from trainer.trace.footprint import PeakPredictor
 from trainer.trace.rehearsal import Target
 
 TURNS = 6
@@ -130,7 +130,7 @@ def main() -> int:
     print(f"{'means':<40}{'32 rows':>9}{'8 rows':>9}{'states':>9}{'pass':>7}{'update':>8}")
     wrong = 0
     for means in ALL_MEANS:
-        mode = Mode(means.config({}, 32, 8), GPU)
+        mode = PeakPredictor(means.config({}, 32, 8), GPU)
         large, small = mode.outcome(32), mode.outcome(8)
         states = sum(small.parts[name] for name in STATES)
         shown = (large.allocated_bytes, small.allocated_bytes, states)
@@ -159,7 +159,7 @@ def _times(rows: list[Row]) -> dict[str, tuple[float, float]]:
 def _is_wrong(means: Means, rows: list[Row]) -> bool:
     """Say whether the steps of the halved model take other peaks than was foretold."""
     config = means.config(HALVED, ROWS)
-    foretold = Mode(config, VIRTUAL).outcome(ROWS)
+    foretold = PeakPredictor(config, VIRTUAL).outcome(ROWS)
     with tempfile.TemporaryDirectory(prefix="mmq-bench-") as folder:
         device = VirtualDevice(Path(folder), total_bytes=16 << 30)
         with device.accounting():

@@ -30,7 +30,7 @@ from trainer.model.minimind import MiniMind, initialise
 from trainer.reporting.events import EventLog
 from trainer.session import run_session
 from trainer.stopping import StopRequest
-from trainer.trace.footprint import Mode
+from trainer.trace.footprint import PeakPredictor
 from trainer.trace.rehearsal import Target
 
 GIB = 1 << 30
@@ -152,7 +152,7 @@ def _errors(rows: Path, count: int) -> Iterator[float]:
     """The signed error of each configuration's worst counter, in per cent."""
     for seed in range(count):
         config = configured(rows, rows.parent / "ledger", drawn(seed))
-        forecast, took = Mode(config, TARGET).candidate(config.micro_batch), measured(config)
+        forecast, took = PeakPredictor(config, TARGET).candidate(config.micro_batch), measured(config)
         told = (
             forecast.outcome.allocated_bytes,
             forecast.outcome.reserved_bytes,
@@ -168,7 +168,7 @@ def _errors(rows: Path, count: int) -> Iterator[float]:
 def _holds(rows: Path, seed: int) -> bool:
     """Say whether the largest micro-batch that fits a limit runs there, and the next one is refused."""
     draw = drawn(seed + 1000)
-    mode = Mode(configured(rows, rows.parent / "ledger", draw), TARGET)
+    mode = PeakPredictor(configured(rows, rows.parent / "ledger", draw), TARGET)
     need = {
         size: mode.candidate(size).process_bytes + CONTEXT_BYTES for size in micro_batches(draw["train"]["batch_size"])
     }

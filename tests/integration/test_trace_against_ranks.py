@@ -10,7 +10,7 @@ from tests.integration.test_trace_against_runs import configured, rows
 from tests.training.conftest import PATIENCE_SECONDS, Outcome
 from tests.training.several import Pair
 from trainer.config import Config
-from trainer.trace.footprint import Mode
+from trainer.trace.footprint import PeakPredictor
 from trainer.trace.rehearsal import Target
 
 __all__ = ["rows"]
@@ -50,7 +50,7 @@ def runs(configs: dict[str, Config], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.parametrize("name", ["zero2", "zero3", "zero3-experts", "tensor"])
 def test_a_template_of_a_rank_is_its_rehearsal(name: str, configs: dict[str, Config]) -> None:
     config = configs[name]
-    fitted, rehearsed = (Mode(config, TARGET, templates=templates) for templates in (True, False))
+    fitted, rehearsed = (PeakPredictor(config, TARGET, templates=templates) for templates in (True, False))
     assert fitted.has_template
     for micro_batch in (1, 3):
         one, other = fitted.outcome(micro_batch), rehearsed.outcome(micro_batch)
@@ -60,7 +60,7 @@ def test_a_template_of_a_rank_is_its_rehearsal(name: str, configs: dict[str, Con
 @pytest.mark.parametrize("name", CASES)
 def test_a_prediction_is_what_a_rank_takes(name: str, configs: dict[str, Config], runs: dict[str, Outcome]) -> None:
     config = configs[name]
-    outcome = Mode(config, TARGET).candidate(config.micro_batch).outcome
+    outcome = PeakPredictor(config, TARGET).candidate(config.micro_batch).outcome
     (last,) = runs[name].events("finished")
     assert last["allocated_peak_bytes"] == pytest.approx(outcome.allocated_bytes, rel=0.005)
     assert abs(last["reserved_peak_bytes"] - outcome.reserved_bytes) <= SEGMENT_BYTES

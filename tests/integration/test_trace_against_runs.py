@@ -18,7 +18,7 @@ from trainer.model.minimind import MiniMind, initialise
 from trainer.reporting.events import EventLog
 from trainer.session import run_session
 from trainer.stopping import StopRequest
-from trainer.trace.footprint import Candidate, Mode
+from trainer.trace.footprint import Candidate, PeakPredictor
 from trainer.trace.rehearsal import Target
 
 GIB = 1024**3
@@ -104,7 +104,7 @@ def drawn(seed: int) -> dict[str, Any]:
 
 
 def predicted(config: Config) -> Candidate:
-    return Mode(config, TARGET).candidate(config.micro_batch)
+    return PeakPredictor(config, TARGET).candidate(config.micro_batch)
 
 
 def measured(config: Config, run_dir: Path) -> dict[str, int]:
@@ -248,10 +248,10 @@ def test_the_largest_that_fits_runs_and_the_next_is_refused(checkpointing: bool,
         "effective_batch": 12,
         "plan": {"activation_checkpointing": checkpointing, "chunked_loss": False},
     }
-    mode = Mode(configured(rows, tmp_path / "unused", micro_batch=1, **draw), TARGET)
+    predictor = PeakPredictor(configured(rows, tmp_path / "unused", micro_batch=1, **draw), TARGET)
     largest, following = 4, 12
-    limit = mode.candidate(largest).process_bytes + CONTEXT_BYTES
-    assert limit < mode.candidate(following).process_bytes + CONTEXT_BYTES
+    limit = predictor.candidate(largest).process_bytes + CONTEXT_BYTES
+    assert limit < predictor.candidate(following).process_bytes + CONTEXT_BYTES
 
     config = configured(rows, tmp_path / "ledger", micro_batch=largest, limit_bytes=limit, **draw)
     assert measured(config, tmp_path / "fits")["process"] == limit
@@ -268,8 +268,8 @@ def test_a_refused_run_halves_to_what_fits(rows: Path, tmp_path: Path) -> None:
         "effective_batch": 12,
         "plan": {"chunked_loss": False},
     }
-    mode = Mode(configured(rows, tmp_path / "unused", micro_batch=1, **draw), TARGET)
-    limit = mode.candidate(4).process_bytes + CONTEXT_BYTES
+    predictor = PeakPredictor(configured(rows, tmp_path / "unused", micro_batch=1, **draw), TARGET)
+    limit = predictor.candidate(4).process_bytes + CONTEXT_BYTES
     config = configured(rows, tmp_path / "ledger", micro_batch=8, limit_bytes=limit, **draw)
     run_dir = tmp_path / "run"
     assert measured(msgspec.structs.replace(config, on_out_of_memory="halve"), run_dir)["process"] <= limit

@@ -1,32 +1,32 @@
 """Loops that a trace can see."""
 
-from trainer.memory.loops import listening, pieces
+from trainer.memory.loops import chunks, listening
 
 
-class Ear:
+class LoopLog:
     def __init__(self, size: int) -> None:
         self.size = size
-        self.heard: list[object] = []
+        self.events: list[object] = []
 
-    def loop_begins(self, count: int, size: int) -> int:
-        self.heard.append((count, size))
+    def loop_begins(self, total: int, size: int) -> int:
+        self.events.append((total, size))
         return self.size
 
-    def piece_begins(self, rows: int) -> None:
-        self.heard.append(rows)
+    def chunk_begins(self, rows: int) -> None:
+        self.events.append(rows)
 
     def loop_ends(self) -> None:
-        self.heard.append("end")
+        self.events.append("end")
 
 
-def test_pieces_cover_all_rows_once() -> None:
-    assert list(pieces(7, 3)) == [slice(0, 3), slice(3, 6), slice(6, 7)]
-    assert list(pieces(0, 3)) == []
+def test_chunks_cover_all_rows_once() -> None:
+    assert list(chunks(7, 3)) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert list(chunks(0, 3)) == []
 
 
-def test_a_listener_chooses_the_size_and_hears_each_turn() -> None:
-    ear = Ear(4)
-    with listening(ear):
-        assert list(pieces(7, 3)) == [slice(0, 4), slice(4, 7)]
-    assert ear.heard == [(7, 3), 4, 3, "end"]
-    assert len(list(pieces(7, 3))) == 3
+def test_a_listener_chooses_the_size_and_is_told_of_each_chunk() -> None:
+    log = LoopLog(4)
+    with listening(log):
+        assert list(chunks(7, 3)) == [slice(0, 4), slice(4, 7)]
+    assert log.events == [(7, 3), 4, 3, "end"]
+    assert len(list(chunks(7, 3))) == 3

@@ -1,4 +1,4 @@
-"""What the memory of shapes must tell apart."""
+"""What the cache of shapes must tell apart."""
 
 import subprocess
 import sys
@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from trainer.model.minimind import made_of
-from trainer.trace.shapes import ShapeMemory
+from trainer.trace.shapes import ShapeCache
 
 META = torch.device("meta")
 
 
 def test_the_same_size_in_another_default_dtype_is_another_tensor() -> None:
     """Weights in bfloat16 and adapters of the same shape in float32."""
-    shapes, empty = ShapeMemory(), torch.ops.aten.empty.memory_format
+    shapes, empty = ShapeCache(), torch.ops.aten.empty.memory_format
     made = []
     for dtype in (torch.bfloat16, torch.float32, torch.bfloat16):
         with made_of(dtype):
@@ -23,7 +23,7 @@ def test_the_same_size_in_another_default_dtype_is_another_tensor() -> None:
 
 
 def test_what_writes_in_place_gives_its_argument_and_does_nothing_the_second_time() -> None:
-    shapes = ShapeMemory()
+    shapes = ShapeCache()
     for _ in range(2):
         x, y = torch.empty(4, 6, device=META), torch.empty(6, device=META)
         assert shapes.call(torch.ops.aten.mul_.Tensor, (x, y), {}) is x
@@ -35,7 +35,7 @@ def test_what_writes_in_place_gives_its_argument_and_does_nothing_the_second_tim
 
 
 def test_what_moves_its_argument_does_so_each_time() -> None:
-    shapes = ShapeMemory()
+    shapes = ShapeCache()
     for _ in range(2):
         x = torch.empty(4, 6, device=META)
         assert shapes.call(torch.ops.aten.t_.default, (x,), {}).shape == (6, 4)
@@ -44,9 +44,9 @@ def test_what_moves_its_argument_does_so_each_time() -> None:
 
 
 SHARED = """
-from trainer.trace.forked import shared_out
-print(shared_out([1, 2, 3, 4, 5], lambda piece: 10 // piece, 3))
-shared_out([1, 0], lambda piece: 10 // piece, 2)
+from trainer.trace.forks import map_in_forks
+print(map_in_forks([1, 2, 3, 4, 5], lambda item: 10 // item, 3))
+map_in_forks([1, 0], lambda item: 10 // item, 2)
 """
 
 
@@ -59,12 +59,12 @@ def test_work_is_shared_among_forks_in_order_and_a_failure_is_told() -> None:
 
 REFUSED = """
 from trainer.errors import BadConfiguration
-from trainer.trace.forked import shared_out
-def do(piece):
-    if piece:
+from trainer.trace.forks import map_in_forks
+def check(item):
+    if item:
         raise BadConfiguration("no such model")
 try:
-    shared_out([0, 1], do, 2)
+    map_in_forks([0, 1], check, 2)
 except BadConfiguration as error:
     print(error)
 """

@@ -9,8 +9,8 @@ from trainer.config import Config, parse_config
 from trainer.memory.allocator import CachingAllocator
 from trainer.memory.capacity import Limited
 from trainer.model import loss
-from trainer.trace.footprint import Mode, rows_of_step
-from trainer.trace.log import Label, Log, Place, Section, Take
+from trainer.trace.footprint import PeakPredictor, rows_of_step
+from trainer.trace.log import Alloc, Label, Log, Phase, Section, Stage
 from trainer.trace.rehearsal import Target
 from trainer.trace.template import Unaligned, build_template
 
@@ -41,17 +41,17 @@ def configured(plan: tuple[bool, bool, bool], **changes: Any) -> Config:
     )
 
 
-def peaks(mode: Mode, micro_batch: int) -> tuple[int, int]:
-    outcome = mode.outcome(micro_batch)
+def peaks(predictor: PeakPredictor, micro_batch: int) -> tuple[int, int]:
+    outcome = predictor.outcome(micro_batch)
     return outcome.allocated_bytes, outcome.reserved_bytes
 
 
 @pytest.mark.parametrize("plan", MODES)
 def test_a_template_equals_a_rehearsal(plan: tuple[bool, bool, bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 300 * 10)  # chunks of ten tokens: many turns of the loop
+    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 300 * 10)  # chunks of ten tokens: many iterations of the loop
     kind, dtype = ("cuda", "bfloat16") if plan[0] else ("virtual", "float32")
     config, target = configured(plan, dtype=dtype), Target(kind=kind)
-    fitted, rehearsed = Mode(config, target), Mode(config, target, templates=False)
+    fitted, rehearsed = PeakPredictor(config, target), PeakPredictor(config, target, templates=False)
     for micro_batch in (1, 3):
         assert peaks(fitted, micro_batch) == peaks(rehearsed, micro_batch)
 
@@ -63,12 +63,12 @@ def test_a_float16_run_of_an_older_preset_too() -> None:
         model={"qk_norm": False, "tie_word_embeddings": False, "num_key_value_heads": 4},
     )
     target = Target(kind="cuda", capability="9.0")
-    assert peaks(Mode(config, target), 2) == peaks(Mode(config, target, templates=False), 2)
+    assert peaks(PeakPredictor(config, target), 2) == peaks(PeakPredictor(config, target, templates=False), 2)
 
 
 def test_the_parts_make_up_the_whole() -> None:
-    mode = Mode(configured((False, False, False)), Target(kind="virtual"))
-    candidate, parameters = mode.candidate(3), mode.parameters
+    predictor = PeakPredictor(configured((False, False, False)), Target(kind="virtual"))
+    candidate, parameters = predictor.candidate(3), predictor.parameters
     parts = candidate.parts
     assert sum(parts.values()) == candidate.process_bytes
     assert parts["optimizer"] >= 8 * parameters
@@ -79,14 +79,14 @@ def test_the_parts_make_up_the_whole() -> None:
 
 
 def test_a_cpu_takes_no_workspace_and_caches_nothing() -> None:
-    candidate = Mode(configured((False, False, True)), Target(kind="cpu")).candidate(4)
+    candidate = PeakPredictor(configured((False, False, True)), Target(kind="cpu")).candidate(4)
     assert candidate.outcome.allocated_bytes == candidate.outcome.reserved_bytes
     assert candidate.parts["workspace"] == candidate.parts["cached"] == 0
 
 
 def test_more_rows_need_more_and_checkpointing_less() -> None:
     target = Target(kind="cpu")
-    plain, checkpointed = (Mode(configured((on, False, True)), target) for on in (False, True))
+    plain, checkpointed = (PeakPredictor(configured((on, False, True)), target) for on in (False, True))
     needed = [plain.outcome(rows).allocated_bytes for rows in range(1, 8)]
     assert needed == sorted(needed)  # 3 + 3 + 1 and 4 + 3 may peak alike: in the second, beside the gradients
     assert needed[0] < needed[2] < needed[6]
@@ -94,11 +94,11 @@ def test_more_rows_need_more_and_checkpointing_less() -> None:
 
 
 def test_a_replay_under_a_smaller_limit_is_refused() -> None:
-    mode = Mode(configured((False, False, True)), Target(kind="virtual"))
-    needed = mode.outcome(5).reserved_bytes
-    assert mode.outcome(5, CachingAllocator(Limited(needed))).reserved_bytes == needed
+    predictor = PeakPredictor(configured((False, False, True)), Target(kind="virtual"))
+    needed = predictor.outcome(5).reserved_bytes
+    assert predictor.outcome(5, CachingAllocator(Limited(needed))).reserved_bytes == needed
     with pytest.raises(torch.OutOfMemoryError):
-        mode.outcome(5, CachingAllocator(Limited(needed // 2)))
+        predictor.outcome(5, CachingAllocator(Limited(needed // 2)))
 
 
 def test_the_micro_batches_of_a_step() -> None:
@@ -109,10 +109,14 @@ def test_the_micro_batches_of_a_step() -> None:
 
 
 def log_of(*sections: tuple[int, list[int]]) -> Log:
-    label = Label("micro", 0, "op", 1)
+    label = Label(Stage.MICRO_BATCH, 0, False, "op", 1)
     return Log(
         sections=[
-            Section(Place("micro"), rows, [Take(label._replace(number=n), size, False) for n, size in enumerate(sizes)])
+            Section(
+                Phase(Stage.MICRO_BATCH),
+                rows,
+                [Alloc(label._replace(number=n), size, False) for n, size in enumerate(sizes)],
+            )
             for rows, sizes in sections
         ]
     )

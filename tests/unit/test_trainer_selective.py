@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.config import parse_config
 from trainer.model.minimind import MiniMind, initialise
-from trainer.trace.footprint import Mode
+from trainer.trace.footprint import PeakPredictor
 from trainer.trace.rehearsal import Target
 
 
@@ -55,7 +55,7 @@ def test_the_gradients_are_the_same_and_no_product_runs_twice(model) -> None:
 
 def test_it_lies_between_none_and_full() -> None:
     needed = [
-        Mode(configured(how, layers=8, length=512), Target(kind="cuda")).candidate(4).outcome.allocated_bytes
+        PeakPredictor(configured(how, layers=8, length=512), Target(kind="cuda")).candidate(4).outcome.allocated_bytes
         for how in ("full", "selective", "off")
     ]
     assert needed[0] < needed[1] < needed[2]

@@ -15,7 +15,7 @@ from trainer.entry.unknown import no_kernel
 from trainer.entry.values import Values, each, tensors_in
 from trainer.memory.accounting import PLAIN, Accounting
 from trainer.processes.parts import held
-from trainer.trace.shapes import ShapeMemory
+from trainer.trace.shapes import ShapeCache
 
 META = torch.device("meta")
 HOST_RUN_AT_MOST = 1 << 26  # elements; on more no operator is tried on the host to learn the shape of its result
@@ -55,7 +55,7 @@ class Tracing(Accounting):
         self.log = log
         self.values = Values(self.on_device, uneven=uneven)
         self.vocabulary = 0  # logits are what is this wide
-        self._shapes = ShapeMemory()
+        self._shapes = ShapeCache()
         self._true: set[int] = set()  # storages of booleans whose answer is yes
 
     def __torch_dispatch__(

@@ -1,7 +1,7 @@
-"""Loops whose number of turns depends on the batch, made visible to a trace.
+"""Loops whose number of iterations depends on the batch, made visible to a trace.
 
-Owns the seam: a loop cuts its rows with `pieces`, and a trace that listens sees where each piece begins. So the tracer
-knows a long loop from three turns of it. Without a listener this is only a range.
+Owns the seam: a loop cuts its rows with `chunks`, and a trace that listens sees where each chunk begins. So the tracer
+knows a long loop from three iterations. Without a listener this is only a range.
 """
 
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ from typing import Protocol
 class Listener(Protocol):
     """What a trace does at a loop."""
 
-    def loop_begins(self, count: int, size: int) -> int:
-        """Take note of a loop over `count` rows in pieces of `size`; answer with the size to use instead."""
+    def loop_begins(self, total: int, size: int) -> int:
+        """Take note of a loop over `total` rows in chunks of `size`; answer with the size to use instead."""
 
-    def piece_begins(self, rows: int) -> None: ...
+    def chunk_begins(self, rows: int) -> None: ...
 
     def loop_ends(self) -> None: ...
 
@@ -33,15 +33,15 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def pieces(count: int, size: int) -> Iterator[slice]:
-    """Cut `count` rows into slices of at most `size`."""
+def chunks(total: int, size: int) -> Iterator[slice]:
+    """Cut `total` rows into slices of at most `size`."""
     listener = _listener.get()
     if listener is not None:
-        size = listener.loop_begins(count, size)
-    for start in range(0, count, size):
-        piece = slice(start, min(start + size, count))
+        size = listener.loop_begins(total, size)
+    for start in range(0, total, size):
+        chunk = slice(start, min(start + size, total))
         if listener is not None:
-            listener.piece_begins(piece.stop - piece.start)
-        yield piece
+            listener.chunk_begins(chunk.stop - chunk.start)
+        yield chunk
     if listener is not None:
         listener.loop_ends()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's own habit)
 
-from trainer.memory.loops import pieces
+from trainer.memory.loops import chunks
 
 # Logits held at once, in fp32: 16 MiB a copy. Wide enough to keep a GPU busy, small beside any activations.
 CHUNK_ELEMENTS = 1 << 22
@@ -38,14 +38,14 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         row_gradient = torch.empty_like(rows) if wants_rows else None
         weight_gradient = torch.zeros_like(head_weight, dtype=torch.float32) if wants_weight else None
         size = max(1, CHUNK_ELEMENTS // head_weight.shape[0])
-        for piece in pieces(len(rows), size):
-            chunk, targets = rows[piece], labels[piece, None]
-            gradient = _loss_and_gradient(F.linear(chunk, weight).float(), targets, loss)
+        for chunk in chunks(len(rows), size):
+            chunk_rows, targets = rows[chunk], labels[chunk, None]
+            gradient = _loss_and_gradient(F.linear(chunk_rows, weight).float(), targets, loss)
             if row_gradient is not None:
                 gradient = gradient.to(rows.dtype)
-                torch.mm(gradient, weight, out=row_gradient[piece])
+                torch.mm(gradient, weight, out=row_gradient[chunk])
                 if weight_gradient is not None:
-                    _add_product(weight_gradient, gradient.T, chunk)
+                    _add_product(weight_gradient, gradient.T, chunk_rows)
             del gradient  # before the next chunk's logits are made
         ctx.save_for_backward(row_gradient, weight_gradient)
         ctx.weight_dtype = head_weight.dtype

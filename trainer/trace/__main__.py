@@ -1,4 +1,4 @@
-"""`python -m trainer.trace`: a request on stdin, the footprints on stdout. Exit 2 and one line if it asks nonsense."""
+"""`python -m trainer.trace`: a request on stdin, the footprints on stdout. Exit 2 and one line if it makes no sense."""
 
 import gc
 import sys
@@ -17,14 +17,14 @@ def main() -> int:
     with kept_to_the_end():
         from trainer.trace.answer import answer  # torch, from here on
     try:
-        told = answer(sys.stdin.buffer.read())
+        reply = answer(sys.stdin.buffer.read())
     except BadConfiguration as error:
         print(error, file=sys.stderr)
         return 2
     finally:
         gc.freeze()
-    told["seconds"] = round(time.monotonic() - started, 3)
-    sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
+    reply["seconds"] = round(time.monotonic() - started, 3)
+    sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""From a request to its answer: each mode rehearsed, and each candidate replayed."""
+"""From a request to its answer: each combination of memory means rehearsed, and each candidate replayed."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import torch
 
 from trainer.config import Config
 from trainer.trace import compiler
-from trainer.trace.footprint import Mode
-from trainer.trace.forked import shared_out
+from trainer.trace.footprint import PeakPredictor
+from trainer.trace.forks import map_in_forks
 from trainer.trace.ranks import import_sharding
 from trainer.trace.request import Request, as_json, read_request
-from trainer.trace.shapes import ShapeMemory
+from trainer.trace.shapes import ShapeCache
 
 
 def answer(text: bytes) -> dict[str, Any]:
@@ -21,19 +21,19 @@ def answer(text: bytes) -> dict[str, Any]:
     configs = request.configs()
     if any(config.plan.spreads for config in configs):
         import_sharding()  # once, for all workers
-    shapes = ShapeMemory()
-    traced = shared_out(configs, lambda config: _of_mode(config, request, shapes), request.workers)
+    shapes = ShapeCache()
+    modes = map_in_forks(configs, lambda config: _answer_mode(config, request, shapes), request.workers)
     return {
         "torch": torch.__version__.partition("+")[0],
-        "parameters": traced[0]["parameters"],
-        "candidates": [candidate for mode in traced for candidate in mode["candidates"]],
+        "parameters": modes[0]["parameters"],
+        "candidates": [candidate for mode in modes for candidate in mode["candidates"]],
     }
 
 
-def _of_mode(config: Config, request: Request, shapes: ShapeMemory) -> dict[str, Any]:
-    mode = Mode(config, request.target_of(), shapes)
+def _answer_mode(config: Config, request: Request, shapes: ShapeCache) -> dict[str, Any]:
+    predictor = PeakPredictor(config, request.device(), shapes)
     candidates = [
-        as_json(mode.candidate(rows)) | ({"course": mode.course(rows)} if request.course else {})
+        as_json(predictor.candidate(rows)) | ({"course": predictor.course(rows)} if request.course else {})
         for rows in request.micro_batches
     ]
-    return {"parameters": mode.parameters, "candidates": candidates}
+    return {"parameters": predictor.parameters, "candidates": candidates}

@@ -1,43 +1,44 @@
 """The course of memory over one optimizer step, short enough for a picture.
 
-Owns which moments are kept. A step begins with its first micro-batch; what follows it is the update.
+Owns which samples are kept. A step begins with its first micro-batch; what follows it is the update.
 """
 
 from typing import Any
 
-from trainer.trace.player import Moment
+from trainer.trace.log import Phase, Stage
+from trainer.trace.player import Sample
 
-STRETCHES = 160
-_BEGINNING = ("micro", 0, 0)
+MAX_POINTS = 160
+_BEGINNING = Phase(Stage.MICRO_BATCH)
 
 
 class Course:
-    """Notices the moments of a replay; only those of the last step stay."""
+    """Observes a replay; only the samples of the last step stay."""
 
     def __init__(self) -> None:
-        self._moments: list[dict[str, Any]] = []
-        self._beginning = False
+        self._samples: list[dict[str, Any]] = []
+        self._is_beginning = False
 
-    def notice(self, moment: Moment) -> None:
-        begins = tuple(moment.place) == _BEGINNING
-        if begins and not self._beginning:
-            self._moments.clear()
-        self._beginning = begins
-        phase = moment.place.name.partition(".")[0]
-        self._moments.append(
+    def observe(self, sample: Sample) -> None:
+        begins = sample.phase == _BEGINNING
+        if begins and not self._is_beginning:
+            self._samples.clear()
+        self._is_beginning = begins
+        self._samples.append(
             {
-                "phase": "micro-batch" if phase == "micro" else phase,
-                "allocated_bytes": moment.allocated_bytes,
-                "reserved_bytes": moment.reserved_bytes,
-                "parts": dict(moment.parts),
+                "phase": sample.phase.stage.value,
+                "allocated_bytes": sample.allocated_bytes,
+                "reserved_bytes": sample.reserved_bytes,
+                "parts": dict(sample.parts),
             }
         )
 
-    def stretches(self) -> list[dict[str, Any]]:
-        count = len(self._moments)
+    def points(self) -> list[dict[str, Any]]:
+        """Thin the samples out to so many at most: of each stretch of the step, the one with most allocated."""
+        count = len(self._samples)
         highest: dict[int, dict[str, Any]] = {}
-        for number, moment in enumerate(self._moments):
-            stretch = number * STRETCHES // count
-            if stretch not in highest or moment["allocated_bytes"] > highest[stretch]["allocated_bytes"]:
-                highest[stretch] = moment
+        for number, sample in enumerate(self._samples):
+            stretch = number * MAX_POINTS // count
+            if stretch not in highest or sample["allocated_bytes"] > highest[stretch]["allocated_bytes"]:
+                highest[stretch] = sample
         return [highest[stretch] for stretch in sorted(highest)]

@@ -1,9 +1,9 @@
-"""The footprint of each candidate: one rehearsal a mode, one replay a micro-batch.
+"""The footprint of each candidate: one rehearsal for each combination of memory means, one replay a micro-batch.
 
 Owns the choice between the template and a rehearsal of the candidate itself, which is taken where no template fits.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,10 @@ from trainer.memory.allocator import CachingAllocator
 from trainer.memory.kernels import workspace_bytes
 from trainer.trace.course import Course
 from trainer.trace.log import Log, Workspace
-from trainer.trace.player import Moment, Outcome, Player
-from trainer.trace.rehearsal import Programme, Target, rehearse
+from trainer.trace.player import Observer, Outcome, Player
+from trainer.trace.rehearsal import Target, Workload, rehearse
 from trainer.trace.replay import Replay, replay_log
-from trainer.trace.shapes import ShapeMemory
+from trainer.trace.shapes import ShapeCache
 from trainer.trace.template import Template, Unaligned, build_template
 
 _TWO_SIZES = ((2, 2), (3, 3))
@@ -44,18 +44,18 @@ class Candidate:
         return self.outcome.reserved_bytes
 
 
-class Mode:
-    """One way of keeping memory low, for every micro-batch."""
+class PeakPredictor:
+    """Predicts the peaks of runs with one combination of memory means, for any micro-batch."""
 
     def __init__(
-        self, config: Config, target: Target, shapes: ShapeMemory | None = None, *, templates: bool = True
+        self, config: Config, target: Target, shapes: ShapeCache | None = None, *, templates: bool = True
     ) -> None:
-        """Rehearse; share `shapes` between the modes of one model. Without templates each candidate is rehearsed."""
-        self._shapes = ShapeMemory() if shapes is None else shapes
+        """Rehearse; predictors of one model may share `shapes`. Without templates each candidate is rehearsed."""
+        self._shapes = ShapeCache() if shapes is None else shapes
         self._config = config
         self._target = target
-        programme = Programme(steps=_TWO_SIZES, evaluations=_TWO_SIZES if config.data.validation else ())
-        log = rehearse(config, target, programme, self._shapes)
+        workload = Workload(steps=_TWO_SIZES, evaluations=_TWO_SIZES if config.data.validation else ())
+        log = rehearse(config, target, workload, self._shapes)
         self.parameters = log.parameters
         self._template = _template_or_none(log) if templates else None
 
@@ -70,13 +70,13 @@ class Mode:
         return Candidate(plan=plan, outcome=self.outcome(micro_batch))
 
     def course(self, micro_batch: int) -> list[dict[str, Any]]:
-        """Tell the last optimizer step of a replay as a number of stretches, each by its highest moment."""
+        """Predict the course of memory over an optimizer step: a list of points."""
         course = Course()
-        self.outcome(micro_batch, notice=course.notice)
-        return course.stretches()
+        self.outcome(micro_batch, observer=course.observe)
+        return course.points()
 
     def outcome(
-        self, micro_batch: int, allocator: Allocator | None = None, notice: Callable[[Moment], None] | None = None
+        self, micro_batch: int, allocator: Allocator | None = None, observer: Observer | None = None
     ) -> Outcome:
         """Replay, through an allocator of the target unless another is given."""
         allocator = allocator or self._allocator()
@@ -84,13 +84,13 @@ class Mode:
         step = rows_of_step(share, micro_batch)
         evaluation = min(micro_batch, self._config.effective_batch) if self._config.data.validation else None
         if self._template is not None:
-            player = self._player(allocator, self._template.workspaces, notice)
+            player = self._player(allocator, self._template.workspaces, observer)
             Replay(self._template, player).run(step, evaluation=evaluation)
         else:
             evaluations = () if evaluation is None else ((evaluation,) * 2,)
-            programme = Programme(steps=[step] * 3, evaluations=evaluations, again=bool(evaluations))
-            log = rehearse(self._config, self._target, programme, self._shapes, whole_loops=True)
-            player = self._player(allocator, log.workspaces, notice)
+            workload = Workload(steps=[step] * 3, evaluations=evaluations, steps_again=bool(evaluations))
+            log = rehearse(self._config, self._target, workload, self._shapes, whole_loops=True)
+            player = self._player(allocator, log.workspaces, observer)
             replay_log(log, player)
         return player.outcome()
 
@@ -99,10 +99,8 @@ class Mode:
         """Say among how many the rows of a step are dealt out."""
         return self._target.processes // self._config.plan.tensor_parallel
 
-    def _player(
-        self, allocator: Allocator, workspaces: Iterable[Workspace], notice: Callable[[Moment], None] | None
-    ) -> Player:
-        return Player(allocator, workspaces, workspace_bytes(self._target.capability), notice)
+    def _player(self, allocator: Allocator, workspaces: Iterable[Workspace], observer: Observer | None) -> Player:
+        return Player(allocator, workspaces, workspace_bytes(self._target.capability), observer)
 
     def _allocator(self) -> Allocator:
         return DirectAllocator() if self._target.kind == "cpu" else CachingAllocator()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from trainer.memory.allocation import Allocator
-from trainer.trace.log import GiveBack, Label, Place, Workspace
-from trainer.trace.template import Grant
+from trainer.trace.log import Free, Label, Phase, Stage, Workspace
+from trainer.trace.template import FittedAlloc
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
 
@@ -24,17 +24,20 @@ class Outcome:
     parts: Mapping[str, int]
 
 
-class Moment(NamedTuple):
-    """What is held after a block was taken; `parts` goes on changing."""
+class Sample(NamedTuple):
+    """What is held right after an allocation; `parts` goes on changing."""
 
-    place: Place
+    phase: Phase
     allocated_bytes: int
     reserved_bytes: int
     parts: Mapping[str, int]
 
 
-class _Held(NamedTuple):
-    block: Any
+Observer = Callable[[Sample], None]
+
+
+class _Block(NamedTuple):
+    handle: Any  # the allocator's
     part: str
     size_bytes: int
 
@@ -47,17 +50,17 @@ class Player:
         allocator: Allocator,
         workspaces: Iterable[Workspace],
         workspace_bytes: int,
-        notice: Callable[["Moment"], None] | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        """Tell `notice`, where there is one, of each block taken."""
-        self._notice = notice
-        self._place = Place("weights")
+        """Give the observer, where there is one, a sample after each allocation."""
+        self._observer = observer
+        self._phase = Phase(Stage.WEIGHTS)
         self._allocator = allocator
         self._workspaces = set(workspaces)
         self._workspace_bytes = workspace_bytes
-        self._outliving: dict[Label, deque[_Held]] = defaultdict(deque)
+        self._outliving: dict[Label, deque[_Block]] = defaultdict(deque)
         self._parts = Counter(dict.fromkeys(PARTS, 0))
-        self._at_peak = dict(self._parts)
+        self._parts_at_peak = dict(self._parts)
 
     @property
     def peaks(self) -> tuple[int, int]:
@@ -65,49 +68,49 @@ class Player:
 
     def outcome(self) -> Outcome:
         allocated_bytes, reserved_bytes = self.peaks
-        return Outcome(allocated_bytes=allocated_bytes, reserved_bytes=reserved_bytes, parts=self._at_peak)
+        return Outcome(allocated_bytes=allocated_bytes, reserved_bytes=reserved_bytes, parts=self._parts_at_peak)
 
-    def play(self, place: Place, events: Sequence[Grant | GiveBack], rows: int) -> None:
+    def play(self, phase: Phase, events: Sequence[FittedAlloc | Free], rows: int) -> None:
         """Play one section whose sizes are for so many rows."""
-        self._place = place
-        held: list[_Held] = []
-        workspaces = [one for one in self._workspaces if one.place == place]
+        self._phase = phase
+        blocks: list[_Block] = []
+        workspaces = [workspace for workspace in self._workspaces if workspace.phase == phase]
         for event in events:
-            if isinstance(event, GiveBack):
-                self._give_back(event, held)
+            if isinstance(event, Free):
+                self._free(event, blocks)
                 continue
             if workspaces:
-                self._take_workspaces(workspaces, len(held))
-            held.append(self._take(event.size_bytes.at(rows), event.part))
+                self._allocate_workspaces(workspaces, len(blocks))
+            blocks.append(self._allocate(event.size_bytes.at(rows), event.part))
             if event.label is not None:
-                self._outliving[event.label].append(held[-1])
-        self._take_workspaces(workspaces, len(held))
+                self._outliving[event.label].append(blocks[-1])
+        self._allocate_workspaces(workspaces, len(blocks))
 
-    def _take(self, size_bytes: int, part: str) -> _Held:
+    def _allocate(self, size_bytes: int, part: str) -> _Block:
         allocator = self._allocator
         before, peak_before = allocator.allocated_bytes, allocator.allocated_peak_bytes
-        block = allocator.malloc(size_bytes)
-        taken = allocator.allocated_bytes - before
-        self._parts[part] += taken
+        handle = allocator.malloc(size_bytes)
+        rounded_bytes = allocator.allocated_bytes - before
+        self._parts[part] += rounded_bytes
         if allocator.allocated_bytes > peak_before:
-            self._at_peak = dict(self._parts)
-        if self._notice is not None:
-            self._notice(Moment(self._place, allocator.allocated_bytes, allocator.reserved_bytes, self._parts))
-        return _Held(block, part, taken)
+            self._parts_at_peak = dict(self._parts)
+        if self._observer is not None:
+            self._observer(Sample(self._phase, allocator.allocated_bytes, allocator.reserved_bytes, self._parts))
+        return _Block(handle, part, rounded_bytes)
 
-    def _give_back(self, event: GiveBack, held: list[_Held]) -> None:
-        """Give back a block of this section, or the oldest of that label; the first time round there is none yet."""
+    def _free(self, event: Free, blocks: list[_Block]) -> None:
+        """Free a block of this section, or the oldest of that label; in the first iteration there is none yet."""
         if event.ordinal is not None:
-            gone = held[event.ordinal]
+            block = blocks[event.ordinal]
         elif self._outliving[event.label]:
-            gone = self._outliving[event.label].popleft()
+            block = self._outliving[event.label].popleft()
         else:
             return
-        self._parts[gone.part] -= gone.size_bytes
-        self._allocator.free(gone.block)
+        self._parts[block.part] -= block.size_bytes
+        self._allocator.free(block.handle)
 
-    def _take_workspaces(self, workspaces: list[Workspace], taken: int) -> None:
-        for one in [one for one in workspaces if one.after <= taken]:
-            workspaces.remove(one)
-            self._workspaces.remove(one)
-            self._take(self._workspace_bytes, "workspace")
+    def _allocate_workspaces(self, workspaces: list[Workspace], allocated: int) -> None:
+        for workspace in [workspace for workspace in workspaces if workspace.after <= allocated]:
+            workspaces.remove(workspace)
+            self._workspaces.remove(workspace)
+            self._allocate(self._workspace_bytes, "workspace")

@@ -1,6 +1,6 @@
 """One rank of several, rehearsed alone: the trainer's own exchange, over a process group that nobody else is in.
 
-Owns the pretence. Torch's "fake" backend takes part in every collective and changes nothing; FSDP is told to gather
+Torch's "fake" backend takes part in every collective and changes nothing; FSDP is told to gather
 into meta tensors. Its imports take seconds: only where a footprint is of one rank of several.
 """
 
@@ -24,8 +24,8 @@ def import_sharding() -> None:
 
 
 @contextmanager
-def pretended(processes: int, plan: PlanConfig) -> Iterator[Group]:
-    """Give the first of so many processes."""
+def fake_group(processes: int, plan: PlanConfig) -> Iterator[Group]:
+    """Give the group as the first of so many processes sees it."""
     if processes == 1:
         yield Alone()
         return

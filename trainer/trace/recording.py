@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import torch
 
 from trainer.memory.accounting import Accounting, Temporaries
-from trainer.trace.log import GiveBack, Label, Log, Loop, Place, Section, Take, Workspace
-from trainer.trace.shapes import ShapeMemory
+from trainer.trace.log import Alloc, Free, InnerLoop, Label, Log, Phase, Section, Stage, Workspace
+from trainer.trace.shapes import ShapeCache
 
-TRACED_PIECES = 3  # the first, one between and the last: what is needed to know a loop of any length
+TRACED_CHUNKS = 3  # the first, one between and the last: what is needed to know a loop of any length
 
 
-class _Held(NamedTuple):
+class _Block(NamedTuple):
     section: Section
     ordinal: int
     label: Label
@@ -29,33 +29,33 @@ class Recorder:
     def __init__(self, *, whole_loops: bool = False) -> None:
         self.log = Log()
         self._whole_loops = whole_loops
-        self._pieces = 0
-        self._outer = Place("weights")
+        self._chunks = 0
+        self._outer = Phase(Stage.WEIGHTS)
         self._outer_rows = 0
         self.begin(self._outer, 0)
 
-    def begin(self, place: Place, rows: int) -> None:
+    def begin(self, phase: Phase, rows: int) -> None:
         """Start a section outside any inner loop."""
-        self._outer, self._outer_rows = place, rows
-        self._open(place, rows)
+        self._outer, self._outer_rows = phase, rows
+        self._open(phase, rows)
 
-    def take(self, size_bytes: int, operator: str, *, logits: bool) -> _Held:
-        section = self.section
+    def allocate(self, size_bytes: int, operator: str, *, is_logits: bool) -> _Block:
+        section, phase = self.section, self.section.phase
         self._numbers[operator] += 1
-        label = Label(section.place.name, section.place.part, operator, self._numbers[operator])
-        section.events.append(Take(label, size_bytes, logits))
+        label = Label(phase.stage, phase.loops_before, phase.in_loop, operator, self._numbers[operator])
+        section.events.append(Alloc(label, size_bytes, is_logits))
         self._ordinal += 1
-        return _Held(section, self._ordinal - 1, label)
+        return _Block(section, self._ordinal - 1, label)
 
-    def take_workspace(self) -> None:
-        self.log.workspaces.append(Workspace(self.section.place, self._ordinal))
+    def allocate_workspace(self) -> None:
+        self.log.workspaces.append(Workspace(self.section.phase, self._ordinal))
 
-    def free(self, block: _Held) -> None:
+    def malloc(self, size_bytes: int) -> _Block:
+        return self.allocate(size_bytes, "", is_logits=False)
+
+    def free(self, block: _Block) -> None:
         ordinal = block.ordinal if block.section is self.section else None
-        self.section.events.append(GiveBack(block.label, ordinal))
-
-    def malloc(self, size_bytes: int) -> _Held:
-        return self.take(size_bytes, "", logits=False)
+        self.section.events.append(Free(block.label, ordinal))
 
     def empty_cache(self) -> None:
         """Nothing is cached."""
@@ -63,27 +63,28 @@ class Recorder:
     def reset_peaks(self) -> None:
         """There are none."""
 
-    def loop_begins(self, count: int, size: int) -> int:
-        self.log.loops.append(Loop(self._outer.name, self._outer_rows, self._outer.part, count, size))
-        self._pieces = 0
-        return size if self._whole_loops else -(-count // TRACED_PIECES)
+    def loop_begins(self, total: int, size: int) -> int:
+        outer = self._outer
+        self.log.loops.append(InnerLoop(outer.stage, outer.loops_before, self._outer_rows, total, size))
+        self._chunks = 0
+        return size if self._whole_loops else -(-total // TRACED_CHUNKS)
 
-    def piece_begins(self, rows: int) -> None:
-        self._open(Place(f"{self._outer.name}.piece", min(self._pieces, 1), self._outer.part), rows)
-        self._pieces += 1
+    def chunk_begins(self, rows: int) -> None:
+        self._open(self._outer._replace(iteration=min(self._chunks, 1), in_loop=True), rows)
+        self._chunks += 1
 
     def loop_ends(self) -> None:
-        self.begin(self._outer._replace(part=self._outer.part + 1), self._outer_rows)
+        self.begin(self._outer._replace(loops_before=self._outer.loops_before + 1), self._outer_rows)
 
-    def _open(self, place: Place, rows: int) -> None:
-        self.section = Section(place, rows)
+    def _open(self, phase: Phase, rows: int) -> None:
+        self.section = Section(phase, rows)
         self.log.sections.append(self.section)
         self._numbers: Counter[str] = Counter()
         self._ordinal = 0
 
 
-class Recording(Accounting):
-    """The accounting, with the name of the operator beside each size, and in a hurry."""
+class RecordingAccounting(Accounting):
+    """The accounting, which also tells the recorder each operator's name, and remembers shapes to be fast."""
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class Recording(Accounting):
         workspace_bytes: int,
         temporaries: Temporaries | None,
         vocabulary: int,
-        shapes: ShapeMemory,
+        shapes: ShapeCache,
     ) -> None:
         super().__init__(recorder, workspace_bytes=workspace_bytes, temporaries=temporaries)
         self.recorder = recorder
@@ -103,8 +104,8 @@ class Recording(Accounting):
         return self._shapes.call(func, args, kwargs)
 
     def take(self, size_bytes: int, func: Any, tensor: torch.Tensor | None) -> Any:
-        logits = tensor is not None and tensor.dim() == 2 and tensor.shape[-1] == self.vocabulary
-        return self.recorder.take(size_bytes, func.name(), logits=logits)
+        is_logits = tensor is not None and tensor.dim() == 2 and tensor.shape[-1] == self.vocabulary
+        return self.recorder.allocate(size_bytes, func.name(), is_logits=is_logits)
 
     def hold_workspace(self) -> Any:
-        return self.recorder.take_workspace()
+        return self.recorder.allocate_workspace()

@@ -22,12 +22,10 @@ from trainer.reporting.results import Results
 from trainer.steps.optimizer import Optimizer, build_optimizer
 from trainer.steps.scaling import LossScaler
 from trainer.steps.step import Exchange, MicroBatch, StepResult, evaluation_loss, train_step
-from trainer.trace.log import Log, Place
-from trainer.trace.ranks import pretended
-from trainer.trace.recording import Recorder, Recording
-from trainer.trace.shapes import ShapeMemory
-
-META = torch.device("meta")
+from trainer.trace.log import Log, Phase, Stage
+from trainer.trace.ranks import fake_group
+from trainer.trace.recording import Recorder, RecordingAccounting
+from trainer.trace.shapes import META, ShapeCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Programme:
+class Workload:
     """What to rehearse: the rows of each micro-batch of each optimizer step, then of each batch of each evaluation.
 
     Then as many steps again, where the steps after an evaluation may find memory otherwise than those before.
@@ -48,15 +46,15 @@ class Programme:
 
     steps: Sequence[Sequence[int]]
     evaluations: Sequence[Sequence[int]] = ()
-    again: bool = False
+    steps_again: bool = False
 
 
 def rehearse(
-    config: Config, target: Target, programme: Programme, shapes: ShapeMemory, *, whole_loops: bool = False
+    config: Config, target: Target, workload: Workload, shapes: ShapeCache, *, whole_loops: bool = False
 ) -> Log:
-    """Run the programme and return its log; `whole_loops` runs each turn of the inner loops."""
+    """Run the workload and return its log; with `whole_loops` in the chunks of a real run, however many."""
     recorder = Recorder(whole_loops=whole_loops)
-    recording = Recording(
+    accounting = RecordingAccounting(
         recorder,
         workspace_bytes=0 if target.kind == "cpu" else workspace_bytes(target.capability),
         temporaries=None if target.kind == "cpu" else temporaries_bytes,
@@ -65,45 +63,45 @@ def rehearse(
     )
     MiniMind(config, META)  # torch's first use of a function on meta leaves garbage that would be counted
     with ExitStack() as scope:
-        group = scope.enter_context(pretended(target.processes, config.plan))
+        group = scope.enter_context(fake_group(target.processes, config.plan))
         scope.callback(gc.enable if gc.isenabled() else gc.disable)
         gc.disable()  # a collection in the middle would free at a moment of its own choice
         if target.kind == "cuda":
             scope.enter_context(cuda_kernels(target.capability))
         scope.enter_context(listening(recorder))
-        scope.enter_context(recording)
-        _Rehearsal(config, recorder, recording, group).run(programme)
+        scope.enter_context(accounting)
+        _Rehearsal(config, recorder, accounting, group).run(workload)
     return recorder.log
 
 
 class _Rehearsal:
-    def __init__(self, config: Config, recorder: Recorder, recording: Recording, group: Group) -> None:
+    def __init__(self, config: Config, recorder: Recorder, accounting: RecordingAccounting, group: Group) -> None:
         self.config = config
         self.recorder = recorder
-        self.recording = recording
+        self.accounting = accounting
         self.group = group
         self.exchange: Exchange | None = None
 
-    def run(self, programme: Programme) -> None:
+    def run(self, workload: Workload) -> None:
         model = self._model()
         self.recorder.log.parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.recorder.begin(Place("optimizer"), 0)
-        optimizer = build_optimizer(model, self.config, self.recording.host)
+        self.recorder.begin(Phase(Stage.OPTIMIZER), 0)
+        optimizer = build_optimizer(model, self.config, self.accounting.host)
         scaler = LossScaler(META) if self.config.train.dtype == "float16" else None
         model.balance.scale = None if scaler is None else scaler.scale
-        self.recorder.begin(Place("results"), 0)
+        self.recorder.begin(Phase(Stage.RESULTS), 0)
         self.exchange = self.group.exchange(model)
         results = Results(META, scaled=scaler is not None)
-        self._steps(programme.steps, model, optimizer, scaler, results)
-        for batches in programme.evaluations:
+        self._steps(workload.steps, model, optimizer, scaler, results)
+        for batches in workload.evaluations:
             self._evaluate(model, batches)
-        if programme.again:
-            self._steps(programme.steps, model, optimizer, scaler, results)
-        self.recorder.begin(Place("end"), 0)  # what is torn down from here on is no part of the evaluation
+        if workload.steps_again:
+            self._steps(workload.steps, model, optimizer, scaler, results)
+        self.recorder.begin(Phase(Stage.END), 0)  # what is torn down from here on is no part of the evaluation
 
     def _model(self) -> MiniMind:
         """Lay it out as a run does: one that is spread is whole on the host first."""
-        with self.recording.host() if self.group.spreads else nullcontext():
+        with self.accounting.host() if self.group.spreads else nullcontext():
             model = MiniMind(self.config, META)
             if self.config.adapts:
                 adapt(model, self.config.train)
@@ -111,10 +109,10 @@ class _Rehearsal:
         return model
 
     def _evaluate(self, model: MiniMind, batches: Sequence[int]) -> None:
-        for turn, count in enumerate(batches):
-            self.recorder.begin(Place("evaluation", min(turn, 1)), count)
+        for number, count in enumerate(batches):
+            self.recorder.begin(Phase(Stage.EVALUATION, min(number, 1)), count)
             evaluation_loss(model, self._batch(count), chunked_loss=self.config.plan.chunked_loss)
-        self.recorder.begin(Place("rest"), 0)
+        self.recorder.begin(Phase(Stage.REST), 0)
         self.group.rest(model)
 
     def _steps(
@@ -143,10 +141,10 @@ class _Rehearsal:
         )
 
     def _batches(self, rows: Sequence[int]) -> Iterator[MicroBatch]:
-        for turn, count in enumerate(rows):
-            self.recorder.begin(Place("micro", min(turn, 1)), count)
+        for number, count in enumerate(rows):
+            self.recorder.begin(Phase(Stage.MICRO_BATCH, min(number, 1)), count)
             yield self._packed_batch(count) if self.config.train.packing else self._batch(count)
-        self.recorder.begin(Place("update"), 0)
+        self.recorder.begin(Phase(Stage.UPDATE), 0)
 
     def _batch(self, rows: int) -> MicroBatch:
         """Make the largest micro-batch of so many rows: each as long as it may be, and every token a target."""

@@ -1,6 +1,6 @@
-"""What the tracer is asked and what it answers: JSON on both sides.
+"""The tracer's request and its answer: JSON both.
 
-Owns the shapes of both. Must not compute anything.
+Owns the form of both. Must not compute anything.
 """
 
 from typing import Annotated, Any, Literal
@@ -16,13 +16,15 @@ from trainer.trace.rehearsal import Target
 Count = Annotated[int, Meta(ge=1)]
 
 
-class TargetAsked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TargetRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: Literal["cuda", "cpu", "virtual"]
     capability: Annotated[str, Meta(pattern=r"^\d+\.\d+$")] | None = None
     processes: Count = 1  # that train one model together; the footprint is of one
 
 
-class ModeAsked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ModeRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A combination of memory means."""
+
     activation_checkpointing: bool | Checkpointing
     optimizer_offload: bool
     chunked_loss: bool
@@ -34,25 +36,25 @@ class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`config` is the trainer's CONFIG; its plan and device, if any, are put aside."""
 
     config: dict[str, Any]
-    target: TargetAsked
-    modes: Annotated[list[ModeAsked], Meta(min_length=1)]
+    target: TargetRequest
+    modes: Annotated[list[ModeRequest], Meta(min_length=1)]
     micro_batches: Annotated[list[Count], Meta(min_length=1)]
-    course: bool = False  # tell the course of a step of each candidate too
+    course: bool = False  # give the course of a step of each candidate too
     workers: Count = 1  # processes that share the modes
 
-    def target_of(self) -> Target:
-        asked = self.target
-        return Target(kind=asked.kind, capability=asked.capability, processes=asked.processes)
+    def device(self) -> Target:
+        target = self.target
+        return Target(kind=target.kind, capability=target.capability, processes=target.processes)
 
     def configs(self) -> list[Config]:
         """Give the trainer's configuration of each mode."""
-        bare = {key: value for key, value in self.config.items() if key not in ("plan", "device")}
+        shared = {key: value for key, value in self.config.items() if key not in ("plan", "device")}
         for mode in self.modes:
             if self.target.processes % mode.tensor_parallel:
                 raise BadConfiguration(
                     f"modes.tensor_parallel: {mode.tensor_parallel} divides no {self.target.processes} processes"
                 )
-        return [parse_config(bare | {"plan": msgspec.to_builtins(mode)}) for mode in self.modes]
+        return [parse_config(shared | {"plan": msgspec.to_builtins(mode)}) for mode in self.modes]
 
 
 def read_request(text: bytes) -> Request:
