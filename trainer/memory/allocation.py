@@ -4,11 +4,14 @@ Owns the Protocol, the refusal that every allocator raises, and the allocator of
 know tensors.
 """
 
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from trainer.memory.capacity import Capacity, Unlimited
+
+if TYPE_CHECKING:
+    from typing import Self  # a foreign loop's interpreter may be of Python 3.10
 
 _MIB = 1024**2
 
@@ -38,7 +41,7 @@ class OutOfMemory(torch.OutOfMemoryError):
         self.segment_bytes = requested_bytes if segment_bytes is None else segment_bytes  # asked of the device
 
     @classmethod
-    def of_context(cls, context_bytes: int, limit_bytes: int | None) -> Self:
+    def of_context(cls, context_bytes: int, limit_bytes: int | None) -> "Self":
         """The refusal of a process whose context alone is too much."""
         return cls(requested_bytes=context_bytes, allocated_bytes=0, reserved_bytes=0, limit_bytes=limit_bytes)
 
