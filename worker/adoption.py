@@ -19,7 +19,7 @@ from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt
 from worker.classification import Ending, Exit
 from worker.ending import conclude, conclude_seen, recorded_outcome
-from worker.hearing import Hearing
+from worker.event_listener import EventListener
 from worker.oomkiller import OomKiller
 from worker.process import AdoptedProcess, evict
 from worker.progress import NOTED
@@ -44,12 +44,12 @@ def adopt(settings: Settings, attempt: Attempt, run: RunDir, reporter: Reporter,
         conclude(settings, run, reporter, outcome)
         return
     reporter.alive(time.time())
-    hearing = Hearing(Tail(run.events, attempt.number), reporter, _noted_until(settings, attempt))
+    listener = EventListener(Tail(run.events, attempt.number), reporter, _noted_until(settings, attempt))
     process = living_trainer(attempt, run)
     if process is None:
         evict(run.trainer_lock, grace_seconds=0)
         failpoint("adoption.orphaned")
-        ending = last_words(attempt, run, hearing)
+        ending = last_words(attempt, run, listener)
     else:
         failpoint("adoption.found")
         log(f"adopted trainer {process.pid}")
@@ -57,14 +57,14 @@ def adopt(settings: Settings, attempt: Attempt, run: RunDir, reporter: Reporter,
         supervision = Supervision(
             process=process,
             run=run,
-            hearing=hearing,
+            listener=listener,
             reporter=reporter,
             patience=patience,
             log_bytes=settings.run_log_bytes,
             ran_seconds=age_seconds(process.started),
         )
         ending = supervision.watch()
-    conclude_seen(settings, run, reporter, ending, hearing.told)
+    conclude_seen(settings, run, reporter, ending, listener.summary)
 
 
 def living_trainer(attempt: Attempt, run: RunDir) -> AdoptedProcess | None:
@@ -79,17 +79,17 @@ def living_trainer(attempt: Attempt, run: RunDir) -> AdoptedProcess | None:
     return None
 
 
-def last_words(attempt: Attempt, run: RunDir, hearing: Hearing) -> Ending:
+def last_words(attempt: Attempt, run: RunDir, listener: EventListener) -> Ending:
     """The end of a trainer that nobody saw end, by its own events."""
-    hearing.listen()
+    listener.listen()
     rebooted = attempt.boot_id not in (None, boot_id())
-    log(f"nobody is alive{', the host was rebooted' if rebooted else ''}; last word: {hearing.told.last}")
-    told, result, oom_killer = hearing.told, run.read_result(), None
+    log(f"nobody is alive{', the host was rebooted' if rebooted else ''}; last word: {listener.summary.last}")
+    result, oom_killer = run.read_result(), None
     if not rebooted and attempt.pid is not None and attempt.pid_started is not None:
         oom_killer = OomKiller(attempt.pid, attempt.pid_started).evidence()
     return Ending(
         exit=Exit(),
-        last=told.last,
+        last=listener.summary.last,
         result=result,
         result_exists=run.result_exists(),
         oom_killer=oom_killer,

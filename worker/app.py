@@ -20,7 +20,7 @@ from scheduler.processes.liveness import process_started
 from scheduler.store import heartbeats
 from scheduler.store.opening import open_database
 from worker import tasks
-from worker.ear import Ear
+from worker.consumer_watch import ConsumerWatch
 
 BEAT_SECONDS = period(5.0)
 
@@ -33,14 +33,14 @@ def build(settings: Settings) -> Celery:
     return application
 
 
-class Pulse:
-    """Says every few seconds that this worker lives, from the moment it can take messages; ends one that hears none."""
+class Heartbeat:
+    """Says every few seconds that this worker lives, from the moment it can take messages; ends one that takes none."""
 
-    def __init__(self, settings: Settings, ear: Ear) -> None:
+    def __init__(self, settings: Settings, consumer: ConsumerWatch) -> None:
         self._settings = settings
-        self._ear = ear
+        self._consumer = consumer
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -54,7 +54,7 @@ class Pulse:
                 self._beat()
             except MmqError as error:
                 _logger.warning("no heartbeat: %s", error)
-            if self._ear.deaf():
+            if self._consumer.is_stalled():
                 _logger.critical("messages wait, and this worker takes none: it ends, for another to be started")
                 os._exit(1)
             if self._over.wait(BEAT_SECONDS):
@@ -68,17 +68,17 @@ class Pulse:
 
 settings = Settings.from_environment()
 app = build(settings)
-ear = Ear(app, settings)
-pulse = Pulse(settings, ear)
-task_prerun.connect(ear.begin)
-task_postrun.connect(ear.end)
+consumer = ConsumerWatch(app, settings)
+heartbeat = Heartbeat(settings, consumer)
+task_prerun.connect(consumer.message_taken)
+task_postrun.connect(consumer.message_answered)
 
 
 @worker_ready.connect
 def begin(**_: object) -> None:
-    pulse.start()
+    heartbeat.start()
 
 
 @worker_shutdown.connect
 def end(**_: object) -> None:
-    pulse.stop()
+    heartbeat.stop()

@@ -15,7 +15,7 @@ from scheduler.processes.signalling import signal_name
 from scheduler.units import format_duration
 from worker.tail import TrainerEvent
 
-Told = TypeVar("Told", str, int)
+Value = TypeVar("Value", str, int)
 
 
 class Intent(StrEnum):
@@ -60,8 +60,8 @@ _MEANINGS = {
 }
 _FAILED = 1  # of a launcher: one of its processes did, or was told to stop
 _LOST_PROCESS = "lost_process"  # the trainer's reason where it does not know what became of another of its processes
-_NOT_ITS_TO_SAY = (EndReason.DONE, EndReason.CANCELLED, EndReason.LOST)
-_TOLD_REASONS = tuple(reason for reason in EndReason if reason not in _NOT_ITS_TO_SAY)
+_NOT_THE_TRAINERS = (EndReason.DONE, EndReason.CANCELLED, EndReason.LOST)
+_TRAINER_REASONS = tuple(reason for reason in EndReason if reason not in _NOT_THE_TRAINERS)
 
 
 def classify(ending: Ending) -> tuple[EndReason, str]:
@@ -75,7 +75,7 @@ def classify(ending: Ending) -> tuple[EndReason, str]:
         return EndReason.NO_RESULT, "the trainer exited with code 0, but left no complete final/"
     if ending.exit.signal is not None:
         return _by_signal(ending, ending.exit.signal)
-    lost = code is None or _told(ending.result, "reason", str) == _LOST_PROCESS
+    lost = code is None or _field(ending.result, "reason", str) == _LOST_PROCESS
     if lost and ending.oom_killer is not None:
         return _by_kernel(ending.oom_killer)
     if code is None:
@@ -86,23 +86,23 @@ def classify(ending: Ending) -> tuple[EndReason, str]:
 
 def code_of(ending: Ending) -> int | None:
     """The exit code: the trainer's, where its launcher's says no more than that it failed; None if none is known."""
-    code, told = ending.exit.code, _told(ending.result, "exit_code", int)
+    code, reported = ending.exit.code, _field(ending.result, "exit_code", int)
     if ending.exit.signal is not None:
         return None
     if code is None:
-        known = known_code(ending.last)
-        return told if known is None else known
-    return told if code == _FAILED and told else code
+        announced = announced_code(ending.last)
+        return reported if announced is None else announced
+    return reported if code == _FAILED and reported else code
 
 
 def _failure(ending: Ending) -> Mapping[str, Any] | None:
     """What the trainer says of its failure: in its last event, else in its result, where the first process is gone."""
     if ending.last is not None and ending.last["event"] == "failed":
         return ending.last
-    return ending.result if _told(ending.result, "exit_code", int) else None
+    return ending.result if _field(ending.result, "exit_code", int) else None
 
 
-def _told(result: Mapping[str, Any] | None, name: str, kind: type[Told]) -> Told | None:
+def _field(result: Mapping[str, Any] | None, name: str, kind: type[Value]) -> Value | None:
     value = None if result is None else result.get(name)
     return value if isinstance(value, kind) and (kind is str or _is_code(value)) else None
 
@@ -112,7 +112,7 @@ def _is_code(value: object) -> bool:
     return isinstance(value, int) and 0 <= value < 256
 
 
-def known_code(last: TrainerEvent | None) -> int | None:
+def announced_code(last: TrainerEvent | None) -> int | None:
     """The exit code that the trainer's last event announces: all there is, if its parent was gone."""
     if last is None:
         return None
@@ -161,7 +161,7 @@ def _by_code(code: int, failure: Mapping[str, Any] | None) -> tuple[EndReason, s
     reason, sentence = _MEANINGS.get(code, (EndReason.EXIT_CODE, f"the trainer exited with code {code}"))
     if failure is None:
         return reason, sentence
-    if reason is EndReason.EXIT_CODE and failure.get("reason") in _TOLD_REASONS:
+    if reason is EndReason.EXIT_CODE and failure.get("reason") in _TRAINER_REASONS:
         reason = EndReason(str(failure["reason"]))
-    told = str(failure.get("message") or "").replace("\nhint: ", "; ")
-    return reason, told[:2000] or sentence
+    message = str(failure.get("message") or "").replace("\nhint: ", "; ")
+    return reason, message[:2000] or sentence

@@ -19,7 +19,7 @@ from scheduler.store.attempt_rows import PEAKS
 from scheduler.store.records import Attempt, Outcome
 from scheduler.store.run_records import read_end
 from worker.classification import Ending, classify, code_of
-from worker.progress import Told
+from worker.progress import EventSummary
 from worker.reporting import Reporter
 from worker.rundir import RunDir
 from worker.shimlog import log
@@ -27,7 +27,7 @@ from worker.shimlog import log
 _KEPT = ("micro_batch", "accumulation_steps")
 
 
-def outcome_of(ending: Ending, told: Told) -> Outcome:
+def outcome_of(ending: Ending, summary: EventSummary) -> Outcome:
     reason, message = classify(ending)
     return Outcome(
         reason=reason,
@@ -35,8 +35,8 @@ def outcome_of(ending: Ending, told: Told) -> Outcome:
         exit_code=code_of(ending),
         exit_signal=ending.exit.signal,
         rebooted=ending.rebooted and reason is EndReason.LOST,
-        shortage=told.shortage if reason is EndReason.OUT_OF_MEMORY else None,
-        **{name: told.numbers[name] for name in (*_KEPT, *PEAKS) if name in told.numbers},
+        shortage=summary.shortage if reason is EndReason.OUT_OF_MEMORY else None,
+        **{name: summary.numbers[name] for name in (*_KEPT, *PEAKS) if name in summary.numbers},
     )
 
 
@@ -55,10 +55,10 @@ def recorded_outcome(run: RunDir, attempt: Attempt) -> Outcome | None:
     return end.outcome if end.admitted_at in (None, attempt.admitted_at) else None
 
 
-def conclude_seen(settings: Settings, run: RunDir, reporter: Reporter, ending: Ending, told: Told) -> None:
+def conclude_seen(settings: Settings, run: RunDir, reporter: Reporter, ending: Ending, summary: EventSummary) -> None:
     """Write down the end of a trainer, and how far it came."""
-    reporter.reached(told.progress(), time.time())
-    conclude(settings, run, reporter, outcome_of(ending, told))
+    reporter.reached(summary.progress(), time.time())
+    conclude(settings, run, reporter, outcome_of(ending, summary))
 
 
 def conclude(settings: Settings, run: RunDir, reporter: Reporter, outcome: Outcome) -> None:

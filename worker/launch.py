@@ -19,8 +19,8 @@ from scheduler.processes.rotation import cut_within
 from scheduler.store import attempts, jobs
 from scheduler.store.database import Database
 from scheduler.store.records import Attempt
-from worker.belonging import make_own
 from worker.ending import could_not_start
+from worker.ownership import take_ownership
 from worker.rundir import RunDir
 
 SPAWN_LIMIT_SECONDS = 30.0
@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 def start(settings: Settings, database: Database, job_id: int, attempt_id: int) -> bool:
     """Claim the attempt and start its shim; False, and no harm, if it is not there to be claimed."""
-    if not _names(database, job_id, attempt_id):
+    if not _exists(database, job_id, attempt_id):
         return False
     failpoint("claim.received")
     attempt = attempts.claim(database, attempt_id, boot_id=boot_id(), at=time.time())
@@ -41,21 +41,23 @@ def start(settings: Settings, database: Database, job_id: int, attempt_id: int) 
     problem = spawn_shim(settings, database, attempt)
     failpoint("claim.spawned")
     if problem is None:
-        _logger.info("job %d attempt %d: shim started", job_id, attempt.number, extra=_of(attempt))
+        _logger.info("job %d attempt %d: shim started", job_id, attempt.number, extra=_log_fields(attempt))
         return True
-    _logger.error("job %d attempt %d: %s", job_id, attempt.number, problem, extra=_of(attempt))
+    _logger.error("job %d attempt %d: %s", job_id, attempt.number, problem, extra=_log_fields(attempt))
     attempts.finish(database, attempt_id, could_not_start(problem), at=time.time())
     return False
 
 
 def adopt(settings: Settings, database: Database, job_id: int, attempt_id: int) -> bool:
     """Start a shim that looks after an attempt left alone; it finds out by itself if there is nothing to do."""
-    if not _names(database, job_id, attempt_id):
+    if not _exists(database, job_id, attempt_id):
         return False
     attempt = attempts.get(database, attempt_id)
     problem = spawn_shim(settings, database, attempt, "--adopt")
     if problem is not None:
-        _logger.error("job %d attempt %d: can't be adopted: %s", job_id, attempt.number, problem, extra=_of(attempt))
+        _logger.error(
+            "job %d attempt %d: can't be adopted: %s", job_id, attempt.number, problem, extra=_log_fields(attempt)
+        )
     return problem is None
 
 
@@ -66,16 +68,16 @@ def spawn_shim(settings: Settings, database: Database, attempt: Attempt, *flags:
     run = RunDir(root=settings.run_dir(attempt.job_id), number=attempt.number)
     command = python_command("worker.shim", str(attempt.id), *flags)
     try:
-        aside = make_own(run, job, depends_on, is_first_start=attempt.number == 1 and not flags)
+        aside = take_ownership(run, job, depends_on, is_first_start=attempt.number == 1 and not flags)
         if aside is not None:
             _logger.warning("%s was another job's run directory, and is %s now", run.root, aside)
         cut_within(run.shim_log, limit_bytes=settings.run_log_bytes)
-        with run.shim_log.open("ab") as diary:
+        with run.shim_log.open("ab") as shim_log:
             first_half = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=diary,
-                stderr=diary,
+                stdout=shim_log,
+                stderr=shim_log,
                 cwd=run.root,
                 env=with_source(os.environ),
                 start_new_session=True,
@@ -89,7 +91,7 @@ def spawn_shim(settings: Settings, database: Database, attempt: Attempt, *flags:
     return f"its shim could not be started: {_last_line(run) or f'exit code {first_half.returncode}'}"
 
 
-def _names(database: Database, job_id: int, attempt_id: int) -> bool:
+def _exists(database: Database, job_id: int, attempt_id: int) -> bool:
     """Whether there is such an attempt of such a job; a message that lies is only logged."""
     try:
         attempt = attempts.get(database, attempt_id)
@@ -102,7 +104,7 @@ def _names(database: Database, job_id: int, attempt_id: int) -> bool:
     return True
 
 
-def _of(attempt: Attempt) -> dict[str, int]:
+def _log_fields(attempt: Attempt) -> dict[str, int]:
     return {"job": attempt.job_id, "attempt": attempt.number}
 
 

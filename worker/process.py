@@ -65,14 +65,14 @@ class OwnProcess:
         return self._pidfd
 
     def ended(self) -> Exit | None:
-        found = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if found is None:
+        status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if status is None:
             return None
-        return Exit(code=found.si_status) if found.si_code == os.CLD_EXITED else Exit(signal=found.si_status)
+        return Exit(code=status.si_status) if status.si_code == os.CLD_EXITED else Exit(signal=status.si_status)
 
 
 class AdoptedProcess:
-    """A stranger's child: we see that it ended, and not how."""
+    """Another process's child: we see that it ended, and not how."""
 
     def __init__(self, pid: int, started: int) -> None:
         self.pid = pid
@@ -119,8 +119,8 @@ def sweep(process: Process, lock: Path) -> int:
     """
 
     def left() -> set[int]:
-        found = {*group_members(process.pid, process.session), *others_with(lock), *descendants(os.getpid())}
-        return found - {process.pid}
+        pids = {*group_members(process.pid, process.session), *others_with(lock), *descendants(os.getpid())}
+        return pids - {process.pid}
 
     return _kill_until_none(left)
 
@@ -128,14 +128,14 @@ def sweep(process: Process, lock: Path) -> int:
 def evict(lock: Path, *, grace_seconds: float) -> int:
     """End whoever holds a run's lock though nobody looks after it: TERM, then KILL. How many those were.
 
-    Without any grace no TERM is sent: who is told to save, and killed while at it, ends now so and now so.
+    Without any grace no TERM is sent: a trainer killed while it saves would end differently each time.
     """
-    found = send_each(lambda: others_with(lock), signal.SIGTERM) if grace_seconds > 0 else others_with(lock)
+    holding = send_each(lambda: others_with(lock), signal.SIGTERM) if grace_seconds > 0 else others_with(lock)
     deadline = time.monotonic() + grace_seconds
     while others_with(lock) and time.monotonic() < deadline:
         time.sleep(0.1)
     _kill_until_none(lambda: others_with(lock))
-    return len(found)
+    return len(holding)
 
 
 def others_with(lock: Path) -> set[int]:

@@ -1,4 +1,4 @@
-"""What the trainer's events amount to: the numbers that the store keeps of a running attempt. Pure."""
+"""A running attempt in numbers, as the store keeps them, from the trainer's events. Pure."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,21 +15,21 @@ _PEAKS = {
     "measured_reserved_bytes": "reserved_peak_bytes",
     "measured_process_bytes": "process_peak_bytes",
 }
-MOST = 1e300  # beyond it a number is none
+MAX_MAGNITUDE = 1e300  # a larger number is taken for none
 _COUNTS = ("step", "total_steps", "micro_batch", "accumulation_steps")
 _RATES = ("loss", "tokens_per_second", "eta_seconds", "busy_share")
 
 
 @dataclass
-class Told:
-    """All that the trainer has told so far."""
+class EventSummary:
+    """What the trainer's events so far amount to."""
 
     numbers: dict[str, Any] = field(default_factory=dict)
     last: TrainerEvent | None = None
     shortage: Shortage | None = None  # of device memory, at which the trainer gave up
 
-    def take(self, event: TrainerEvent) -> None:
-        """Fold one event in. Numbers that are no numbers are passed over."""
+    def add(self, event: TrainerEvent) -> None:
+        """Add one event. What should be a number and is none is passed over."""
         self.last = event
         if event["event"] == "out_of_memory":
             self.shortage = _shortage(event) or self.shortage
@@ -44,17 +44,17 @@ class Told:
                 self._note(name, _finite(event.get(name)))
             if "first_loss" not in self.numbers:
                 self._note("first_loss", _finite(event.get("first_loss", event.get("loss"))))
-        is_another = before not in (None, self.numbers.get("micro_batch"))
-        if is_another:
+        is_new_size = before not in (None, self.numbers.get("micro_batch"))
+        if is_new_size:
             self.numbers = {name: number for name, number in self.numbers.items() if name not in _PEAKS}
-        if is_another or event["event"] == "resized":
+        if is_new_size or event["event"] == "resized":
             self.numbers["peak_bytes"] = 0  # the trainer begins its peaks anew
         self._note_peaks(event)
 
     def _note_peaks(self, event: TrainerEvent) -> None:
         self._note_peak(_count(_peaks(event).get("process_peak_bytes")))
-        for name, told in _PEAKS.items():
-            peak = _count(_peaks(event).get(told))
+        for name, key in _PEAKS.items():
+            peak = _count(_peaks(event).get(key))
             self._note(name, None if peak is None else max(peak, self.numbers.get(name, 0)))
 
     def progress(self) -> Progress:
@@ -84,7 +84,7 @@ def _count(value: object) -> int | None:
 
 
 def _finite(value: object) -> float | None:
-    if not isinstance(value, int | float) or not -MOST < value < MOST:
+    if not isinstance(value, int | float) or not -MAX_MAGNITUDE < value < MAX_MAGNITUDE:
         return None
     return float(value)
 

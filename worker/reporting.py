@@ -1,4 +1,4 @@
-"""The shim's word to the store, which may be away for minutes: nothing is lost, in order, and nobody waits for it.
+"""What the shim writes to the store, which may be away for minutes: in order, nothing lost, and nobody waits for it.
 
 Owns the retries. The store is opened anew each time, so that a backup put in its place is seen. The trainer must never
 suffer from a store that can't be written.
@@ -23,31 +23,31 @@ from worker.process import Process
 from worker.shimlog import log
 from worker.tail import TrainerEvent
 
-LONGEST_PAUSE_SECONDS = period(30.0)
+MAX_PAUSE_SECONDS = period(30.0)
 FINISH_PATIENCE_SECONDS = 600.0
-MOST_WAITING = 10_000
+MAX_WAITING = 10_000
 
-Saying = Callable[[Database], Orders | None]
-Remark = Callable[[Database], object]
+Query = Callable[[Database], Orders | None]
+Write = Callable[[Database], object]
 
 
 class Reporter:
-    """One attempt's line to the store. `pid` and start of the shim are those of the process that makes this."""
+    """One attempt's connection to the store. `pid` and start of the shim are those of the process that makes this."""
 
     def __init__(self, settings: Settings, attempt: Attempt, *, pid: int) -> None:
         self._settings = settings
         self.attempt = attempt  # as the store knows it by now
-        self._begun: Remark | None = None  # says that the trainer has started
+        self._start: Write | None = None  # writes that the trainer has started
         self._shim_pid = pid
         self._shim_started = process_started(pid) or 0
         self._boot_id = boot_id()
-        self._waiting: deque[Remark] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[Write] = deque(maxlen=MAX_WAITING)
         self._pause_seconds = 0.0
         self._next_try = 0.0  # monotonic
 
     def alive(self, at: float) -> Orders | None:
         """Name ourselves as the one who looks after the attempt; the store's orders, None if it can't be reached."""
-        return self._say(
+        return self._send(
             lambda db: attempts.shim_alive(
                 db,
                 self.attempt.id,
@@ -59,7 +59,7 @@ class Reporter:
         )
 
     def started(self, process: Process, at: float) -> None:
-        self._begun = lambda db: attempts.started(
+        self._start = lambda db: attempts.started(
             db,
             self.attempt.id,
             pid=process.pid,
@@ -69,16 +69,15 @@ class Reporter:
             boot_id=self._boot_id,
             at=at,
         )
-        self._waiting.append(self._begun)
+        self._waiting.append(self._start)
 
     def note(self, event: TrainerEvent, at: float) -> None:
         """Put an event of the trainer's into the job's story, at the time it happened."""
-        detail = {key: _plain(value) for key, value in event.items() if key not in ("event", "attempt", "at")}
-
+        detail = {key: _finite_or_none(value) for key, value in event.items() if key not in ("event", "attempt", "at")}
         self._waiting.append(lambda db: observations.note(db, self.attempt, event["event"], detail, at=at))
 
     def reached(self, progress: Progress, at: float) -> None:
-        """Say how far the trainer came, before its end is said."""
+        """Write how far the trainer came, before its end is written."""
 
         def write(db: Database) -> None:
             attempts.heartbeat(db, self.attempt.id, progress, at=at)
@@ -86,8 +85,8 @@ class Reporter:
         self._waiting.append(write)
 
     def beat(self, progress: Progress, at: float) -> Orders | None:
-        """Say all that waits, then how far the trainer is; None while the store can't be written."""
-        return self._say(lambda db: attempts.heartbeat(db, self.attempt.id, progress, at=at))
+        """Write all that waits, then how far the trainer is; None while the store can't be written."""
+        return self._send(lambda db: attempts.heartbeat(db, self.attempt.id, progress, at=at))
 
     def ring(self) -> None:
         """Wake the controller."""
@@ -101,13 +100,13 @@ class Reporter:
 
         deadline = time.monotonic() + FINISH_PATIENCE_SECONDS
         while True:
-            if self._say(end) is not None:
+            if self._send(end) is not None:
                 return True
             if time.monotonic() > deadline:
                 return False
             time.sleep(max(0.05, self._next_try - time.monotonic()))
 
-    def _say(self, last: Saying) -> Orders | None:
+    def _send(self, query: Query) -> Orders | None:
         if time.monotonic() < self._next_try:
             return None
         try:
@@ -116,7 +115,7 @@ class Reporter:
                 while self._waiting:
                     self._waiting[0](database)
                     self._waiting.popleft()
-                orders = last(database)
+                orders = query(database)
         except MmqError as error:
             self._back_off(error)
             return None
@@ -128,19 +127,19 @@ class Reporter:
 
         There the id may be another's, and once `mmq doctor --fix` has entered the attempt anew, ours is another.
         """
-        found = attempts.same(database, self.attempt)
-        if found is None:
+        attempt = attempts.same(database, self.attempt)
+        if attempt is None:
             raise MmqError(f"the store does not know attempt {self.attempt.number} any more", hint="mmq doctor --fix")
-        self.attempt = found
-        if found.pid is None and self._begun is not None and self._begun not in self._waiting:
-            self._waiting.appendleft(self._begun)
+        self.attempt = attempt
+        if attempt.pid is None and self._start is not None and self._start not in self._waiting:
+            self._waiting.appendleft(self._start)
 
     def _back_off(self, error: MmqError) -> None:
-        self._pause_seconds = min(LONGEST_PAUSE_SECONDS, self._pause_seconds * 2 or 0.5)
+        self._pause_seconds = min(MAX_PAUSE_SECONDS, self._pause_seconds * 2 or 0.5)
         self._next_try = time.monotonic() + self._pause_seconds
         log(f"the store can't be written: {error}; next try in {self._pause_seconds:.1f} s")
 
 
-def _plain(value: object) -> object:
-    """What JSON can hold: a loss that is no number any more is none."""
+def _finite_or_none(value: object) -> object:
+    """JSON has no NaN and no infinity, which a loss may become."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

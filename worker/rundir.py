@@ -15,7 +15,7 @@ from scheduler.processes.durable import write_durably
 from scheduler.processes.locks import SHIM_LOCK, TRAINER_LOCK
 from scheduler.processes.regular import read_regular
 from scheduler.processes.rotation import older
-from worker.foreign import parse_object
+from worker.untrusted_json import parse_object
 
 RECORD_BYTES = 1 << 20  # no record of an end is larger
 LATEST = ("config.json", "log.txt", "exit.json")  # at the top: links to the latest attempt's own

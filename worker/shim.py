@@ -32,7 +32,7 @@ from worker.adoption import adopt
 from worker.command import LAUNCHER_ENVIRONMENT, trainer_command
 from worker.ending import conclude, conclude_seen, could_not_start
 from worker.environment import trainer_environment
-from worker.hearing import Hearing
+from worker.event_listener import EventListener
 from worker.process import OwnProcess, evict
 from worker.reporting import Reporter
 from worker.rundir import RunDir
@@ -167,16 +167,16 @@ def run_trainer(task: Task, reporter: Reporter) -> None:
     failpoint("start.spawned")
     log(f"trainer {process.pid} started")
     reporter.started(process, time.time())
-    hearing = Hearing(tail, reporter)
+    listener = EventListener(tail, reporter)
     supervision = Supervision(
         process=process,
         run=task.run,
-        hearing=hearing,
+        listener=listener,
         reporter=reporter,
         patience=task.patience(),
         log_bytes=task.settings.run_log_bytes,
     )
-    conclude_seen(task.settings, task.run, reporter, supervision.watch(), hearing.told)
+    conclude_seen(task.settings, task.run, reporter, supervision.watch(), listener.summary)
 
 
 def own_run(task: Task) -> int:

@@ -13,14 +13,14 @@ from scheduler.config import GRACE_SECONDS
 from scheduler.processes.durable import write_durably
 from scheduler.processes.rotation import cut_within, older
 from scheduler.store.records import Orders, Resizing
-from worker.caught import caught_signals
 from worker.classification import Ending, Intent
-from worker.hearing import Hearing
+from worker.event_listener import EventListener
 from worker.oomkiller import OomKiller
 from worker.process import Process, kill_group, sweep, terminate
 from worker.reporting import Reporter
 from worker.rundir import RunDir
 from worker.shimlog import log
+from worker.signals import caught_signals
 
 BEAT_SECONDS = 1.0
 CANCEL_GRACE_SECONDS = 10.0
@@ -45,7 +45,7 @@ class Supervision:
 
     process: Process
     run: RunDir
-    hearing: Hearing
+    listener: EventListener
     reporter: Reporter
     patience: Patience
     log_bytes: int  # that each log of the attempt may take
@@ -60,7 +60,7 @@ class Supervision:
         began = time.monotonic()
         oom_killer = OomKiller(self.process.pid, self.process.started)
         with caught_signals() as caught:
-            while (found := self.process.ended()) is None:
+            while (exit_ := self.process.ended()) is None:
                 if caught.drain():
                     self._want(Intent.STOP)
                 self._listen()
@@ -72,11 +72,11 @@ class Supervision:
                 oom_killer.look()
                 caught.wait(self.process, BEAT_SECONDS)
         left = sweep(self.process, self.run.trainer_lock)
-        log(f"trainer {self.process.pid} ended: {found}" + (f"; killed {left} it left behind" if left else ""))
-        self.hearing.listen()
+        log(f"trainer {self.process.pid} ended: {exit_}" + (f"; killed {left} it left behind" if left else ""))
+        self.listener.listen()
         return Ending(
-            exit=found,
-            last=self.hearing.told.last,
+            exit=exit_,
+            last=self.listener.summary.last,
             intent=self.intent,
             killed=self.killed,
             result=self.run.read_result(),
@@ -91,8 +91,8 @@ class Supervision:
                 log(f"{path} grew too long: its older part is in {older(path).name}")
 
     def _listen(self) -> None:
-        self.hearing.listen()
-        orders = self.reporter.beat(self.hearing.told.progress(), time.time())
+        self.listener.listen()
+        orders = self.reporter.beat(self.listener.summary.progress(), time.time())
         if orders is not None:
             self._obey(orders)
             self._pass_on_the_answer()
@@ -109,7 +109,7 @@ class Supervision:
 
     def _pass_on_the_answer(self) -> None:
         """Ring once a request was heeded: a job may be waiting for the memory."""
-        if self._resize is not None and self.hearing.told.numbers.get("heeded_number", 0) >= self._resize.number:
+        if self._resize is not None and self.listener.summary.numbers.get("heeded_number", 0) >= self._resize.number:
             self._resize = None
             self.reporter.ring()
 

@@ -1,4 +1,4 @@
-"""Following `events.jsonl`: the trainer's word, read as it comes, one complete line at a time.
+"""Following `events.jsonl`: the trainer's events, read as they come, one complete line at a time.
 
 Owns the reading position, also where the trainer puts a shorter file in the place of one that had grown too long. A
 line that is not a JSON object, of another attempt, or absurdly long is passed over: the trainer may have died in the
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from scheduler.processes.regular import open_regular
-from worker.foreign import parse_object
+from worker.untrusted_json import parse_object
 
 LINE_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 22
@@ -58,12 +58,12 @@ class Tail:
             with open_regular(self._path) as file:
                 self._find_place(file)
                 file.seek(self._offset)
-                found = file.read(CHUNK_BYTES)
+                content = file.read(CHUNK_BYTES)
         except OSError:  # not there yet, or something else is
             return b""
-        whole = found[: found.rfind(b"\n") + 1]
-        if not whole and len(found) > LINE_BYTES:
-            whole = found  # no line of ours: step over it
+        whole = content[: content.rfind(b"\n") + 1]
+        if not whole and len(content) > LINE_BYTES:
+            whole = content  # no line of ours: step over it
         if whole:
             self._offset += len(whole)
             self._last = whole.splitlines(keepends=True)[-1]

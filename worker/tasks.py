@@ -21,18 +21,18 @@ def register(app: Celery, settings: Settings) -> None:
     """Teach an application our tasks."""
 
     @app.task(name=START)
-    def start(*said: object, **more: object) -> None:
-        _answer(settings, START, said, more)
+    def start(*args: object, **kwargs: object) -> None:
+        _answer(settings, START, args, kwargs)
 
     @app.task(name=ADOPT)
-    def adopt(*said: object, **more: object) -> None:
-        _answer(settings, ADOPT, said, more)
+    def adopt(*args: object, **kwargs: object) -> None:
+        _answer(settings, ADOPT, args, kwargs)
 
 
-def _answer(settings: Settings, task: str, said: tuple[object, ...], more: dict[str, object]) -> None:
-    ids = read_ids(said, more)
+def _answer(settings: Settings, task: str, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+    ids = read_ids(args, kwargs)
     if ids is None:
-        _logger.warning("a malformed %s message: %.200r %.200r", task, said, more)
+        _logger.warning("a malformed %s message: %.200r %.200r", task, args, kwargs)
         return
     job_id, attempt_id = ids
     try:
@@ -45,10 +45,10 @@ def _answer(settings: Settings, task: str, said: tuple[object, ...], more: dict[
         _logger.error("%s for job %d attempt %d: %s", task, job_id, attempt_id, error)
 
 
-def read_ids(said: tuple[object, ...], more: dict[str, object]) -> tuple[int, int] | None:
+def read_ids(args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[int, int] | None:
     """Job and attempt, if the message names just these."""
-    match said:
-        case (int() as job_id, int() as attempt_id) if not more:
+    match args:
+        case (int() as job_id, int() as attempt_id) if not kwargs:
             small = all(0 < number < 1 << 63 and not isinstance(number, bool) for number in (job_id, attempt_id))
             return (job_id, attempt_id) if small else None
     return None

@@ -19,7 +19,7 @@ from tests.faults.place import FaultPlace, fault_place
 from tests.faults.usage import Growth, Held, growth, held, lasting_growth
 from tests.processes import kill, until
 from tests.running.stage import Stage
-from worker.hearing import Hearing
+from worker.event_listener import EventListener
 from worker.reporting import Reporter
 from worker.tail import Tail
 
@@ -181,7 +181,7 @@ def test_what_a_shim_does_all_day_needs_no_more_memory_after_12000_steps_more(tm
     with closing(Stage(settings)) as stage:
         attempt = stage.claimed({})
         reporter = Reporter(settings, attempt, pid=os.getpid())
-        hearing = Hearing(Tail(tmp_path / "events.jsonl", attempt.number), reporter)
+        listener = EventListener(Tail(tmp_path / "events.jsonl", attempt.number), reporter)
         work, samples = [], []
         for beat in range(900):
             with (tmp_path / "events.jsonl").open("a") as file:
@@ -189,8 +189,8 @@ def test_what_a_shim_does_all_day_needs_no_more_memory_after_12000_steps_more(tm
                     numbers = {"step": step, "loss": 1 / (step + 1), "process_peak_bytes": 70 << 20, "micro_batch": 8}
                     event = {"at": time.time(), "attempt": 1, "event": "checkpoint" if step % 50 == 0 else "step"}
                     file.write(json.dumps(event | numbers) + "\n")
-            hearing.listen()
-            assert reporter.beat(hearing.told.progress(), time.time()) is not None
+            listener.listen()
+            assert reporter.beat(listener.summary.progress(), time.time()) is not None
             if beat >= 300:
                 work.append(20 * beat / 1000)
                 samples.append(held(os.getpid()))

@@ -14,7 +14,7 @@ from scheduler.processes.durable import write_durably
 from scheduler.store.run_records import read_end
 from worker.classification import Ending, Exit, classify, code_of
 from worker.ending import outcome_of
-from worker.progress import Told, happened_at
+from worker.progress import EventSummary, happened_at
 from worker.rundir import RunDir
 from worker.tail import Tail
 from worker.tasks import read_ids
@@ -46,14 +46,14 @@ lines = events.map(lambda event: json.dumps(event).encode()) | st.binary() | rec
 @example(b'{"event": "step", "attempt": 1, "loss": ' + b"9" * 5000 + b"}")
 def test_any_events_are_heard_out(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "events.jsonl").write_bytes(content + b"\n")
-    told = Told()
+    summary = EventSummary()
     for event in Tail(tmp_path / "events.jsonl", 1).read():
-        told.take(event)
+        summary.add(event)
         happened_at(event)
-    told.progress()
-    outcome = outcome_of(Ending(exit=Exit(code=1), last=told.last), told)
+    summary.progress()
+    outcome = outcome_of(Ending(exit=Exit(code=1), last=summary.last), summary)
     assert storable(outcome.message)
-    for value in told.numbers.values():
+    for value in summary.numbers.values():
         assert isinstance(value, int | float)
         assert abs(value) < 1 << 63 or isinstance(value, float)
 

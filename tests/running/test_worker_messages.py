@@ -18,7 +18,7 @@ from scheduler.jobs.states import AttemptState, EndReason, JobState
 from scheduler.processes.interpreter import python_command
 from scheduler.store import heartbeats, jobs
 from tests.running.stage import Stage, kill, until
-from worker.ear import Ear
+from worker.consumer_watch import ConsumerWatch
 
 Workers = Callable[[int], list["subprocess.Popen[bytes]"]]
 
@@ -186,28 +186,28 @@ def test_a_worker_beats_and_loads_nothing_heavy(stage: Stage, workers: Workers) 
 def test_a_worker_that_takes_none_of_what_waits_is_known_to_be_deaf(
     stage: Stage, broker: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.ear.DEAF_SECONDS", 0.1)
+    monkeypatch.setattr("worker.consumer_watch.STALLED_SECONDS", 0.1)
     app = make_app(stage.settings)
-    ear = Ear(app, stage.settings)
-    assert not ear.deaf(), "nothing waits"
+    consumer = ConsumerWatch(app, stage.settings)
+    assert not consumer.is_stalled(), "nothing waits"
     publish_start(stage.settings, 1, 1)
-    assert not ear.deaf(), "not for long"
-    until(ear.deaf)
-    ear.begin()
-    assert not ear.deaf(), "it is at work"
-    ear.end()
-    assert not ear.deaf(), "it has just been at work"
-    until(ear.deaf)
+    assert not consumer.is_stalled(), "not for long"
+    until(consumer.is_stalled)
+    consumer.message_taken()
+    assert not consumer.is_stalled(), "it is at work"
+    consumer.message_answered()
+    assert not consumer.is_stalled(), "it has just been at work"
+    until(consumer.is_stalled)
     broker.kill()
     broker.wait()
-    assert not ear.deaf(), "nobody can know"
+    assert not consumer.is_stalled(), "nobody can know"
     app.close()
 
 
 def test_a_deaf_worker_ends(stage: Stage, broker: "subprocess.Popen[bytes]") -> None:
-    """One whose pulse goes and whose consumer does not, as it was found in a random walk of faults."""
+    """One that beats and whose consumer takes nothing, as it was found in a random walk of faults."""
     publish_start(stage.settings, 1, 1)
-    code = "import time; from worker.app import pulse; pulse.start(); time.sleep(100)"
+    code = "import time; from worker.app import heartbeat; heartbeat.start(); time.sleep(100)"
     environment = stage.environment | {"MMQ_HASTE": "30"}
     deaf = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False

@@ -1,14 +1,14 @@
 """From the trainer's events to the numbers in the store."""
 
 from scheduler.store.records import Progress
-from worker.progress import Told
+from worker.progress import EventSummary
 
 
 def told(*events: dict[str, object]) -> Progress:
-    all_told = Told()
+    summary = EventSummary()
     for event in events:
-        all_told.take({"at": 1.0, "attempt": 1, **event})
-    return all_told.progress()
+        summary.add({"at": 1.0, "attempt": 1, **event})
+    return summary.progress()
 
 
 def test_steps_add_up() -> None:

@@ -1,7 +1,7 @@
-"""Whether this worker still hears. Celery can lose its consumer for good when the broker dies while a message is being
-answered (seen once in 500 random faults): the process lives, messages lie in the queue, and it takes none of them.
+"""Whether this worker's Celery consumer still takes messages. It can be lost for good when the broker dies while a
+message is being answered (seen once in 500 random faults): the process lives, and messages stay in the queue.
 
-Owns the finding; who asks ends the process.
+Only finds out; the caller ends the process.
 """
 
 import contextlib
@@ -16,36 +16,34 @@ from scheduler.broker.reach import reachable
 from scheduler.config import Settings
 from scheduler.periods import period
 
-DEAF_SECONDS = period(30.0)
+STALLED_SECONDS = period(30.0)
 
 
-class Ear:
+class ConsumerWatch:
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
         self._settings = settings
         self._busy = False
-        self._unheard_since: float | None = None  # monotonic
+        self._waiting_since: float | None = None  # monotonic
 
-    def begin(self, **_: object) -> None:
-        """A message was taken."""
+    def message_taken(self, **_: object) -> None:
         self._busy = True
 
-    def end(self, **_: object) -> None:
-        """It has been answered."""
+    def message_answered(self, **_: object) -> None:
         self._busy = False
-        self._unheard_since = None
+        self._waiting_since = None
 
-    def deaf(self) -> bool:
+    def is_stalled(self) -> bool:
         """Whether messages have been waiting at each look for so long, and this worker, idle, took none."""
-        if self._busy or not self._waiting():
-            self._unheard_since = None
+        if self._busy or not self._queued():
+            self._waiting_since = None
             return False
         now = time.monotonic()
-        if self._unheard_since is None:
-            self._unheard_since = now
-        return now - self._unheard_since >= DEAF_SECONDS
+        if self._waiting_since is None:
+            self._waiting_since = now
+        return now - self._waiting_since >= STALLED_SECONDS
 
-    def _waiting(self) -> int:
+    def _queued(self) -> int:
         if not reachable(self._settings, limit_seconds=1.0):
             return 0
         with (

@@ -13,7 +13,7 @@ from scheduler.store.records import Attempt
 from tests.processes import gone
 from tests.running.stage import Stage
 from worker import launch
-from worker.belonging import MARK
+from worker.ownership import MARK
 
 Start = Callable[[Attempt], tuple[EndReason | None, JobState]]
 

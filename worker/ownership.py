@@ -1,7 +1,7 @@
-"""Whose a run directory is. Ids begin again where a store was made anew, or an older copy was put in its place, and
-the directories of the jobs that had them are still there: no job may take another's result for its own.
+"""Which job a run directory belongs to. Ids begin again where a store was made anew, or an older copy was put in its
+place, while the directories of the jobs that had them are still there: no job may take another's result for its own.
 
-Owns the mark that a job leaves in its directory, and the setting aside of a stranger's.
+Owns the mark that a job leaves in its directory, and the renaming of another's.
 """
 
 import os
@@ -12,23 +12,23 @@ from pathlib import Path
 from scheduler.processes.regular import read_regular
 from scheduler.store import run_records
 from scheduler.store.records import Job
-from worker.foreign import parse_object
 from worker.process import evict
 from worker.rundir import RECORD_BYTES, RunDir
+from worker.untrusted_json import parse_object
 
 MARK = run_records.JOB
 
 
-def make_own(run: RunDir, job: Job, depends_on: Sequence[int], *, is_first_start: bool) -> Path | None:
-    """Make the run directory, and put a stranger's out of its way first; answers where that is now."""
-    aside = _set_aside(run) if _is_anothers(run, job, is_first_start) else None
+def take_ownership(run: RunDir, job: Job, depends_on: Sequence[int], *, is_first_start: bool) -> Path | None:
+    """Make the run directory. Another job's in its place is renamed first; return its new path."""
+    aside = _set_aside(run) if _belongs_to_another(run, job, is_first_start) else None
     run.create()
     if not run_records.belongs_to(run.root, job):
         run_records.write_job(run.root, job, depends_on)
     return aside
 
 
-def _is_anothers(run: RunDir, job: Job, is_first_start: bool) -> bool:
+def _belongs_to_another(run: RunDir, job: Job, is_first_start: bool) -> bool:
     try:
         mark = parse_object(read_regular(run.root / MARK, most_bytes=RECORD_BYTES)) or {}
         return bool((mark["id"], mark["submitted_at"]) != (job.id, job.submitted_at))

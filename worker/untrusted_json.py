@@ -7,12 +7,12 @@ from typing import Any
 
 
 def parse_object(line: bytes) -> dict[str, Any] | None:
-    """Read one JSON object. What is no number becomes None, and half a character a replacement for one."""
+    """Read one JSON object. NaN and infinity become None, and half a character a replacement for one."""
     with contextlib.suppress(ValueError, RecursionError):
         text = line.decode(errors="replace")
-        found = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
-        if isinstance(found, dict):
-            return _whole(found) if "\\ud" in text.lower() else found
+        value = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+        if isinstance(value, dict):
+            return _without_surrogates(value) if "\\ud" in text.lower() else value
     return None
 
 
@@ -21,12 +21,12 @@ def _finite(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _whole(value: Any) -> Any:
+def _without_surrogates(value: Any) -> Any:
     """Replace halves of surrogate pairs, which JSON can spell and no database can store."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, list):
-        return [_whole(one) for one in value]
+        return [_without_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {_whole(name): _whole(one) for name, one in value.items()}
+        return {_without_surrogates(name): _without_surrogates(item) for name, item in value.items()}
     return value

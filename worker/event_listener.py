@@ -1,24 +1,24 @@
-"""Hearing a trainer out: each of its events folded into the numbers and, where people care, into the job's story."""
+"""Listens to a trainer: each of its events goes into the summary and, where people care, into the job's story."""
 
 import time
 from dataclasses import dataclass, field
 
-from worker.progress import NOTED, Told, happened_at
+from worker.progress import NOTED, EventSummary, happened_at
 from worker.reporting import Reporter
 from worker.tail import Tail
 
 
 @dataclass
-class Hearing:
+class EventListener:
     tail: Tail
     reporter: Reporter
-    noted_until: float | None = None  # a shim before us has put the events up to then into the story
-    told: Told = field(default_factory=Told)
+    noted_until: float | None = None  # an earlier shim has put the events up to then into the story
+    summary: EventSummary = field(default_factory=EventSummary)
 
     def listen(self) -> None:
-        """Take in what the trainer has said since the last time."""
+        """Take in the events since the last call."""
         for event in self.tail.read():
-            self.told.take(event)
+            self.summary.add(event)
             if event["event"] in NOTED:
                 at = happened_at(event) or time.time()
                 if self.noted_until is None or at > self.noted_until:
