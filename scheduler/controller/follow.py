@@ -25,8 +25,10 @@ def follow(db: Database, snapshot: Snapshot, decisions: Iterable[Decision], *, n
         attempt = resident.attempt
         if attempt.job_id in asked or attempt.resizing or not resident.answers(now):
             continue
+        if not resident.device_ids or not kinds.keys() >= set(resident.device_ids):
+            continue  # one of its devices has gone
         held_bytes = snapshot.held.get(attempt.id, 0)
-        size = wanted_bytes(resident, kinds.get(resident.device_ids[0], ""), held_bytes)
+        size = wanted_bytes(resident, kinds[resident.device_ids[0]], held_bytes)
         if size is not None and size * len(resident.device_ids) < WORTHWHILE * attempt.reserved_bytes:
             resize = attempts.Resize(
                 micro_batch=attempt.micro_batch,

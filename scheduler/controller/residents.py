@@ -124,9 +124,13 @@ def _running(
         ladder=tuple(sorted((own, *ladder), key=_rows)) if resident.answers(now) else (own,),
         pace=pace,
         priority=resident.job.priority,
-        starts_in_seconds=0.0 if attempt.step else max(1.0, START_SECONDS - (now - attempt.admitted_at)),
+        starts_in_seconds=0.0 if attempt.step else _starts_in(now - attempt.admitted_at),
         preemptible=resident.begun(),
     )
+
+
+def _starts_in(since_admission: float) -> float:
+    return min(START_SECONDS, max(1.0, START_SECONDS - since_admission))  # a clock that was set back: just admitted
 
 
 def _rows(candidate: Candidate) -> int:

@@ -111,8 +111,10 @@ def heartbeat(db: Database, attempt_id: int, progress: Progress, *, at: float) -
 
 
 def request_stop(db: Database, attempt_id: int, *, at: float, preempted_for: int | None = None) -> None:
-    """Ask an attempt to save, end, and leave its job in the queue; perhaps to make room for another job."""
+    """Ask an attempt to save, end, and leave its job in the queue; perhaps to make room for a job that still waits."""
     with db.transaction() as tx:
+        if preempted_for is not None and get_job(tx, preempted_for).state is not JobState.QUEUED:
+            return
         rows = tx.query(
             "UPDATE attempts SET stop_requested_at = :at, preempted_for = :preempted_for WHERE id = :attempt_id"
             " AND state <> 'ended' AND stop_requested_at IS NULL RETURNING job_id",

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from scheduler.admission.pace import START_SECONDS
+from scheduler.controller import record
 from scheduler.controller.residents import UNHEEDED_SECONDS
 from scheduler.jobs.states import EndReason, JobState
 from scheduler.processes.liveness import boot_id, process_started
-from scheduler.store import attempts, audit, devices
+from scheduler.store import attempts, audit, devices, jobs
 from scheduler.store.records import Attempt, Outcome, Progress
 from tests.controller.bench import MIB, Bench
 from tests.processes import hold
@@ -287,6 +289,35 @@ def test_reservations_of_a_job_over_several_devices_follow_what_one_of_its_proce
     assert set(parts(bench, attempt).values()) == {asked.wanted_limit_bytes}
     bench.cycles(1)
     assert not attempts.get(bench.db, attempt.id).resizing
+
+
+def test_a_job_that_has_lost_sight_of_one_of_its_devices_stays_as_it_is(
+    gang: tuple[Bench, Attempt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, attempt = gang
+    there = bench.devices.discover()[1:]
+    monkeypatch.setattr(bench.devices, "discover", lambda: there)
+    bench.controller.reconcile()
+    bench.cycles()
+    assert not attempts.get(bench.db, attempt.id).resizing
+
+
+def test_nobody_leaves_for_a_job_that_was_cancelled_meanwhile(bench: Bench, large: Attempt) -> None:
+    waiting = bench.submit(*NO_MEANS)
+    jobs.request_cancel(bench.db, waiting, by="ada", at=time.time())
+    attempts.request_stop(bench.db, large.id, at=time.time(), preempted_for=waiting)
+    assert attempts.get(bench.db, large.id).stop_requested_at is None
+
+
+def test_a_clock_set_back_does_not_make_a_start_last_for_days(bench: Bench) -> None:
+    bench.submit(*NO_MEANS)
+    bench.cycles()
+    bench.controller.clock = lambda: time.time() - 86400.0
+    bench.cycles(1)
+    kept = record.read(bench.settings.cycle_record)
+    assert kept is not None
+    (running,) = kept.running
+    assert running.starts_in_seconds <= START_SECONDS
 
 
 def test_at_most_one_job_in_ten_is_made_to_leave(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.controller.foreign import GROWTH, RECENT_SECONDS, Foreign
+from scheduler.controller.leftovers import PATIENCE_SECONDS, Leftovers
 from scheduler.devices.device import DeviceReading
 from scheduler.jobs.states import EndReason, JobState
 from scheduler.processes.liveness import process_started
@@ -97,6 +98,27 @@ def test_what_an_ended_job_s_process_still_holds_is_waited_for_and_then_reported
     entry.unlink()
     bench.cycles()
     assert bench.job(second).state is JobState.ADMITTED
+
+
+def test_a_process_met_before_its_attempt_was_is_known_once_that_has_ended(bench: Bench, bystander) -> None:
+    """It starts between the reading of the store and that of the devices."""
+    now, pid, started = time.time(), bystander.pid, process_started(bystander.pid) or 0
+    leftovers = Leftovers(bench.db, lambda: now, lambda _: started)
+    assert not leftovers.is_ours(pid)
+    job_id = bench.submit(*NO_MEANS)
+    bench.cycles()
+    attempt = begin(bench, job_id)
+    me = os.getpid()
+    attempts.started(
+        bench.db, attempt.id, pid=pid, pid_started=started, shim_pid=me, shim_started=1, boot_id="b", at=now
+    )
+    attempts.finish(bench.db, attempt.id, Outcome(reason=EndReason.DONE, exit_code=0), at=now)
+    now += PATIENCE_SECONDS
+    assert leftovers.is_ours(pid)
+    leftovers.report([reading((pid, 600 * MIB))])
+    assert told(bench) == 1
+    started += 1
+    assert not leftovers.is_ours(pid)  # another process has the pid by now
 
 
 def told(bench: Bench) -> int:

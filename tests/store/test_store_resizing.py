@@ -77,7 +77,7 @@ def test_what_does_not_run_or_is_to_stop_is_not_asked(db: Database) -> None:
     assert attempt is not None
     assert not attempts.request_resize(db, attempt.id, resize(2, GIB), at=3.0)
     other = running(db, queued(db))
-    attempts.request_stop(db, other.id, at=5.0, preempted_for=job.id)
+    attempts.request_stop(db, other.id, at=5.0, preempted_for=queued(db).id)
     assert not attempts.request_resize(db, other.id, resize(2, GIB), at=6.0)
 
 
