@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,9 +39,43 @@ def kill(pid: int | None) -> None:
     until(lambda: gone(pid), f"the end of {pid}")
 
 
+def children_of(service: int) -> dict[str, int]:
+    """The living parts of a service by name. One that is being started runs no program of its own yet, and is none."""
+    found, itself = {}, _command(service)
+    for child in _read(f"/proc/{service}/task/{service}/children").split():
+        words = _command(int(child))
+        if words[0] and words != itself and not gone(int(child)):
+            found[words[3].rpartition(".")[2] if "-m" in words else "broker"] = int(child)
+    return found
+
+
+def _command(pid: int) -> list[str]:
+    return _read(f"/proc/{pid}/cmdline").split("\0")
+
+
+def _read(path: str) -> str:
+    """What the kernel tells there; nothing of who has just ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(path).read_text()
+    return ""
+
+
+def modes(folder: Path) -> dict[Path, int]:
+    """Everything below it with its mode, but for links, and for what makes way while we look."""
+    found = {}
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            with contextlib.suppress(FileNotFoundError):
+                found[path] = path.lstat().st_mode
+    return {path: mode for path, mode in found.items() if not stat.S_ISLNK(mode)}
+
+
 def network_sockets(*pids: int) -> set[str]:
     """Their sockets of an internet address, whether they listen or are connected."""
-    links = {str(fd.readlink()) for pid in pids for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
+    links = set()
+    for fd in (fd for pid in pids for fd in Path(f"/proc/{pid}/fd").iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # it has just been closed
+            links.add(str(fd.readlink()))
     tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6", "udp", "udp6", "raw")]
     return links & {f"socket:[{line.split()[9]}]" for table in tables for line in table}
 

@@ -1,5 +1,6 @@
 """The command line of a trainer: one process, or one a device, which torch's launcher starts and ends."""
 
+import os
 import socket
 
 from scheduler.processes.interpreter import python_command
@@ -19,8 +20,9 @@ def trainer_command(run: RunDir, processes: int) -> list[str]:
     if processes == 1:
         return python_command("trainer", *arguments)
     # Not `--standalone`: with it the launcher unpickles what it finds in a store that anybody may write into.
-    launcher = ("--master-port", str(_free_port()), "--nproc-per-node", str(processes), "-m", "trainer")
-    return python_command("torch.distributed.run", *launcher, *arguments)
+    where = ("--master-port", str(_free_port()), "--nproc-per-node", str(processes))
+    # Else it makes a directory for its own records beside everybody's, and leaves it there.
+    return python_command("torch.distributed.run", *where, "--log-dir", os.devnull, "-m", "trainer", *arguments)
 
 
 def _free_port() -> int:

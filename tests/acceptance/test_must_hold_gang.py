@@ -1,5 +1,6 @@
 """One job over two devices in a real service: beside another, with the curve of one device, and nothing left of it."""
 
+import contextlib
 import random
 from pathlib import Path
 
@@ -26,9 +27,10 @@ def launcher(place: Workplace, job: int) -> int:
 def ranks(place: Workplace, job: int) -> dict[int, int]:
     """The pids of the processes that train, by their number."""
     found = {}
-    for pid in descendants(launcher(place, job)):
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        found |= {int(one[5:]): pid for one in environment if one.startswith(b"RANK=")}
+    for pid in sorted(descendants(launcher(place, job)), reverse=True):  # a child that a rank forks says what it says
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            found |= {int(one[5:]): pid for one in environment if one.startswith(b"RANK=")}
     return found
 
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.acceptance.workplace import Workplace, gone, kill, until
+from tests.acceptance.workplace import SLOWLY, Workplace, gone, kill, until
 
 pytestmark = pytest.mark.timeout(600)  # the default is for tests without a real trainer in them
 
@@ -15,7 +15,7 @@ PARTS = ("controller", "worker", "broker")
 
 def long_job(place: Workplace, steps: str = LONG) -> tuple[int, int]:
     """A job in the middle of its steps, and its trainer's pid."""
-    job = place.submit("tiny.yaml", "-o", steps)
+    job = place.submit("tiny.yaml", "-o", steps, *SLOWLY)
     return job, place.until_steps(job, more=3)
 
 
@@ -31,9 +31,9 @@ def undisturbed(place: Workplace, job: int, trainer: int) -> None:
 def test_controller_worker_broker_and_supervisor_killed_one_after_another(place: Workplace) -> None:
     job, trainer = long_job(place)
     for part in PARTS:
-        before = place.children()
-        kill(before[part])
-        until(lambda part=part, pid=before[part]: place.children().get(part, pid) != pid, f"another {part}")
+        before = place.child(part)
+        kill(before)
+        until(lambda part=part, pid=before: place.children().get(part, pid) != pid, f"another {part}")
         assert place.until_steps(job, more=2) == trainer, f"{part} was killed"
     os.kill(place.service(), signal.SIGKILL)
     assert place.until_steps(job, more=2) == trainer
@@ -64,7 +64,7 @@ def test_a_killed_shim_is_replaced_by_the_running_service(place: Workplace) -> N
 
 def test_a_killed_trainer_resumes_and_ends_with_the_same_loss(place: Workplace) -> None:
     expected = place.undisturbed
-    job = place.submit()
+    job = place.submit("tiny.yaml", *SLOWLY)
     until(lambda: place.events(job, "checkpoint"), "a checkpoint")
     kill(place.until_steps(job, more=2))
     assert place.until_ended(job) == ["succeeded"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.acceptance.workplace import Workplace, kill, until
+from tests.acceptance.workplace import SLOWLY, Workplace, kill, until
 from tests.processes import memory_taken
 
 pytestmark = pytest.mark.timeout(600)  # the default is for tests without a real trainer in them
@@ -34,7 +34,7 @@ def test_a_micro_batch_too_large_is_halved_in_the_same_process(place: Workplace)
 def test_a_process_that_dies_of_it_goes_on_from_its_checkpoint_with_half_the_micro_batch(place: Workplace) -> None:
     """Memory taken between the check and the start: the trainer can't even place its weights, and dies."""
     expected = place.undisturbed
-    job = place.submit()
+    job = place.submit("tiny.yaml", *SLOWLY)
     until(lambda: place.events(job, "checkpoint"), "a checkpoint")
     kill(place.until_steps(job, more=2))
     attempt = until(lambda: next(iter(attempts(place, job, number=2)), None), "the second attempt")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.workplace import PATIENCE_SECONDS, REPOSITORY, Workplace, gone, kill, until
+from tests.acceptance.workplace import PATIENCE_SECONDS, REPOSITORY, SLOWLY, Workplace, gone, kill, until
 
 pytestmark = pytest.mark.timeout(600)  # the default is for tests without a real trainer in them
 
@@ -98,7 +98,7 @@ def test_a_trainer_says_in_plain_words_what_the_person_did(place: Workplace) -> 
 @pytest.mark.parametrize("shim_dies_too", [False, True])
 def test_the_service_dies_and_the_job_s_success_is_still_recorded(shim_dies_too: bool, place: Workplace) -> None:
     """The scheduler dies while a job runs; the job exits 0 and is recorded failed."""
-    job = place.submit()
+    job = place.submit("tiny.yaml", *SLOWLY)
     trainer = place.until_steps(job, more=3)
     if shim_dies_too:
         kill(place.shim(job))
@@ -178,9 +178,9 @@ def test_cancelling_a_running_job_ends_its_whole_tree_of_processes(own_place: Wo
     own_place.up()
     job = own_place.submit("tiny.yaml", "-o", "train.max_steps=100000")
     trainer = own_place.until_steps(job, more=1)
-    children = [int(pid) for pid in (plant / "pids").read_text().split()]
-    children += [int(word) for pid in children for word in children_of(pid)]
-    assert len(children) == 4
+    started = [int(pid) for pid in (plant / "pids").read_text().split()]
+    until(lambda: [len(children_of(pid)) for pid in started] == [1, 1], "a child of each of its children")
+    children = [*started, *(int(word) for pid in started for word in children_of(pid))]
     assert not any(map(gone, (trainer, *children)))
     own_place.ok("cancel", str(job))
     assert own_place.until_ended(job) == ["cancelled"]
@@ -194,13 +194,12 @@ def children_of(pid: int) -> list[str]:
 def test_jobs_that_have_not_allocated_yet_are_counted(place: Workplace) -> None:
     """Several jobs start before the first has allocated: "128 jobs would start at once"."""
     jobs = [place.submit("tiny.yaml", "--hold") for _ in range(6)]
-    worker = place.children()["worker"]
+    worker = place.child("worker")
     os.kill(worker, signal.SIGSTOP)  # so that nobody starts
     try:
         place.ok("release", f"{jobs[0]}-{jobs[-1]}")
         until(lambda: live(place) >= 2, "a job on each device")
-        last = until(lambda: place.story(jobs[-1])["waiting"], "why the last one waits")
-        assert re.search(r"\d", last)
+        until(lambda: re.search(r"\d", place.story(jobs[-1])["waiting"] or ""), "why the last one waits, with numbers")
         assert [place.events(job, "started") for job in jobs] == [[]] * 6, "nobody has allocated yet"
         assert has_room(place)
     finally:

@@ -23,7 +23,8 @@ from scheduler.processes.locks import holders
 from scheduler.service.lock import holder
 from scheduler.store.database import Database
 from scheduler.store.opening import open_database
-from tests.processes import PATIENCE_SECONDS, gone, kill, until
+from tests.faults.invariants import trainer_processes
+from tests.processes import PATIENCE_SECONDS, children_of, gone, kill, until
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = {
@@ -34,6 +35,7 @@ MODEL = {
     "intermediate_size": 64,
     "vocab_size": 300,
 }
+SLOWLY = ("-o", "data.row_wait_seconds=0.005")  # of each of the 8 rows of a step: for a job that is to be met alive
 WORDS = "a trainer reads a row of words and learns which word comes next in each of its many rows".split()
 
 
@@ -216,12 +218,11 @@ class Workplace:
 
     def children(self) -> dict[str, int]:
         """The service's own processes by name."""
-        pid, found = self.service(), {}
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-                words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
-                found[words[3].rpartition(".")[2] if "-m" in words else "broker"] = int(child)
-        return found
+        return children_of(self.service())
+
+    def child(self, name: str) -> int:
+        """One of them, also where it is just started again."""
+        return until(lambda: self.children().get(name), f"the {name}")
 
     def until_ready(self) -> None:
         """Wait until the service says that all of it is up."""
@@ -250,13 +251,20 @@ class Workplace:
     def close(self) -> None:
         """Leave no process behind, however the test went."""
         if (found := holder(self.settings.service_lock)) is not None:
-            children = [pid for pid in self.children().values() if not gone(pid)]
-            for pid in (found.pid, *children):
-                os.kill(pid, signal.SIGCONT)
-            os.kill(found.pid, signal.SIGTERM)
-            until(lambda: all(map(gone, (found.pid, *children))), "the service's end")
-        for pid in self.job_processes():
+            everybody = (found.pid, *children_of(found.pid).values())
+            for number, pids in ((signal.SIGCONT, everybody), (signal.SIGTERM, everybody[:1])):
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+            until(lambda: all(map(gone, everybody)), "the service's end")
+        until(self._no_job_is_left, "the end of all jobs")
+
+    def _no_job_is_left(self) -> bool:
+        """Kill who is left: one that is killed may just have started another."""
+        pids = self.job_processes() | {pid for pid, _ in trainer_processes(self.settings)}
+        for pid in pids:
             kill(pid)
+        return not pids
 
 
 @contextmanager

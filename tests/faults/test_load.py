@@ -142,15 +142,15 @@ def test_a_day_of_queue_leaks_no_memory_no_file_no_socket_no_process(day_place: 
         time.sleep(0.2)
     submitter.communicate(timeout=10)
     took = time.monotonic() - began
-    grown = {name: growth(work, found) for name, found in samples.items()}
+    grown = {name: lasting_growth(work, found) for name, found in samples.items()}
     for name, found in grown.items():
         say(jobs=DAY, took_s=took, **{f"{name}_{what}_a_job": value for what, value in found._asdict().items()})
         assert_no_leak(name, found)
-    assert place.children() | {"service": place.service()} == pids  # none of them has ended
+    until(lambda: place.children() | {"service": place.service()} == pids, "the same parts: none of them has ended")
     assert place.query("SELECT DISTINCT state FROM jobs") == [{"state": "succeeded"}]
     day_place.accepted = [row["id"] for row in place.query("SELECT id FROM jobs")]
     assert day_place.violations() == []
-    until(lambda: not place.job_processes(), "no shim and no trainer is left", within_seconds=30)
+    until(lambda: not place.job_processes(), "no shim and no trainer is left")
 
 
 @pytest.mark.timeout(600)
@@ -195,7 +195,7 @@ def test_what_a_shim_does_all_day_needs_no_more_memory_after_12000_steps_more(tm
                 work.append(20 * beat / 1000)
                 samples.append(held(os.getpid()))
         assert stage.attempt(attempt).step == 20 * 900 - 1
-    found = growth(work, samples)
+    found = lasting_growth(work, samples)
     say(**{f"reporting_{what}_a_thousand_steps": value for what, value in found._asdict().items()})
     assert_no_leak("reporting", found)
 

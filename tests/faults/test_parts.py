@@ -50,7 +50,7 @@ def test_a_broker_killed_while_a_message_is_answered_leaves_no_worker_deaf(place
         place.arm("claim.spawned", "delay 1")
         job = place.submit("job.yaml")
         place.fired("claim.spawned")
-        kill(place.place.children()["broker"])
+        kill(place.place.child("broker"))
         after = place.submit("job.yaml")
         assert place.undisturbed(job)
         assert place.undisturbed(after)
@@ -65,7 +65,7 @@ def flush(place: FaultPlace) -> int:
 
 def test_a_flush_at_any_time_costs_nothing(place: FaultPlace) -> None:
     """Again and again until the jobs have ended; at first the worker stands still, so that messages wait to be read."""
-    worker = place.place.children()["worker"]
+    worker = place.place.child("worker")
     os.kill(worker, signal.SIGSTOP)
     try:
         jobs = [place.submit("job.yaml") for _ in range(3)]
@@ -86,7 +86,7 @@ def test_a_worker_killed_after_the_trainers_exit_is_not_needed_for_its_end(place
     place.arm("finish.seen", "delay 2")
     job = place.submit("job.yaml")
     place.fired("finish.seen")
-    kill(place.place.children()["worker"])
+    kill(place.place.child("worker"))
     assert place.undisturbed(job)
 
 
@@ -95,7 +95,7 @@ def test_term_to_the_worker_and_kills_of_it_while_training_disturb_nobody(place:
     job = place.submit("long.yaml")
     trainer = place.place.until_steps(job, more=2)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        worker = place.place.children()["worker"]
+        worker = place.place.child("worker")
         os.kill(worker, number)
         until(lambda worker=worker: place.place.children().get("worker", worker) != worker, "another worker")
         place.place.until_ready()
@@ -116,7 +116,7 @@ def test_a_second_controller_is_refused_and_the_first_goes_on(place: FaultPlace)
         check=False,
     )
     assert second.returncode != 0
-    assert f"pid {place.place.children()['controller']}" in second.stderr
+    assert f"pid {place.place.child('controller')}" in second.stderr
     assert place.undisturbed(job)
 
 

@@ -18,7 +18,7 @@ from scheduler.broker.publish import publish_adopt, publish_start
 from scheduler.broker.reach import reachable
 from scheduler.config import Settings
 from scheduler.errors import Unreachable
-from tests.processes import network_sockets
+from tests.processes import PATIENCE_SECONDS, network_sockets
 
 Start = Callable[[], subprocess.Popen[bytes]]
 
@@ -44,7 +44,7 @@ def start(settings: Settings) -> Iterator[Start]:
         server.wait()
 
 
-def until_ready(settings: Settings, server: subprocess.Popen[bytes], within_seconds: float = 20) -> bool:
+def until_ready(settings: Settings, server: subprocess.Popen[bytes], within_seconds: float = PATIENCE_SECONDS) -> bool:
     deadline = time.monotonic() + within_seconds
     while time.monotonic() < deadline and server.poll() is None:
         if reachable(settings):
@@ -109,7 +109,7 @@ def test_files_it_will_not_load_are_set_aside(settings: Settings, start: Start) 
     log.write_bytes(b"not an append-only file\r\n" * 20)
     torn = start()
     assert not until_ready(settings, torn)
-    assert torn.wait(10) != 0
+    assert torn.wait(PATIENCE_SECONDS) != 0
     aside = valkey.set_aside(settings)
     assert aside is not None
     assert aside.is_dir()

@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from scheduler.processes.liveness import boot_id, group_members, process_started, same_process
 from scheduler.processes.locks import holders, lock_held, take_lock
 from scheduler.processes.signalling import send, send_each
+from tests.processes import until
 
 
 def test_a_living_process_has_a_start_and_a_dead_one_has_none() -> None:
@@ -19,9 +19,7 @@ def test_a_living_process_has_a_start_and_a_dead_one_has_none() -> None:
     assert started is not None
     assert same_process(child.pid, started, boot_id())
     child.kill()
-    deadline = time.monotonic() + 10
-    while process_started(child.pid) is not None:  # nobody has waited for it: it is a zombie
-        assert time.monotonic() < deadline
+    until(lambda: process_started(child.pid) is None)  # nobody has waited for it: it is a zombie
     assert Path(f"/proc/{child.pid}").exists()
     child.wait()
     assert process_started(child.pid) is None
@@ -63,13 +61,10 @@ def test_a_lock_is_held_as_long_as_a_heir_of_it_lives(tmp_path: Path) -> None:
 def test_members_of_a_group_are_found() -> None:
     leader = subprocess.Popen(["sh", "-c", "sleep 60 & sleep 60"], process_group=0)
     session = os.getsid(0)
-    deadline = time.monotonic() + 10
-    while len(group_members(leader.pid, session)) < 3:
-        assert time.monotonic() < deadline
+    until(lambda: len(group_members(leader.pid, session)) == 3)
     os.killpg(leader.pid, 9)
     leader.wait()
-    while group_members(leader.pid, session):
-        assert time.monotonic() < deadline
+    until(lambda: not group_members(leader.pid, session))
 
 
 def test_a_lock_is_taken_once_and_probers_do_not_hinder(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_trainer_that_went_on_all_the_time_is_known_again_and_nothing_is_doubl
     stage: Stage, start: Start, tmp_path: Path
 ) -> None:
     copy = backed_up(stage, tmp_path)
-    attempt = start(stage.admit(stage.submit({"steps": 60, "pause": 0.1})))
+    attempt = start(stage.admit(stage.submit({"steps": 6, "lingers": True})))
     until(lambda: stage.attempt(attempt).state is AttemptState.RUNNING)
     found = restored(stage, copy)
     assert found == ["the database knows no job 1 (job), but its run directory exists (it may be running)"]
@@ -116,6 +116,7 @@ def test_a_trainer_that_went_on_all_the_time_is_known_again_and_nothing_is_doubl
     (again,) = attempts.of_job(stage.db, 1)
     assert attempts.reserved(stage.db, again.id) == {"virtual-0@here": 1 << 30}
     until(lambda: state(stage, 1) is JobState.RUNNING)  # by its own shim's word
+    stage.let_go(again)
     assert stage.end(again) == (EndReason.DONE, JobState.SUCCEEDED)
     assert stage.run(again).events.read_text().count('"started"') == 1
 
@@ -124,7 +125,7 @@ def test_a_shim_writes_nothing_to_another_attempt_that_has_its_id_now(
     stage: Stage, start: Start, tmp_path: Path
 ) -> None:
     copy = backed_up(stage, tmp_path)
-    attempt = start(stage.admit(stage.submit({"steps": 4, "pause": 0.3})))
+    attempt = start(stage.admit(stage.submit({"steps": 4, "lingers": True})))
     until(lambda: stage.attempt(attempt).state is AttemptState.RUNNING)
     put_in_place_by_hand(stage, copy)  # `mmq db restore` sees to it that no id is given again
     other = attempts.claim(stage.db, stage.admitted_elsewhere().id, at=9.0)
@@ -132,6 +133,7 @@ def test_a_shim_writes_nothing_to_another_attempt_that_has_its_id_now(
     assert (other.id, other.job_id) == (attempt.id, attempt.job_id)
     shim_log = stage.run(attempt).shim_log
     until(lambda: "the store does not know attempt 1 any more" in shim_log.read_text())
+    stage.let_go(attempt)
     until(lambda: stage.run(attempt).exit.exists())
     untouched = stage.attempt(other)
     assert (untouched.state, untouched.step, untouched.heartbeat_at) == (AttemptState.CLAIMED, None, None)

@@ -17,7 +17,7 @@ from scheduler.processes.interpreter import python_command
 from scheduler.processes.liveness import process_started
 from scheduler.service.lock import holder
 from scheduler.store import attempts
-from tests.processes import kill, network_sockets, until
+from tests.processes import PATIENCE_SECONDS, children_of, gone, kill, modes, network_sockets, until
 from tests.running.stage import Stage
 
 CODE = """
@@ -36,15 +36,18 @@ def service(stage: Stage) -> Iterator[Service]:
     def run(verb: str, arguments: str) -> "subprocess.CompletedProcess[str]":
         code = CODE.format(verb=verb, arguments=arguments)
         return subprocess.run(
-            [sys.executable, "-c", code], env=stage.environment, capture_output=True, text=True, timeout=90
+            [sys.executable, "-c", code],
+            env=stage.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
         )
 
     yield run
     if (found := holder(stage.settings.service_lock)) is not None:
-        children = children_of(found.pid)
+        everybody = (found.pid, *children_of(found.pid).values())
         kill(found.pid)
-        for pid in children.values():
-            until(lambda pid=pid: process_started(pid) is None)
+        until(lambda: all(map(gone, everybody)))
 
 
 def up(service: Service) -> "subprocess.CompletedProcess[str]":
@@ -57,15 +60,6 @@ def pid_of(stage: Stage) -> int:
     return found.pid
 
 
-def children_of(pid: int) -> dict[str, int]:
-    """What the service's children are called, and their pids."""
-    found = {}
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
-        found[words[3] if "-m" in words else words[0]] = int(child)
-    return found
-
-
 def test_up_twice_down_twice(stage: Stage, service: Service) -> None:
     first = up(service)
     assert first.returncode == 0, first.stderr
@@ -73,16 +67,15 @@ def test_up_twice_down_twice(stage: Stage, service: Service) -> None:
     assert "mmq is up (pid" in first.stdout
     pid = pid_of(stage)
     children = children_of(pid)
-    assert sorted(children) == ["mmq broker", "scheduler.controller", "worker"]
+    assert sorted(children) == ["broker", "controller", "worker"]
     for second in (up(service), service("up", "None, False")):
         assert second.returncode == 0
         assert f"is already running for {stage.settings.home}: pid {pid}" in second.stdout
     home = stage.settings.home
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    sockets = [path for path in home.rglob("*") if path.is_socket()]
-    assert len(sockets) == 2
-    assert {stat.S_IMODE(path.stat().st_mode) for path in sockets} == {0o600}
-    assert [path for path in home.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink()] == []
+    found = modes(home)
+    assert [stat.S_IMODE(mode) for mode in found.values() if stat.S_ISSOCK(mode)] == [0o600, 0o600]
+    assert [path for path, mode in found.items() if mode & 0o077] == []
     assert network_sockets(pid, *children.values()) == set()
     assert sum(resident_kib(child) for child in (pid, *children.values())) < 250 * 1024
 
@@ -101,15 +94,15 @@ def test_children_are_started_again(stage: Stage, service: Service) -> None:
     for child in before.values():
         os.kill(child, signal.SIGKILL)
     until(lambda: (now := children_of(pid)).keys() == before.keys() and not {*now.values()} & {*before.values()})
+    until(lambda: reachable(stage.settings))
     until(lambda: (found := holder(stage.settings.service_lock)) is not None and found.ready)
-    assert reachable(stage.settings)
 
 
 def test_a_socket_that_was_removed_is_made_again(stage: Stage, service: Service) -> None:
     up(service)
     for path in (stage.settings.broker_socket, stage.settings.doorbell_socket):
         path.unlink()
-        until(path.exists, within_seconds=60)
+        until(path.exists)
     until(lambda: reachable(stage.settings))
 
 
@@ -122,7 +115,7 @@ def test_other_devices_are_refused_while_the_service_runs(stage: Stage, service:
 
 def test_a_killed_service_takes_its_children_and_not_its_jobs(stage: Stage, service: Service) -> None:
     up(service)
-    attempt = stage.running({"steps": 12, "pause": 0.5})
+    attempt = stage.running({"steps": 12, "lingers": True})
     pid = pid_of(stage)
     children = children_of(pid)
     os.kill(pid, signal.SIGKILL)
@@ -132,6 +125,7 @@ def test_a_killed_service_takes_its_children_and_not_its_jobs(stage: Stage, serv
     assert not [child for child in children.values() if process_started(child) is not None]
     now = stage.attempt(attempt)
     assert (now.pid, now.shim_pid) == (attempt.pid, attempt.shim_pid)
+    stage.let_go(attempt)
     assert stage.end(attempt) == (EndReason.DONE, JobState.SUCCEEDED)
 
 
@@ -142,7 +136,7 @@ def test_down_leaves_jobs_and_up_adopts_what_was_orphaned(stage: Stage, service:
     assert process_started(attempt.pid or 0) == attempt.pid_started
     kill(attempt.shim_pid)
     up(service)
-    until(lambda: stage.attempt(attempt).shim_pid != attempt.shim_pid, within_seconds=60)
+    until(lambda: stage.attempt(attempt).shim_pid != attempt.shim_pid)
     assert stage.attempt(attempt).pid == attempt.pid
     attempts.request_stop(stage.db, attempt.id, at=time.time())
     until(lambda: stage.attempt(attempt).state is AttemptState.ENDED)
@@ -184,7 +178,9 @@ def test_a_broker_with_torn_files_does_not_keep_the_service_down(stage: Stage, s
 def test_a_misspelt_broker_is_refused_at_once(stage: Stage) -> None:
     code = CODE.format(verb="up", arguments="'virtual:1x4GiB', True")
     environment = stage.environment | {"MMQ_BROKER_URL": "http://somewhere"}
-    refused = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=90)
+    refused = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     assert "MMQ_BROKER_URL is not the address" in refused.stderr
     assert holder(stage.settings.service_lock) is None
 
@@ -203,7 +199,7 @@ def test_a_part_of_the_service_that_stops_its_jobs_as_in_a_container(stage: Stag
     until(lambda: holder(lock) is not None)
     attempt = stage.running({"steps": 100, "pause": 0.5})
     part.terminate()
-    assert part.wait(60) == 0
+    assert part.wait(PATIENCE_SECONDS) == 0
     assert part.stderr is not None
     part.stderr.close()
     assert stage.end(attempt) == (EndReason.STOPPED, JobState.QUEUED)

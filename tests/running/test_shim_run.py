@@ -157,19 +157,21 @@ def test_a_trainer_that_ignores_term_is_killed_with_its_children(stage: Stage) -
     jobs.request_cancel(stage.db, attempt.job_id, by="me", at=time.time())
     assert stage.end(attempt) == (EndReason.CANCELLED, JobState.CANCELLED)
     assert "killed because it did not stop" in (stage.attempt(attempt).message or "")
-    assert group_members(attempt.pid, session) == []
+    until(lambda: group_members(attempt.pid, session) == [])
 
 
 def test_children_left_by_a_trainer_that_ended_are_killed(stage: Stage) -> None:
-    attempt = stage.running({"steps": 2, "pause": 1, "children": 2})
+    attempt = stage.running({"steps": 2, "lingers": True, "children": 2})
     assert attempt.pid is not None
     session = os.getsid(attempt.pid)
+    stage.let_go(attempt)
     assert stage.end(attempt) == (EndReason.DONE, JobState.SUCCEEDED)
-    assert group_members(attempt.pid, session) == []
+    until(lambda: group_members(attempt.pid, session) == [])
 
 
 def test_the_time_limit_stops_it(stage: Stage) -> None:
-    attempt = stage.running({"steps": 500, "pause": 1}, time_limit=0.5)
+    attempt = stage.claimed({"steps": 500, "pause": 1}, time_limit=2)  # enough for it to listen to signals
+    assert stage.shim(attempt) == 0
     assert stage.end(attempt) == (EndReason.TIME_LIMIT, JobState.FAILED)
     assert stage.attempt(attempt).exit_code == 75
 

@@ -17,6 +17,7 @@ from scheduler.broker.reach import reachable
 from scheduler.jobs.states import AttemptState, EndReason, JobState
 from scheduler.processes.interpreter import python_command
 from scheduler.store import heartbeats, jobs
+from tests.processes import PATIENCE_SECONDS
 from tests.running.stage import Stage, kill, until
 from worker.consumer_watch import ConsumerWatch
 
@@ -44,7 +45,7 @@ def workers(stage: Stage, broker: "subprocess.Popen[bytes]") -> Iterator[Workers
                 new.append(subprocess.Popen(command, env=stage.environment, stdout=diary, stderr=diary))
         started.extend(new)
         ready = len(started)
-        until(lambda: log(stage).read_text().count(" ready.") >= ready, within_seconds=60)
+        until(lambda: log(stage).read_text().count(" ready.") >= ready)
         return new
 
     log(stage).touch()
@@ -105,7 +106,7 @@ def test_garbage_in_the_queue_costs_at_most_a_worker_never_a_job(stage: Stage, w
         push(stage, garbage)
     publish_start(stage.settings, attempt.job_id, attempt.id)
     (worker,) = workers(1)
-    assert worker.wait(30) == 1
+    assert worker.wait(PATIENCE_SECONDS) == 1
     workers(1)  # the service starts it again, and the controller publishes again
     publish_start(stage.settings, attempt.job_id, attempt.id)
     assert stage.end(attempt) == (EndReason.DONE, JobState.SUCCEEDED)
@@ -117,21 +118,23 @@ def test_a_worker_killed_or_told_to_stop_leaves_its_trainers_alone(
     number: int, code: int, stage: Stage, workers: Workers
 ) -> None:
     (worker,) = workers(1)
-    attempt = stage.admitted({"steps": 6, "pause": 0.5})
+    attempt = stage.admitted({"steps": 6, "lingers": True})
     publish_start(stage.settings, attempt.job_id, attempt.id)
     until(lambda: stage.attempt(attempt).state is AttemptState.RUNNING)
     worker.send_signal(number)
-    assert worker.wait(30) == code
+    assert worker.wait(PATIENCE_SECONDS) == code
     assert stage.attempt(attempt).state is AttemptState.RUNNING
+    stage.let_go(attempt)
     assert stage.end(attempt) == (EndReason.DONE, JobState.SUCCEEDED)
 
 
 def test_an_orphan_is_adopted_by_message(stage: Stage, workers: Workers) -> None:
     workers(1)
-    attempt = stage.running({"steps": 4, "pause": 0.5})
+    attempt = stage.running({"steps": 4, "lingers": True})
     kill(attempt.shim_pid)
     publish_adopt(stage.settings, attempt.job_id, attempt.id)
     until(lambda: stage.attempt(attempt).shim_pid != attempt.shim_pid)
+    stage.let_go(attempt)
     assert stage.end(attempt) == (EndReason.DONE, JobState.SUCCEEDED)
 
 
@@ -210,7 +213,12 @@ def test_a_deaf_worker_ends(stage: Stage, broker: "subprocess.Popen[bytes]") -> 
     code = "import time; from worker.app import heartbeat; heartbeat.start(); time.sleep(100)"
     environment = stage.environment | {"MMQ_HASTE": "30"}
     deaf = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     assert deaf.returncode == 1
     assert "messages wait, and this worker takes none" in deaf.stderr

@@ -1,5 +1,6 @@
 """What a trainer sees of the environment, and what a worker makes of a message's arguments."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,11 @@ def test_processes_of_one_job_meet_without_pickles(tmp_path: Path) -> None:
     command = trainer_command(RunDir(root=tmp_path, number=1), 2)
     assert "torch.distributed.run" in command
     assert not [word for word in command if word.startswith(("--standalone", "--rdzv"))]
+
+
+def test_the_launcher_of_several_leaves_nothing_beside_the_run(tmp_path: Path) -> None:
+    command = trainer_command(RunDir(root=tmp_path, number=1), 2)
+    assert command[command.index("--log-dir") + 1] == os.devnull
 
 
 def test_a_module_is_run_without_the_working_directory_on_the_path() -> None:

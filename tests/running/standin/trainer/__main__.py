@@ -1,6 +1,7 @@
 """A stand-in for the trainer that keeps its contract of files, signals and exit codes, and follows a script.
 
 The script is `scenario.json` in the run directory: {"steps", "pause", "exit", "final", "term", "children", "die"}.
+One that "lingers" makes its last step only once there is a file `go` in the run directory.
 """
 
 import json
@@ -45,6 +46,8 @@ for _ in range(scenario.get("children", 0)):
 print("the trainer speaks", flush=True)
 say("started", pid=os.getpid(), step=0, total_steps=scenario["steps"], micro_batch=4, accumulation_steps=2)
 for step in range(1, scenario["steps"] + 1):
+    while step == scenario["steps"] and scenario.get("lingers") and not (run / "go").exists() and not asked:
+        time.sleep(0.01)
     size = heeded.get("micro_batch", 4)
     say("step", step=step, total_steps=scenario["steps"], loss=4.0 - step, tokens_per_second=100.0,
         eta_seconds=1.0, micro_batch=size, accumulation_steps=8 // size, allocated_peak_bytes=500 + step)  # fmt: skip
