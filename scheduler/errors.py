@@ -53,6 +53,10 @@ class NotPermitted(MmqError):
     exit_code = ExitCode.NOT_PERMITTED
 
 
+class DiskFull(MmqError):
+    """The database can't be written, or not even opened, for want of room; a disk that fails looks the same."""
+
+
 class NotNow(MmqError):
     """A job can't have done to it what was asked, as it stands; nothing was written."""
 

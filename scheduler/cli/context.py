@@ -1,13 +1,13 @@
 """What most commands begin with: the settings, the store, the jobs that were named. Imports nothing heavy."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from scheduler.config import Settings
 from scheduler.errors import NoDatabase, NotNow, Refusals
 from scheduler.store.database import Database
-from scheduler.store.opening import open_database
+from scheduler.store.opening import open_database, open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,13 @@ def store(of: Settings, *, create: bool = False) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+@contextmanager
+def look(of: Settings, *, again: bool = False) -> Iterator[Database]:
+    """Open the store to read it once; `again` and again needs the store itself, and so room on its disk."""
+    with closing(open_database(of, lean=True) if again else open_to_read(of)) as database:
+        yield database
 
 
 def change(

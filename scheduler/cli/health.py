@@ -24,7 +24,7 @@ from scheduler.store import attempts, audit, views
 from scheduler.store.database import Database
 from scheduler.store.location import sqlite_path
 from scheduler.store.numbering import run_numbers
-from scheduler.store.opening import open_database
+from scheduler.store.opening import open_to_read
 from scheduler.units import format_bytes, format_duration
 
 BEAT_SECONDS = 60.0
@@ -110,7 +110,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 def _served(settings: Settings) -> Iterator[Finding]:
     """What the running service reads, which may not be what this environment says."""
-    with closing(open_database(settings, lean=True)) as database:
+    with closing(open_to_read(settings)) as database:
         rows = views.devices(database)
     for row in rows:
         named = f"{row['kind']}:{row['number']} ({row['name']})"
@@ -151,7 +151,7 @@ def _store(settings: Settings, *, up: bool) -> Iterator[Finding]:
         yield Finding("database", "note", f"there is none at {path} yet", "mmq up")
         yield from _service(None, settings, up=up)
         return
-    with closing(open_database(settings, lean=True)) as database:
+    with closing(open_to_read(settings)) as database:
         broken = audit.violations(database)
         yield from (Finding("database", "wrong", sentence, "mmq db backup") for sentence in broken[:MOST_SHOWN])
         if not broken:

@@ -36,7 +36,7 @@ def command(job: str, follow: bool, attempt: int | None) -> None:
     from scheduler.store.jobs import resolve
 
     settings = context.settings()
-    with context.store(settings) as database:
+    with context.look(settings, again=follow) as database:
         found = resolve(database, [job])
         if len(found) != 1:
             raise MmqError(f"{job} names {len(found)} jobs; logs shows one at a time", hint=f"mmq logs {found[0]}")

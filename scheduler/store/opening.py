@@ -5,12 +5,13 @@ from contextlib import closing, contextmanager
 from typing import TypeVar
 
 from scheduler.config import Settings
-from scheduler.errors import MmqError, NoDatabase, SchemaMismatch, UsageError
+from scheduler.errors import DiskFull, MmqError, NoDatabase, SchemaMismatch, UsageError
 from scheduler.store.database import Database
 from scheduler.store.drivers import connect
 from scheduler.store.filesystem import refuse_network_file_system
 from scheduler.store.location import sqlite_path
 from scheduler.store.revisions import check_revision, missing
+from scheduler.store.sqlite import SqliteDatabase
 
 T = TypeVar("T")
 
@@ -36,6 +37,22 @@ def open_database(settings: Settings, *, lean: bool, create: bool = False) -> Da
     except BaseException:
         database.close()
         raise
+    return database
+
+
+def open_to_read(settings: Settings) -> Database:
+    """Open the store by its lean driver for a look; on a full disk, where it can't be opened, a copy in memory."""
+    try:
+        return open_database(settings, lean=True)
+    except DiskFull as full:
+        path = sqlite_path(settings.database_url)
+        if path is None:
+            raise
+        try:
+            database = SqliteDatabase.copied(path)
+        except MmqError:
+            raise full from None
+    check_revision(database.revision(), settings.database_url)
     return database
 
 

@@ -6,17 +6,18 @@ Imports nothing heavy: the command line and the shim come through here.
 import importlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from scheduler.errors import MmqError, NotPermitted
+from scheduler.errors import DiskFull, MmqError, NotPermitted
 from scheduler.store.database import Reader, Row
 
 WAL_RESET_FIXED = (3, 51, 3)  # before it, connections that write and checkpoint at once can corrupt a WAL database
 BUSY_SECONDS = 30.0
+ALONE_SECONDS = 2.0  # for which a copy is tried while others have the database open
 
 
 @cache
@@ -62,6 +63,7 @@ MEANINGS = (
     ("unable to open", "the database can't be opened", "ls -l {path}"),
     ("disk I/O error", "the disk under the database is full, or fails", "df -h {folder}"),
 )
+FULL = ("disk is full", "disk I/O error")
 
 
 def explain(error: Exception, path: Path) -> MmqError:
@@ -73,7 +75,8 @@ def explain(error: Exception, path: Path) -> MmqError:
         )
     for sign, meaning, hint in MEANINGS:
         if sign in str(error):
-            return MmqError(f"{meaning} ({path}: {error})", hint=hint.format(path=path, folder=path.parent))
+            kind = DiskFull if sign in FULL else MmqError
+            return kind(f"{meaning} ({path}: {error})", hint=hint.format(path=path, folder=path.parent))
     return MmqError(f"the database refused ({path}: {error})", hint="mmq doctor")
 
 
@@ -107,6 +110,20 @@ class SqliteDatabase:
         except BaseException:
             self._connection.close()
             raise
+
+    @classmethod
+    def copied(cls, path: Path) -> "SqliteDatabase":
+        """A copy in memory, only to be read: of one that nobody has open, on a disk too full to open it by other means.
+
+        Readers meet in a file beside the database, which needs room; who has it alone needs none.
+        """
+        copy = cls(Path(":memory:"))
+        copy._path = path
+        with copy._explained(), closing(library().connect(path, timeout=ALONE_SECONDS)) as source:
+            source.execute("PRAGMA locking_mode = EXCLUSIVE")
+            source.backup(copy._connection)
+            copy._connection.execute("PRAGMA query_only = ON")
+        return copy
 
     def execute(self, sql: str, **parameters: object) -> int:
         with self._explained():

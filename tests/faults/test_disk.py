@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.workplace import REPOSITORY
+from tests.acceptance.workplace import REPOSITORY, workplace
 from tests.faults import power
 from tests.faults.place import fault_place
 from tests.faults.world import CHANGES, World
@@ -75,3 +75,41 @@ def test_a_trainer_that_finds_the_disk_full_says_so_and_goes_on_where_it_was_whe
         assert place.events(job, "started")[-1]["step"] == 30
         assert place.losses(job) == expected
         assert faulty.violations() == []
+
+
+LEFT_IN_THE_LOG = """
+import os
+from scheduler.cli.run import run
+from scheduler.config import Settings
+from scheduler.store.opening import open_database
+other = open_database(Settings.from_environment(), lean=True)
+assert other.query("SELECT id FROM jobs") == [{"id": 1}]
+assert run(["submit", "tiny.yaml", "--hold"]) == 0
+os._exit(0)  # so that what it wrote stays beside the database, as a kill leaves it
+"""
+READING = ("status", "status 2", "status --json", "events", "logs 2", "gpus", "metrics")
+WRITING = ("cancel 2", "submit tiny.yaml", "release 2", "up --detach")
+
+
+def test_with_the_disk_full_and_the_service_down_what_is_stored_can_be_read_and_a_change_is_refused(
+    tmp_path: Path,
+) -> None:
+    with workplace() as place:
+        world = World.make(tmp_path, place.home)
+        assert place.submit("tiny.yaml", "--hold") == 1
+        place.start(command=("-c", LEFT_IN_THE_LOG)).communicate()
+        (place.home / "mmq.db-shm").unlink(missing_ok=True)  # where readers would meet
+        place.environment |= world.environment
+        world.set(full=1)
+        for words in READING:
+            place.ok(*words.split())
+        assert [row["id"] for row in json.loads(place.ok("status", "--json"))["jobs"]] == [1, 2]
+        assert "database   its invariants hold" in place.mmq("doctor").out
+        for words in WRITING:
+            done = place.mmq(*words.split())
+            assert (done.code, done.out) == (1, ""), done
+            assert "hint: df -h" in done.err
+            assert "Traceback" not in done.err
+        world.calm()
+        place.ok("cancel", "2")
+        assert (place.state(1), place.state(2)) == ("queued", "cancelled")
