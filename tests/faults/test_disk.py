@@ -112,4 +112,4 @@ def test_with_the_disk_full_and_the_service_down_what_is_stored_can_be_read_and_
             assert "Traceback" not in done.err
         world.calm()
         place.ok("cancel", "2")
-        assert (place.state(1), place.state(2)) == ("queued", "cancelled")
+        assert (place.state(1), place.state(2)) == ("held", "cancelled")
