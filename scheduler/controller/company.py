@@ -20,6 +20,7 @@ from scheduler.devices.device import DeviceInfo
 from scheduler.jobs.spec import JobSpec
 
 LEAST_SECONDS = 30.0
+CLOCK_SET_SECONDS = 1.0  # further than that, a clock has not drifted but was set
 LEAST_CHANGES = 3  # of the step that an attempt has told
 _KEY_CHARACTERS = 24
 
@@ -66,9 +67,16 @@ class Watch:
 
     _windows: dict[tuple[str, tuple[tuple[int, int], ...]], list[_Window]] = field(default_factory=dict)
     _told_of: set[tuple[int, int]] = field(default_factory=set)
+    _clock_ahead_seconds: float = 0.0
 
-    def look(self, going: Mapping[str, Sequence[Going]]) -> list[Seen]:
-        """Take in who goes on each device that can be watched, and return what that adds up to."""
+    def look(self, going: Mapping[str, Sequence[Going]], *, clock_ahead_seconds: float = 0.0) -> list[Seen]:
+        """Take in who goes on each device that can be watched, and return what that adds up to.
+
+        `clock_ahead_seconds`: of the clock by which attempts are heard of, ahead of one that is never set.
+        """
+        if abs(clock_ahead_seconds - self._clock_ahead_seconds) > CLOCK_SET_SECONDS:
+            self._windows = {}
+        self._clock_ahead_seconds = clock_ahead_seconds
         windows = {}
         for device_id, here in going.items():
             same = device_id, tuple((one.attempt_id, one.micro_batch) for one in here)

@@ -57,7 +57,7 @@ class Experience:
         """Return the pace of a job that waits; one that ran before knows how long it still takes."""
         overhead = FIXED_COST_TOKENS / spec.data.max_seq_len
         if latest is not None and latest.eta_seconds:
-            seconds = latest.eta_seconds / cost(Modes.from_json(msgspec.json.decode(latest.plan)))
+            seconds = max(1.0, latest.eta_seconds / cost(Modes.from_json(msgspec.json.decode(latest.plan))))
             busy = self.utilisation(kind) if latest.busy_share is None else latest.busy_share
             return Pace(seconds=seconds, utilisation=busy, micro_batch=latest.micro_batch, overhead=overhead)
         work = flops_of_one(spec)

@@ -179,7 +179,7 @@ class Controller:
 
     def _watch_company(self, snapshot: Snapshot, sight: Sight, now: float) -> None:
         here = going(snapshot.residents, snapshot.devices, sight)
-        news = self._watch.look(here)
+        news = self._watch.look(here, clock_ahead_seconds=self.clock() - self.monotonic())
         if news:
             paces.note(self.db, news, at=now)
         live = {one.attempt.id: one.attempt for one in snapshot.residents}

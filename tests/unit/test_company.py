@@ -101,6 +101,18 @@ def test_a_look_without_them_and_another_micro_batch_begin_anew() -> None:
     assert course.go_on(LEAST_SECONDS, a=2) == []
 
 
+def test_a_clock_that_is_set_begins_a_measurement_anew() -> None:
+    course = Course()
+    course.go_on(LEAST_SECONDS, a=2)
+    course.at += 3600.0
+    here = {"gpu": [course.going("a")]}
+    course.steps[1] += 10
+    assert course.watch.look(here, clock_ahead_seconds=3600.0) == []
+    course.steps[1] += 10
+    course.at += 2 * LEAST_SECONDS
+    assert course.watch.look({"gpu": [course.going("a")]}, clock_ahead_seconds=3600.2) == []  # just begun
+
+
 def test_steps_that_are_told_too_seldom_are_waited_for() -> None:
     course = Course()
     assert course.go_on(2 * LEAST_SECONDS, a=1 / LEAST_SECONDS) == []
