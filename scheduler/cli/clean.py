@@ -16,8 +16,8 @@ from scheduler.store.database import Database
 from scheduler.units import format_bytes, parse_duration
 
 
-class Share(NamedTuple):
-    """What goes of one job."""
+class Removal(NamedTuple):
+    """What is removed of one job."""
 
     job_id: int
     name: str
@@ -51,25 +51,25 @@ def command(older_than: str, keep_last: int, checkpoints: bool, runs: bool, dry_
     before = time.time() - _age_seconds(older_than)
     with context.store(settings) as database:
         chosen = pruning.candidates(database, settings.user, pruning.Policy(before, keep_last))
-        stay = pruning.needed(database, settings, chosen, forgetting=runs)
-        going = [one for one in chosen if one.id not in stay]
-        shares = [_share(settings, one.id, one.name, checkpoints=checkpoints, runs=runs) for one in going]
-        gone = [share for share in shares if share.paths or runs]
+        kept = pruning.needed(database, settings, chosen, forgetting=runs)
+        jobs = [job for job in chosen if job.id not in kept]
+        planned = [_removal(settings, job.id, job.name, checkpoints=checkpoints, runs=runs) for job in jobs]
+        removals = [removal for removal in planned if removal.paths or runs]
         if not dry_run:
-            gone = [share for share in gone if _remove(database, settings, share, runs=runs)]
+            removals = [removal for removal in removals if _remove(database, settings, removal, runs=runs)]
             pruning.forget_footprints(database, before=before)
-            _empty(settings)
-    _tell(gone, stay, dry_run=dry_run, as_json=as_json)
+            _empty_trash(settings)
+    _print(removals, kept, dry_run=dry_run, as_json=as_json)
 
 
-def _age_seconds(told: str) -> float:
+def _age_seconds(text: str) -> float:
     try:
-        return parse_duration(told)
+        return parse_duration(text)
     except ValueError as error:
         raise UsageError(f"--older-than: {error}", hint="write it like 30d, 12h or 0s") from None
 
 
-def _share(settings: Settings, job_id: int, name: str, *, checkpoints: bool, runs: bool) -> Share:
+def _removal(settings: Settings, job_id: int, name: str, *, checkpoints: bool, runs: bool) -> Removal:
     from scheduler.cli import cleanup
 
     root = settings.run_dir(job_id)
@@ -77,44 +77,47 @@ def _share(settings: Settings, job_id: int, name: str, *, checkpoints: bool, run
         paths = [root] if root.is_dir() else []
     else:
         paths = cleanup.all_checkpoints(root) if checkpoints else cleanup.superfluous(root)
-    return Share(job_id, name, paths, cleanup.size_bytes(paths))
+    return Removal(job_id, name, paths, cleanup.size_bytes(paths))
 
 
-def _remove(database: Database, settings: Settings, share: Share, *, runs: bool) -> bool:
+def _remove(database: Database, settings: Settings, removal: Removal, *, runs: bool) -> bool:
     from scheduler.cli import cleanup
     from scheduler.store import pruning
 
-    trash = settings.jobs_dir / cleanup.TRASH / f"{share.job_id}-{os.getpid()}"
-    with pruning.claimed(database, share.job_id) as tx:
+    trash = settings.jobs_dir / cleanup.TRASH / f"{removal.job_id}-{os.getpid()}"
+    with pruning.claimed(database, removal.job_id) as tx:
         if tx is None:
             return False  # retried since
-        if share.paths:
-            cleanup.move_to_trash(share.paths, trash)
+        if removal.paths:
+            cleanup.move_to_trash(removal.paths, trash)
         if runs:
-            pruning.forget(tx, share.job_id)
+            pruning.forget(tx, removal.job_id)
     return True
 
 
-def _empty(settings: Settings) -> None:
+def _empty_trash(settings: Settings) -> None:
     from scheduler.cli import cleanup
 
     cleanup.empty_trash(settings.jobs_dir)
 
 
-def _tell(gone: list[Share], stay: dict[int, str], *, dry_run: bool, as_json: bool) -> None:
-    freed = sum(share.size_bytes for share in gone)
+def _print(removals: list[Removal], kept: dict[int, str], *, dry_run: bool, as_json: bool) -> None:
+    freed_bytes = sum(removal.size_bytes for removal in removals)
     if as_json:
-        told: dict[str, Any] = {
+        document: dict[str, Any] = {
             "dry_run": dry_run,
-            "freed_bytes": freed,
-            "jobs": [{"id": one.job_id, "bytes": one.size_bytes, "paths": list(map(str, one.paths))} for one in gone],
-            "kept": [{"id": job_id, "why": why} for job_id, why in sorted(stay.items())],
+            "freed_bytes": freed_bytes,
+            "jobs": [
+                {"id": removal.job_id, "bytes": removal.size_bytes, "paths": list(map(str, removal.paths))}
+                for removal in removals
+            ],
+            "kept": [{"id": job_id, "why": why} for job_id, why in sorted(kept.items())],
         }
-        click.echo(json.dumps(told))
+        click.echo(json.dumps(document))
         return
-    for share in sorted(gone):
-        names = ", ".join(path.name for path in share.paths) or "its record"
-        click.echo(f"{share.job_id} {one_line(share.name)}: {format_bytes(share.size_bytes)} ({names})")
-    click.echo(f"{'would free' if dry_run else 'freed'} {format_bytes(freed)} of {len(gone)} jobs")
-    for job_id, why in sorted(stay.items()):
+    for removal in sorted(removals):
+        names = ", ".join(path.name for path in removal.paths) or "its record"
+        click.echo(f"{removal.job_id} {one_line(removal.name)}: {format_bytes(removal.size_bytes)} ({names})")
+    click.echo(f"{'would free' if dry_run else 'freed'} {format_bytes(freed_bytes)} of {len(removals)} jobs")
+    for job_id, why in sorted(kept.items()):
         say("note", f"job {job_id} stays as it is: {why}")

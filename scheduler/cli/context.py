@@ -23,17 +23,17 @@ def settings() -> Settings:
 
 
 @contextmanager
-def store(of: Settings, *, create: bool = False) -> Iterator[Database]:
+def store(home: Settings, *, create: bool = False) -> Iterator[Database]:
     """Open the store by its lean driver; with `create`, make it where there is none yet."""
     try:
-        database = open_database(of, lean=True)
+        database = open_database(home, lean=True)
     except NoDatabase:
         if not create:
             raise
         from scheduler.store.creation import create_apart
 
-        create_apart(of)
-        database = open_database(of, lean=True)
+        create_apart(home)
+        database = open_database(home, lean=True)
     try:
         yield database
     finally:
@@ -50,21 +50,21 @@ def look(of: Settings, *, again: bool = False) -> Iterator[Database]:
 def change(
     refs: Sequence[str], verb: "Callable[[Writable, Job], Job]", *, last_first: bool = False
 ) -> "Iterator[tuple[Job, Job]]":
-    """Do something to each of the jobs named, which must be one's own; yields it before and after, then rings.
+    """Apply the verb to each of the user's own jobs named; yield each job before and after, then ring the controller.
 
-    Ownership is by the real uid and checked for all before anything is changed. Many are changed in one transaction,
-    and yielded once it is committed, in the order of their ids, so that what comes after another is changed after it,
-    or, `last_first`, before. What can't be done is told when the rest is.
+    Ownership is by the real uid, and checked for all jobs before any is changed. Jobs are changed in batches of one
+    transaction each, in the order of their ids, so that a job comes after those it depends on; or, `last_first`, before
+    them. They are yielded once committed. What was refused is raised at the end.
     """
     from scheduler.broker.doorbell import ring
     from scheduler.cli.ownership import require_owner
     from scheduler.store import jobs
     from scheduler.store.database import Joined
 
-    of = settings()
-    with store(of) as database:
+    home = settings()
+    with store(home) as database:
         named = [jobs.get(database, job_id) for job_id in sorted(jobs.resolve(database, refs), reverse=last_first)]
-        require_owner(named, of)
+        require_owner(named, home)
         refused: list[NotNow] = []
         try:
             for start in range(0, len(named), AT_ONCE):
@@ -77,6 +77,6 @@ def change(
                             refused.append(error)
                 yield from sorted(changed, key=lambda pair: pair[0].id)
         finally:
-            ring(of)
+            ring(home)
     if refused:
         raise Refusals(refused) if len(refused) > 1 else refused[0]

@@ -1,4 +1,4 @@
-"""A device as it is shown: what it has, what is promised, what strangers hold. Reads rows of `store.views`."""
+"""A device as it is shown: its memory, what is reserved, what foreign processes hold. Reads rows of `store.views`."""
 
 import json
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""`mmq doctor`: every check, each with what it found and the command that mends it."""
+"""`mmq doctor`: every check, each with what it found and the command that fixes it."""
 
 import json
 
@@ -20,15 +20,15 @@ def command(fix: bool, as_json: bool) -> int:
     from scheduler.cli.health import findings
 
     fixed = list(apply_fixes(context.settings())) if fix else []
-    found = list(findings(context.settings()))
-    wrong = sum(finding.level == "wrong" for finding in found)
+    checked = list(findings(context.settings()))
+    wrong = sum(finding.level == "wrong" for finding in checked)
     if as_json:
-        told = {"healthy": not wrong, "findings": [finding._asdict() for finding in found]}
-        click.echo(json.dumps(told | ({"fixed": fixed} if fix else {})))
+        document = {"healthy": not wrong, "findings": [finding._asdict() for finding in checked]}
+        click.echo(json.dumps(document | ({"fixed": fixed} if fix else {})))
         return int(ExitCode.FAILED if wrong else ExitCode.OK)
     for sentence in fixed:
         click.echo(f"{paint('fixed', 'green')}  {plain(sentence)}")
-    for finding in found:
+    for finding in checked:
         click.echo(
             f"{paint(f'{finding.level:<5}', _COLOURS[finding.level])}  {finding.part:<10} {plain(finding.sentence)}"
         )

@@ -58,16 +58,17 @@ def command(
     if plot is not None:
         _check_plot(plot)
     if parameters is not None:
-        told, text = _states(parameters, precision, devices)
+        answer, text = _states(parameters, precision, devices)
     elif entry is not None:
-        told, text = _entry(entry, settings, python, gpus, plot)
+        answer, text = _entry(entry, settings, python, gpus, plot)
     else:
         assert file is not None
-        told, text = _job(file, overrides, gpus, explain=explain, plot=plot)
-    click.echo(json.dumps(told) if as_json else text)
+        answer, text = _job(file, overrides, gpus, explain=explain, plot=plot)
+    click.echo(json.dumps(answer) if as_json else text)
 
 
 def _only_with(what: str, options: dict[str, object], *, there: bool) -> None:
+    """Refuse options that go with an argument which is not there."""
     for name, value in options.items():
         if value and not there:
             raise click.UsageError(f"{name} goes with {what} only")
@@ -90,21 +91,21 @@ def _job(
     from scheduler.jobs.jobfile import read
     from scheduler.store.opening import open_if_any
 
-    settings, asked = context.settings(), read(file, overrides, with_files=False)
-    with nullcontext() if asked.spec.init_from is None else open_if_any(settings) as database:
-        spec = inherited(asked, database)
-    found, *others = estimates(spec, gpus, settings)
-    told = found.as_json()
+    settings, job_file = context.settings(), read(file, overrides, with_files=False)
+    with nullcontext() if job_file.spec.init_from is None else open_if_any(settings) as database:
+        spec = inherited(job_file, database)
+    estimate, *others = estimates(spec, gpus, settings)
+    answer = estimate.as_json()
     if others:
-        told["devices"] = [one.brief() for one in (found, *others)]
+        answer["devices"] = [each.brief() for each in (estimate, *others)]
     if not explain and plot is None:
-        return told, text(told)
-    told["course"] = course(spec, found)
+        return answer, text(answer)
+    answer["course"] = course(spec, estimate)
     if plot is not None:
         from scheduler.cli.entryview import write_plot
 
-        write_plot(plot, told, file.name)
-    return told, explained(told) if explain else text(told)
+        write_plot(plot, answer, file.name)
+    return answer, explained(answer) if explain else text(answer)
 
 
 def _entry(
@@ -113,24 +114,24 @@ def _entry(
     from scheduler.cli.entryview import text, write_plot
     from scheduler.controller.entry import BRIEF, estimate_entry, parse_entry
 
-    told, *others = estimate_entry(parse_entry(entry, settings, python), gpus, context.settings())
+    answer, *others = estimate_entry(parse_entry(entry, settings, python), gpus, context.settings())
     if others:
-        told["devices"] = [{name: one[name] for name in BRIEF} for one in (told, *others)]
+        answer["devices"] = [{name: each[name] for name in BRIEF} for each in (answer, *others)]
     if plot is not None:
-        write_plot(plot, told, entry)
-    return told, text(told)
+        write_plot(plot, answer, entry)
+    return answer, text(answer)
 
 
 def _states(parameters: str, precision: str | None, devices: int) -> tuple[dict[str, Any], str]:
     from scheduler.cli.statesview import states, text
     from scheduler.footprint.states import PRECISIONS, parse_parameters
 
-    known = {one.name: one for one in PRECISIONS}
+    known = {each.name: each for each in PRECISIONS}
     if precision is not None and precision not in known:
         raise click.BadParameter(f"{precision!r} is none of {', '.join(known)}", param_hint="--precision")
     try:
         count = parse_parameters(parameters)
     except ValueError as error:
         raise click.BadParameter(f"{error}; write it like 671B or 63.9M", param_hint="--parameters") from None
-    told = states(count, known[precision] if precision else None, devices)
-    return told, text(told)
+    answer = states(count, known[precision] if precision else None, devices)
+    return answer, text(answer)

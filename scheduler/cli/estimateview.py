@@ -23,22 +23,22 @@ _CANDIDATES = (
 )
 
 
-def text(told: Row) -> str:
+def text(estimate: Row) -> str:
     """Lay the answer of `estimate --json` out for a person."""
-    shown = _worth_showing(told)
-    hidden = len(told["candidates"]) - len(shown)
-    sections = [_parts(told), table(_CANDIDATES, [_candidate(row, told["plan"]) for row in shown])]
+    shown = _worth_showing(estimate)
+    hidden = len(estimate["candidates"]) - len(shown)
+    sections = [_parts(estimate), table(_CANDIDATES, [_candidate(row, estimate["plan"]) for row in shown])]
     if hidden:
-        what = "with other means of saving memory" if told["plan"] else "that don't fit either"
+        what = "with other means of saving memory" if estimate["plan"] else "that don't fit either"
         sections[-1] += f"\n({hidden} more {what}: --json)"
-    if "devices" in told:
-        sections.append("\n".join(map(_verdict, told["devices"])))
-    return "\n\n".join([*sections, _sentence(told)])
+    if "devices" in estimate:
+        sections.append("\n".join(map(_verdict, estimate["devices"])))
+    return "\n\n".join([*sections, _sentence(estimate)])
 
 
-def explained(told: Row) -> str:
+def explained(estimate: Row) -> str:
     """The same with what it rests on, and the course of a step."""
-    why, gpu = told["explain"], told["gpu"]
+    why, gpu = estimate["explain"], estimate["gpu"]
     capability = f"compute capability {why['capability']}" if why["capability"] else "no compute capability given"
     lines = [
         f"Traced with torch {why['torch']} for a {gpu['kind']} device, {capability}.",
@@ -47,13 +47,13 @@ def explained(told: Row) -> str:
         f"Added for what earlier attempts took on this machine: {format_bytes(why['correction_bytes'])}.",
         f"The margin of a reservation: {format_bytes(why['margin_bytes'])} on top of the process figure.",
     ]
-    picture = draw(told["course"], width=width())
-    return "\n\n".join([text(told), "One step of what is shown:\n\n" + picture, "\n".join(lines)])
+    picture = draw(estimate["course"], width=width())
+    return "\n\n".join([text(estimate), "One step of what is shown:\n\n" + picture, "\n".join(lines)])
 
 
-def _worth_showing(told: Row) -> list[Row]:
+def _worth_showing(estimate: Row) -> list[Row]:
     """The candidates with the plan's means; where nothing fits, the smallest with each of the means."""
-    plan, candidates = told["plan"], told["candidates"]
+    plan, candidates = estimate["plan"], estimate["candidates"]
     if plan is not None:
         return [row for row in candidates if all(row.get(key) == plan.get(key) for key in _MEANS)]
     smallest: dict[tuple[object, ...], Row] = {}
@@ -62,11 +62,11 @@ def _worth_showing(told: Row) -> list[Row]:
     return list(smallest.values())
 
 
-def _parts(told: Row) -> str:
-    parts: Mapping[str, int] = told["parts"]
+def _parts(estimate: Row) -> str:
+    parts: Mapping[str, int] = estimate["parts"]
     width = max(map(len, parts))
     rows = [f"  {name:<{width}}  {format_bytes(size):>9}" for name, size in parts.items() if size]
-    head = f"{told['parameters']:,} parameters. At the peak, {format_bytes(sum(parts.values()))}:"
+    head = f"{estimate['parameters']:,} parameters. At the peak, {format_bytes(sum(parts.values()))}:"
     return "\n".join([head, *rows])
 
 
@@ -90,36 +90,36 @@ def _short(means: str) -> str:
     return means
 
 
-def _verdict(told: Row) -> str:
+def _verdict(estimate: Row) -> str:
     """Say in a line what would become of the job on one of several devices."""
-    gpu, plan = told["gpu"], told["plan"]
+    gpu, plan = estimate["gpu"], estimate["plan"]
     if plan is None:
         return "\n".join(
-            wrap(f"{gpu['name']}: does not fit; the least it needs is {format_bytes(told['least_bytes'])}.", 0)
+            wrap(f"{gpu['name']}: does not fit; the least it needs is {format_bytes(estimate['least_bytes'])}.", 0)
         )
     used = "".join(f", {_short(means)}" for means in in_words(plan))
-    spare = format_bytes(gpu["total_bytes"] - told["reserve_bytes"])
+    spare = format_bytes(gpu["total_bytes"] - estimate["reserve_bytes"])
     split = f"{plan['micro_batch']} x {plan['accumulation_steps']}{used}"
-    return "\n".join(wrap(f"{gpu['name']}: {split}; fits with {spare} to spare. {_knee(told['knee'], plan)}", 0))
+    return "\n".join(wrap(f"{gpu['name']}: {split}; fits with {spare} to spare. {_knee(estimate['knee'], plan)}", 0))
 
 
-def _sentence(told: Row) -> str:
-    gpu, plan = told["gpu"], told["plan"]
+def _sentence(estimate: Row) -> str:
+    gpu, plan = estimate["gpu"], estimate["plan"]
     total = format_bytes(gpu["total_bytes"])
     place = gpu["name"] if total in gpu["name"] else f"{gpu['name']} ({total})"
     if plan is None:
-        least = min(row["process_bytes"] for row in told["candidates"])
-        cap = told["max_memory_bytes"]
+        least = min(row["process_bytes"] for row in estimate["candidates"])
+        cap = estimate["max_memory_bytes"]
         limit = place if cap is None or cap > gpu["total_bytes"] else f"its max_memory of {format_bytes(cap)}"
         sentence = f"Does not fit {limit}, whatever the micro-batch: the least it needs is {format_bytes(least)}."
         return "\n".join(wrap(sentence, 0))
     split = f"micro-batch {plan['micro_batch']} x {plan['accumulation_steps']} accumulation steps"
     used = ", ".join(in_words(plan))
     means = f", with {used}" if used else ""
-    reserved = told["reserve_bytes"]
+    reserved = estimate["reserve_bytes"]
     spare = f"with {format_bytes(gpu['total_bytes'] - reserved)} to spare: it would reserve {format_bytes(reserved)}"
-    plan_lines = wrap(f"Plan: {split} (effective batch {told['effective_batch']}){means}.", 0)
-    return "\n".join([*plan_lines, *wrap(f"Fits {place} {spare}. {_knee(told['knee'], plan)}", 0)])
+    plan_lines = wrap(f"Plan: {split} (effective batch {estimate['effective_batch']}){means}.", 0)
+    return "\n".join([*plan_lines, *wrap(f"Fits {place} {spare}. {_knee(estimate['knee'], plan)}", 0)])
 
 
 def _knee(knee: Mapping[str, int], plan: Mapping[str, Any]) -> str:

@@ -23,12 +23,13 @@ def command(job: str, data: Path, as_json: bool) -> int:
     return code
 
 
-def in_words(told: dict[str, Any]) -> str:
-    """Tell an answer of the program's to a person."""
+def in_words(scores: dict[str, Any]) -> str:
+    """Write the program's answer out for a person."""
     lines = [
-        f"loss {told['loss']:.4f}, perplexity {told['perplexity']:.2f}",
-        f"  over {told['targets']:,} target tokens in {told['rows']:,} rows of at most {told['max_seq_len']:,} tokens",
+        f"loss {scores['loss']:.4f}, perplexity {scores['perplexity']:.2f}",
+        f"  over {scores['targets']:,} target tokens in {scores['rows']:,} rows"
+        f" of at most {scores['max_seq_len']:,} tokens",
     ]
-    aside = {name: told[name] for name in ("truncated_rows", "dropped_rows", "broken_rows", "blank_lines")}
+    aside = {name: scores[name] for name in ("truncated_rows", "dropped_rows", "broken_rows", "blank_lines")}
     noted = [f"{count:,} {name.replace('_', ' ')}" for name, count in aside.items() if count]
     return "\n".join(lines + ([f"  {', '.join(noted)}"] if noted else []))

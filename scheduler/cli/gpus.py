@@ -1,4 +1,4 @@
-"""`mmq gpus`: the devices, from the store while the service keeps it fresh, else by a look of our own."""
+"""`mmq gpus`: the devices, from the store while the service keeps it fresh, else read directly."""
 
 import json
 import time
@@ -51,13 +51,13 @@ def _devices(settings: Settings) -> list[Row]:
 
 
 def _live(settings: Settings, stored: list[Row]) -> list[Row]:
-    """Discover and read now, in the rows' form; what is promised is still the store's word."""
+    """Discover and read the devices now, as rows; what is reserved still comes from the store."""
     from scheduler.devices.choice import open_devices
 
     promised = {row["id"]: row["reserved_bytes"] for row in stored}
     devices = open_devices(settings.devices, settings)
     try:
-        found = devices.discover()
+        infos = devices.discover()
         readings = {reading.device_id: reading for reading in devices.read()}
     finally:
         devices.close()
@@ -76,7 +76,7 @@ def _live(settings: Settings, stored: list[Row]) -> list[Row]:
             "read_at": readings[info.id].at,
             "error": readings[info.id].error,
         }
-        for info in found
+        for info in infos
     ]
 
 

@@ -41,7 +41,7 @@ class Finding(NamedTuple):
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """Run every check; what one cannot look at is a finding too."""
+    """Run every check; a check that fails to run is a finding too."""
     yield from _attempted("home", lambda: _home(settings))
     yield from _packages()
     yield from _attempted("disk", lambda: _disk(settings))
@@ -126,9 +126,9 @@ def _served(settings: Settings) -> Iterator[Finding]:
 
 def _devices(settings: Settings) -> Iterator[Finding]:
     with closing(open_devices(settings.devices, settings)) as devices:
-        found = {info.id: info for info in devices.discover()}
+        infos = {info.id: info for info in devices.discover()}
         for reading in devices.read():
-            info = found[reading.device_id]
+            info = infos[reading.device_id]
             if reading.error:
                 yield Finding(
                     "devices", "wrong", f"{info.label} ({info.name}): {reading.error}", _device_hint(info.kind)
@@ -137,7 +137,7 @@ def _devices(settings: Settings) -> Iterator[Finding]:
                 free = format_bytes(reading.total_bytes - reading.used_bytes)
                 yield Finding("devices", "ok", f"{info.label} ({info.name}): {free} free")
             yield from (Finding("devices", "note", f"{info.label}: {warning}") for warning in reading.warnings)
-    if not found:
+    if not infos:
         yield Finding("devices", "wrong", "there are none", "export MMQ_DEVICES=cpu")
 
 
@@ -164,14 +164,14 @@ def _store(settings: Settings, *, up: bool) -> Iterator[Finding]:
 
 
 def _runs(database: Database, settings: Settings) -> Iterator[Finding]:
-    """Hold the run directories against the store: after a backup was put in its place they know more."""
-    found = list(recovery.gaps(database, settings))
-    for gap in found[:MOST_SHOWN]:
+    """Compare the run directories with the store: after a backup is restored they know more."""
+    gaps = list(recovery.gaps(database, settings))
+    for gap in gaps[:MOST_SHOWN]:
         level, hint = ("wrong", recovery.FIX) if gap.restorable else ("note", None)
         yield Finding("runs", level, gap.sentence, hint)
-    if len(found) > MOST_SHOWN:
-        yield Finding("runs", "note", f"and {len(found) - MOST_SHOWN:,} more like these")
-    if not found:
+    if len(gaps) > MOST_SHOWN:
+        yield Finding("runs", "note", f"and {len(gaps) - MOST_SHOWN:,} more like these")
+    if not gaps:
         yield Finding("runs", "ok", "the database knows all that the run directories do")
 
 
@@ -227,7 +227,7 @@ def _beats(database: Database, settings: Settings) -> Iterator[Finding]:
 
 
 def _locks(database: Database, settings: Settings, *, up: bool) -> Iterator[Finding]:
-    """Hold the store's word on who runs against the locks that live processes hold."""
+    """Compare the attempts that the store says are running with the locks that live processes hold."""
     live = {attempt.job_id: attempt for attempt in attempts.live(database, settings.host)}
     running = {job_id for job_id, attempt in live.items() if attempt.pid is not None}
     held = {job_id for job_id in run_numbers(settings.jobs_dir) if lock_held(settings.run_dir(job_id) / TRAINER_LOCK)}

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 
 def in_short(ids: Sequence[int]) -> str:
-    """Write ids, which rise, as ranges and single ones."""
-    runs: list[list[int]] = []
-    for one in ids:
-        if runs and one == runs[-1][-1] + 1:
-            runs[-1][1:] = [one]
+    """Write ascending ids as ranges and single ids."""
+    ranges: list[list[int]] = []
+    for job_id in ids:
+        if ranges and job_id == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [job_id]
         else:
-            runs.append([one])
-    return ",".join("-".join(map(str, run)) for run in runs)
+            ranges.append([job_id])
+    return ",".join("-".join(map(str, each)) for each in ranges)

@@ -64,28 +64,31 @@ def jobs_table(
     """The table of jobs with, under each that waits or ended badly, the reason in words; then how many there are."""
     firsts = {job["array_id"]: job["id"] for job in reversed(jobs)}
     jobs = [job for job in jobs if job["array_id"] not in arrays or firsts[job["array_id"]] == job["id"]]
-    lines = [array_line(job, arrays[job["array_id"]]) if job["array_id"] in arrays else line(job) for job in jobs]
+    lines = [array_line(job, arrays[job["array_id"]]) if job["array_id"] in arrays else job_line(job) for job in jobs]
     if len({job["user"] for job in jobs}) < 2:
-        lines = [one._replace(values={**one.values, "user": ""}) for one in lines]
+        lines = [line._replace(values={**line.values, "user": ""}) for line in lines]
     parts = [table(_COLUMNS, lines)] if lines else ["no jobs"]
     if counts and (len(jobs) < sum(counts.values()) or len(jobs) > 1):
-        told = ", ".join(f"{counts[state]:,} {state}" for state in STATES if counts.get(state))
-        missing = sum(counts.values()) - len(jobs) - sum(sum(of.values()) - 1 for of in arrays.values())
-        parts.append(told + (f" ({missing:,} not shown: mmq status --all)" if missing > 0 and not shown_all else ""))
+        summary = _counted(counts)
+        missing = sum(counts.values()) - len(jobs) - sum(sum(members.values()) - 1 for members in arrays.values())
+        parts.append(summary + (f" ({missing:,} not shown: mmq status --all)" if missing > 0 and not shown_all else ""))
     return "\n".join(parts)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[state]:,} {state}" for state in STATES if counts.get(state))
 
 
 def array_line(job: Row, members: Mapping[str, int]) -> Line:
     """An array on one row, by the first of its members that is shown, with how many are in which state."""
-    told = ", ".join(f"{members[state]:,} {state}" for state in STATES if members.get(state))
-    one = line(job)
-    cells = dict.fromkeys(one.values, "") | {name: one.values[name] for name in ("user", "state")}
+    first = job_line(job)
+    cells = dict.fromkeys(first.values, "") | {name: first.values[name] for name in ("user", "state")}
     cells |= {"id": f"@{job['array_id']}", "name": one_line(job["name"])}
     waits = f"; job {job['id']} {job['waiting']}" if job["waiting"] is not None else ""
-    return Line(cells, one.colours, one_line(f"array of {sum(members.values()):,}: {told}{waits}"))
+    return Line(cells, first.colours, one_line(f"array of {sum(members.values()):,}: {_counted(members)}{waits}"))
 
 
-def line(job: Row) -> Line:
+def job_line(job: Row) -> Line:
     """One row of the table; values that do not apply are empty."""
     live = job["attempt"] is not None
     cells = {

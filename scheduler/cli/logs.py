@@ -37,13 +37,14 @@ def command(job: str, follow: bool, attempt: int | None) -> None:
 
     settings = context.settings()
     with context.look(settings, again=follow) as database:
-        found = resolve(database, [job])
-        if len(found) != 1:
-            raise MmqError(f"{job} names {len(found)} jobs; logs shows one at a time", hint=f"mmq logs {found[0]}")
-        attempts = settings.run_dir(found[0]) / "attempts"
-        row = _job(database, found[0])
+        job_ids = resolve(database, [job])
+        if len(job_ids) != 1:
+            raise MmqError(f"{job} names {len(job_ids)} jobs; logs shows one at a time", hint=f"mmq logs {job_ids[0]}")
+        job_id = job_ids[0]
+        attempts = settings.run_dir(job_id) / "attempts"
+        row = _job(database, job_id)
         if attempt is not None and not (attempts / str(attempt)).is_dir():
-            raise MmqError(f"job {found[0]} has no attempt {attempt}", hint=f"mmq status {found[0]}")
+            raise MmqError(f"job {job_id} has no attempt {attempt}", hint=f"mmq status {job_id}")
         if follow and attempt is None:
             if row["state"] not in ENDED:
                 note_if_down(database, settings)
@@ -89,7 +90,7 @@ def _follow(database: Database, row: Row, attempts: Path) -> None:
 
 
 def _follow_attempt(database: Database, job_id: int, number: int, log: LogFile) -> Row:
-    """Print an attempt's log until the job has ended or has a later attempt; answers the job as it is then."""
+    """Print an attempt's log until the job has ended or has a later attempt; return the job as it is then."""
     while True:
         row = _job(database, job_id)  # before the log is read: what was printed before an end is then all there
         _print(log.read())
@@ -108,7 +109,7 @@ def _why(row: Row) -> str:
 
 
 def _print(chunks: Iterator[str]) -> bool:
-    """Print as it is into a file or pipe, without control characters on a terminal; whether there was anything."""
+    """Print unchanged into a file or pipe, without control characters on a terminal; return whether there was any."""
     out = sys.stdout
     terminal, any_text = out.isatty(), False
     for chunk in chunks:

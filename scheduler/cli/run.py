@@ -19,7 +19,7 @@ def run(arguments: Sequence[str] | None) -> int:
         code = mmq.main(args=arguments, prog_name="mmq", standalone_mode=False)
         sys.stdout.flush()
     except MmqError as error:
-        return _tell(error)
+        return _print_error(error)
     except click.ClickException as error:
         return _misused(error)
     except (click.Abort, KeyboardInterrupt):
@@ -29,7 +29,7 @@ def run(arguments: Sequence[str] | None) -> int:
     except SystemExit as leaving:  # click's own way out when the reader of a pipe is gone
         return _leave_quietly() if leaving.code == 1 else _code(leaving.code)
     except OSError as error:
-        return _tell(_of_the_world(error))
+        return _print_error(_from_system(error))
     except Exception as error:  # noqa: BLE001  the last line of defence: a person never sees a traceback
         return _unexpected(error)
     return _code(code)
@@ -59,14 +59,14 @@ def _code(code: object) -> int:
     return code if isinstance(code, int) else int(ExitCode.OK)
 
 
-def _tell(error: MmqError) -> int:
+def _print_error(error: MmqError) -> int:
     """Print an error, or each of several, with its hint."""
     for each in getattr(error, "errors", (error,)):
         say("error", each.message, hint=each.hint)
     return int(error.exit_code)
 
 
-def _of_the_world(error: OSError) -> MmqError:
+def _from_system(error: OSError) -> MmqError:
     """An error that is not mmq's own: a file that can't be read or written, a full disk."""
     kind = NotPermitted if isinstance(error, PermissionError) else MmqError
     where = f"{error.filename}: " if error.filename is not None else ""
@@ -74,7 +74,7 @@ def _of_the_world(error: OSError) -> MmqError:
 
 
 def _leave_quietly() -> int:
-    """End without a word: nobody reads any more. What is still buffered has nowhere to go."""
+    """End silently: the reader of stdout is gone, so what is still buffered goes to /dev/null."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(ExitCode.OK)
 

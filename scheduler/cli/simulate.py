@@ -88,8 +88,8 @@ def command(
 
         plot.write_text(svg(results, title=f"{workload}: {len(jobs)} jobs"))
     if as_json:
-        told = {"workload": workload, "jobs": len(jobs), "simulations": [result.as_json() for result in results]}
-        click.echo(json.dumps(told))
+        document = {"workload": workload, "jobs": len(jobs), "simulations": [result.as_json() for result in results]}
+        click.echo(json.dumps(document))
         return
     from scheduler.cli.simulateview import text
 

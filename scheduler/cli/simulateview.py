@@ -35,7 +35,7 @@ def text(results: Sequence[Result], workload: str, jobs: int) -> str:
     """Lay what `simulate` found out for a person."""
     several = len({result.outcome.hardware.name for result in results}) > 1
     sections = ["\n".join(wrap(f"{jobs} jobs of {workload}. Completion and wait are means, from submission on.", 0))]
-    sections.append(table(_TIMES, [line for of_one in _by_devices(results) for line in _times(of_one, several)]))
+    sections.append(table(_TIMES, [line for group in _by_devices(results) for line in _times(group, several)]))
     sections.append(table(_CONDUCT, [_conduct(result, several) for result in results]))
     sections.append(f"Jobs that wait, over time:\n{draw(results, width=width())}")
     if several:
@@ -47,48 +47,48 @@ def _by_devices(results: Sequence[Result]) -> list[list[Result]]:
     return [list(group) for _, group in groupby(results, key=lambda result: result.outcome.hardware.name)]
 
 
-def _times(of_one: Sequence[Result], several: bool) -> list[Line]:
-    name = of_one[0].outcome.hardware.name if several else ""
-    least = of_one[0].measures
+def _times(group: Sequence[Result], several: bool) -> list[Line]:
+    name = group[0].outcome.hardware.name if several else ""
+    least = group[0].measures
     bound = {
         "devices": name,
         "policy": "(bound)",
         "mean": format_duration(least.mean_completion_bound_seconds),
         "makespan": format_duration(least.makespan_bound_seconds),
     }
-    return [*(_time(result, name) for result in of_one), Line(bound, dict.fromkeys(bound, "dim"))]
+    return [*(_time(result, name) for result in group), Line(bound, dict.fromkeys(bound, "dim"))]
 
 
 def _time(result: Result, name: str) -> Line:
-    found = result.measures
+    measures = result.measures
     return Line(
         {
             "devices": name,
             "policy": result.policy,
-            "mean": format_duration(found.mean_completion_seconds),
-            "p95": format_duration(found.p95_completion_seconds),
-            "wait": format_duration(found.mean_wait_seconds),
-            "wait95": format_duration(found.p95_wait_seconds),
-            "longest": format_duration(found.longest_wait_seconds),
-            "makespan": format_duration(found.makespan_seconds),
+            "mean": format_duration(measures.mean_completion_seconds),
+            "p95": format_duration(measures.p95_completion_seconds),
+            "wait": format_duration(measures.mean_wait_seconds),
+            "wait95": format_duration(measures.p95_wait_seconds),
+            "longest": format_duration(measures.longest_wait_seconds),
+            "makespan": format_duration(measures.makespan_seconds),
         }
     )
 
 
 def _conduct(result: Result, several: bool) -> Line:
-    found = result.measures
+    measures = result.measures
     values = {
         "devices": result.outcome.hardware.name if several else "",
         "policy": result.policy,
-        "utilisation": f"{found.utilisation:.0%}",
-        "preemptions": str(found.preemptions),
-        "over": str(found.over_commits),
-        "memory": str(found.out_of_memory),
-        "refused": str(found.refused) if found.refused else "",
-        "jain": f"{found.jain:.3f}",
-        "worst": f"{found.worst_user:.2f}",
+        "utilisation": f"{measures.utilisation:.0%}",
+        "preemptions": str(measures.preemptions),
+        "over": str(measures.over_commits),
+        "memory": str(measures.out_of_memory),
+        "refused": str(measures.refused) if measures.refused else "",
+        "jain": f"{measures.jain:.3f}",
+        "worst": f"{measures.worst_user:.2f}",
     }
-    return Line(values, {"over": "red" if found.over_commits else "", "memory": "yellow"} if _bad(result) else {})
+    return Line(values, {"over": "red" if measures.over_commits else "", "memory": "yellow"} if _bad(result) else {})
 
 
 def _bad(result: Result) -> bool:

@@ -24,26 +24,26 @@ def states(parameters: int, precision: Precision | None, devices: int) -> dict[s
     return {
         "parameters": parameters,
         "precisions": [
-            {"precision": one.name, "bytes_a_parameter": one.total, "with": one.note, **_sizes(parameters, one)}
-            for one in shown
+            {"precision": each.name, "bytes_a_parameter": each.total, "with": each.note, **_sizes(parameters, each)}
+            for each in shown
         ],
         "devices": devices,
         "splits": [
-            {"precision": one.name, **_ways(split), **_sizes(parameters, one, split)}
-            for one in ([chosen] if precision else shown)
+            {"precision": each.name, **_ways(split), **_sizes(parameters, each, split)}
+            for each in ([chosen] if precision else shown)
             for split in splits(devices)
         ],
     }
 
 
-def text(told: Mapping[str, Any]) -> str:
-    lines = [Line(_cells(row) | {"precision": row["precision"], "note": row["with"]}) for row in told["precisions"]]
-    sections = [f"{told['parameters']:,} parameters, in GB of 10^9 bytes:", table(_BY_PRECISION, lines)]
-    if told["devices"] > 1:
-        for precision in dict.fromkeys(row["precision"] for row in told["splits"]):
-            rows: Sequence[Mapping[str, Any]] = [row for row in told["splits"] if row["precision"] == precision]
+def text(answer: Mapping[str, Any]) -> str:
+    lines = [Line(_cells(row) | {"precision": row["precision"], "note": row["with"]}) for row in answer["precisions"]]
+    sections = [f"{answer['parameters']:,} parameters, in GB of 10^9 bytes:", table(_BY_PRECISION, lines)]
+    if answer["devices"] > 1:
+        for precision in dict.fromkeys(row["precision"] for row in answer["splits"]):
+            rows: Sequence[Mapping[str, Any]] = [row for row in answer["splits"] if row["precision"] == precision]
             sections += [
-                f"On each of {told['devices']} devices, {precision}:",
+                f"On each of {answer['devices']} devices, {precision}:",
                 table(_BY_SPLIT, [Line(_cells(row) | {"split": _words(row)}) for row in rows]),
             ]
     sections.append("Activations, logits and the context come on top: they depend on the model and the batch.")

@@ -1,4 +1,4 @@
-"""What a job passes before it is stored: its file, its rows, its references, and whether it can run here."""
+"""The checks of a job before it is stored: its file, its rows, its references, and whether it can run here."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -23,21 +23,21 @@ _DERIVED = ("head_dim", "intermediate_size")  # from the widths, unless somebody
 class CheckedFile(NamedTuple):
     file: jobfile.JobFile
     path: Path
-    said: str  # what was checked of the data
+    data_summary: str  # what was checked of the data
 
 
 def check(path: Path, overrides: Sequence[str], settings: Settings) -> CheckedFile:
     """Check the job file and the rows of its data; FileError."""
     file = jobfile.read(path, overrides)
     data, skips = file.spec.data, file.spec.data.broken_rows == "skip"
-    said = _rows_said(data.path, file.spec.kind, skips)
+    data_summary = _check_rows(data.path, file.spec.kind, skips)
     if isinstance(data.validation, str):
-        _rows_said(data.validation, file.spec.kind, skips)
-    return CheckedFile(file, path.absolute(), said)
+        _check_rows(data.validation, file.spec.kind, skips)
+    return CheckedFile(file, path.absolute(), data_summary)
 
 
 @cache  # the members of a sweep share their data
-def _rows_said(path: str, kind: str, skips: bool) -> str:
+def _check_rows(path: str, kind: str, skips: bool) -> str:
     return rows.check(Path(path), kind, skips=skips).sentence
 
 
@@ -53,7 +53,7 @@ def new_job(
 ) -> NewJob:
     """Look up what the job refers to, refuse what can't run here, and build what is stored."""
     file = checked.file
-    spec = _with_start(file, database)
+    spec = _resolve_init_from(file, database)
     feasibility.require_feasible(spec, file.problems, database, settings)
     depends_on = _resolve(database, after) if after else []
     if spec.init_from is not None and spec.init_from.job is not None:
@@ -76,38 +76,39 @@ def new_job(
     )
 
 
-def _with_start(file: jobfile.JobFile, database: Database | None) -> JobSpec:
-    """Replace the job that `init_from` names by its id; its model is this one's too, or must fit it."""
+def _resolve_init_from(file: jobfile.JobFile, database: Database | None) -> JobSpec:
+    """Replace the job that `init_from` names by its id; take over its model, or check that the shapes agree."""
     start = file.spec.init_from
     if start is None or start.ref is None:
         return file.spec
     try:
-        found = _resolve(database, [start.ref])
+        job_ids = _resolve(database, [start.ref])
     except (NoSuchJob, UsageError) as error:
         file.problems.add(("init_from",), error.message, "a job's id or unique name, or a path with a slash in it")
         file.problems.raise_any()
         raise
-    if len(found) != 1 or database is None:
-        file.problems.add(("init_from",), f"{start.ref} names {len(found)} jobs; weights come from one")
+    if len(job_ids) != 1 or database is None:
+        file.problems.add(("init_from",), f"{start.ref} names {len(job_ids)} jobs; weights come from one")
         file.problems.raise_any()
     assert database is not None
-    other = decode(jobs.get(database, found[0]).spec).model
-    spec = msgspec.structs.replace(file.spec, init_from=InitFrom(job=found[0]))
+    job_id = job_ids[0]
+    model = decode(jobs.get(database, job_id).spec).model
+    spec = msgspec.structs.replace(file.spec, init_from=InitFrom(job=job_id))
     if file.problems.gives("model"):
-        _require_same_shape(found[0], other, file)
+        _require_same_shape(job_id, model, file)
     else:
-        spec = _inheriting(spec, other, file)
+        spec = _inheriting(spec, model, file)
     file.problems.raise_any()
     return spec
 
 
 def inherited(file: jobfile.JobFile, database: Database | None) -> JobSpec:
-    """Give the job with the model that it will get, for who only wants to look: a start that is not there is none."""
+    """Return the job with the model that it will get, for a mere estimate: an unknown `init_from` is ignored."""
     start = file.spec.init_from
     if start is None or start.ref is None or database is None:
         return file.spec
     try:
-        return _with_start(file, database)
+        return _resolve_init_from(file, database)
     except (NoSuchJob, UsageError):
         file.problems.errors.clear()
         return file.spec
@@ -122,16 +123,16 @@ def _inheriting(spec: JobSpec, model: Model, file: jobfile.JobFile) -> JobSpec:
 
 
 def _require_same_shape(job_id: int, other: Model, file: jobfile.JobFile) -> None:
-    """Name all fields in which the models differ, and hint at what to write, less what follows from it."""
+    """Name all fields in which the models differ, with a hint what to write; derived fields are left out."""
     ours, theirs = msgspec.structs.asdict(file.spec.model), msgspec.structs.asdict(other)
-    unlike = [field for field in _SHAPE if ours[field] != theirs[field]]
-    if not unlike:
+    different = [field for field in _SHAPE if ours[field] != theirs[field]]
+    if not different:
         return
-    plain = {field: value for field, value in theirs.items() if field not in _DERIVED}
-    followed = presets.fill_model(plain | {"preset": ours["preset"]})
-    told = [field for field in unlike if field not in _DERIVED or followed[field] != theirs[field]] or unlike
-    reason = ", ".join(f"{field} {theirs[field]} and not {ours[field]}" for field in told)
-    hint = ", ".join(f"{field}: {msgspec.json.encode(theirs[field]).decode()}" for field in told)
+    given = {field: value for field, value in theirs.items() if field not in _DERIVED}
+    derived = presets.fill_model(given | {"preset": ours["preset"]})
+    named = [field for field in different if field not in _DERIVED or derived[field] != theirs[field]] or different
+    reason = ", ".join(f"{field} {theirs[field]} and not {ours[field]}" for field in named)
+    hint = ", ".join(f"{field}: {msgspec.json.encode(theirs[field]).decode()}" for field in named)
     file.problems.add(("init_from",), f"job {job_id} trains another model: {reason}", f"model: {{{hint}}}")
 
 
@@ -173,7 +174,7 @@ def dry_text(new: NewJob, checked: CheckedFile) -> str:
         f"{checked.path} is good; nothing was stored",
         f"  job    {new.name} ({new.kind}), {length}, effective batch {new.effective_batch}",
         f"  model  {parameters.count(spec.model):,} parameters, {spec.train.dtype}",
-        f"  data   {spec.data.path}: {checked.said}",
+        f"  data   {spec.data.path}: {checked.data_summary}",
     ]
     if new.depends_on:
         lines.append(f"  after  {', '.join(map(str, new.depends_on))}")

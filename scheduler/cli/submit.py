@@ -75,8 +75,8 @@ def command(
     checked = [submission.check(file, (*overrides, *variant), settings) for variant in variants]
     build = partial(_array, checked, variants, settings, after=after, hold=hold, key=key)
     if dry_run:
-        with open_if_any(settings) as found:
-            _print_dry(build(found), checked, is_array=bool(sweeps), as_json=as_json)
+        with open_if_any(settings) as maybe_database:
+            _print_dry(build(maybe_database), checked, is_array=bool(sweeps), as_json=as_json)
         return 0
     with context.store(settings, create=True) as database:
         new = build(database)
@@ -86,7 +86,7 @@ def command(
         else:
             stored = [jobs.submit(database, new[0], at=at, is_taken=is_taken)]
         failpoint("submit.committed")
-        _keep(settings, database, stored)
+        _create_run_dirs(settings, database, stored)
         _print(stored, as_json=as_json)
         failpoint("submit.printed")
         _announce(stored, settings)
@@ -99,8 +99,8 @@ def _print_dry(new: "Sequence[NewJob]", checked: "Sequence[CheckedFile]", *, is_
     if not as_json:
         click.echo("\n".join(map(submission.dry_text, new, checked)))
         return
-    told = [submission.dry_json(one) for one in new]
-    click.echo(json.dumps({"jobs": told} if is_array else told[0]))
+    documents = [submission.dry_json(job) for job in new]
+    click.echo(json.dumps({"jobs": documents} if is_array else documents[0]))
 
 
 def _array(
@@ -118,8 +118,8 @@ def _array(
 
     keys = [key, *[None] * (len(checked) - 1)]
     return [
-        new_job(one, database, settings, after=after, hold=hold, key=own, variant=" ".join(variant) or None)
-        for one, variant, own in zip(checked, variants, keys, strict=True)
+        new_job(member, database, settings, after=after, hold=hold, key=own_key, variant=" ".join(variant) or None)
+        for member, variant, own_key in zip(checked, variants, keys, strict=True)
     ]
 
 
@@ -135,13 +135,13 @@ def _stored(settings: Settings, key: str) -> list[Job] | None:
 
 def _has_directory(settings: Settings, job_id: int) -> bool:
     """Whether a number is another job's, which this database does not know."""
-    with contextlib.suppress(OSError):  # `_keep` will say so
+    with contextlib.suppress(OSError):  # `_create_run_dirs` will say so
         return settings.run_dir(job_id).exists()
     return False
 
 
-def _keep(settings: Settings, database: Database, stored: Sequence[Job]) -> None:
-    """Write down beside the store what was asked for: an older copy of it, put in its place, can be told again."""
+def _create_run_dirs(settings: Settings, database: Database, stored: Sequence[Job]) -> None:
+    """Make the run directories, with a record of each job: a store restored from an older copy can learn of them."""
     from scheduler.processes.durable import sync_directory
     from scheduler.store import run_records
     from scheduler.store.jobs import dependencies
@@ -151,28 +151,28 @@ def _keep(settings: Settings, database: Database, stored: Sequence[Job]) -> None
         settings.create_home()  # which the database may not lie in
         after = dependencies(database, ids)
 
-        def keep(job: Job) -> bool:
+        def create(job: Job) -> bool:
             return run_records.create(settings.run_dir(job.id), job, [parent for parent, _ in after.get(job.id, [])])
 
-        for job, kept in zip(stored, _each(keep, stored), strict=True):
-            if not kept:
+        for job, created in zip(stored, _concurrently(create, stored), strict=True):
+            if not created:
                 sentence = f"{settings.run_dir(job.id)} belongs to a job that the database does not know"
                 say("warning", f"job {job.id} is stored; {sentence}", hint="mmq doctor")
         sync_directory(settings.jobs_dir)
     except (OSError, MmqError) as error:
         why = f"{settings.jobs_dir}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        told = f"job {ids[0]} is stored," if len(ids) == 1 else f"jobs {in_short(ids)} are stored, perhaps some of them"
-        say("warning", f"{told} in the database alone: {why}", hint="mmq db backup")
+        what = f"job {ids[0]} is stored," if len(ids) == 1 else f"jobs {in_short(ids)} are stored, perhaps some of them"
+        say("warning", f"{what} in the database alone: {why}", hint="mmq db backup")
 
 
-def _each(keep: Callable[[Job], bool], stored: Sequence[Job]) -> Iterable[bool]:
-    """Keep them side by side where there are many: what waits for the disk at the same time is synced together."""
+def _concurrently(create: Callable[[Job], bool], stored: Sequence[Job]) -> Iterable[bool]:
+    """Create many side by side: writes that wait for the disk at the same time are synced together."""
     if len(stored) == 1:
-        return map(keep, stored)
+        return map(create, stored)
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
-        return list(pool.map(keep, stored))
+        return list(pool.map(create, stored))
 
 
 def _print(stored: Sequence[Job], *, as_json: bool) -> None:
@@ -195,7 +195,7 @@ def _shown(job: Job) -> dict[str, Any]:
 
 
 def _wait(database: Database, stored: Sequence[Job]) -> int:
-    """Wait for the end of all, saying nothing on stdout; the job's own exit code, or the first bad one of an array."""
+    """Wait for all to end, printing nothing on stdout; return the job's exit code, or the first bad one of an array."""
     from scheduler.cli.ending import exit_code, sentence, wait_for
 
     ids = [job.id for job in stored]

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TextIO
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "cyan": 36, "bold": 1, "dim": 2}
-# What a terminal obeys instead of showing, and what turns the reading direction round.
+# Characters that a terminal obeys instead of showing, and those that reverse the reading direction.
 _CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 _ESCAPE = r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)"
 _TAGS = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
 def plain(text: str) -> str:
-    """Take out of a text what a terminal would obey; tabs and line ends stay."""
-    if text.isprintable():  # nearly always; nothing to obey is printable, and the patterns take a while to compile
+    """Remove control characters and escape sequences from a text; tabs and line ends stay."""
+    if text.isprintable():  # nearly always; control characters are not, and the patterns take a while to compile
         return text
     import re
 
@@ -46,9 +46,9 @@ def say(tag: str, text: str, *, hint: str | None = None) -> None:
 
 def width() -> int:
     """Columns to write in: COLUMNS, else the terminal's, else 80."""
-    told = os.environ.get("COLUMNS", "")
-    if told.isdecimal() and int(told) > 0:
-        return int(told)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except (OSError, ValueError):
@@ -57,9 +57,9 @@ def width() -> int:
 
 def height() -> int:
     """The terminal's lines; LINES, where it is set."""
-    told = os.environ.get("LINES", "")
-    if told.isdecimal() and int(told) > 0:
-        return int(told)
+    lines = os.environ.get("LINES", "")
+    if lines.isdecimal() and int(lines) > 0:
+        return int(lines)
     try:
         return os.get_terminal_size(sys.stdout.fileno()).lines or 24
     except (OSError, ValueError):
@@ -67,14 +67,14 @@ def height() -> int:
 
 
 def screenful(text: str, lines: int) -> str:
-    """Take so much out of a text that it fits so many lines: from before its last section, if that is a short one."""
-    told = text.split("\n")
-    if len(told) <= lines:
+    """Cut a text down to so many lines; its last section stays whole, if that is short."""
+    whole = text.split("\n")
+    if len(whole) <= lines:
         return text
-    blank = max((number for number, line in enumerate(told) if not line), default=len(told))
-    last = told[blank:] if len(told) - blank <= lines // 2 else []
-    first = told[: max(1, lines - 1 - len(last))]
-    return "\n".join([*first, f"({len(told) - len(first) - len(last)} lines more)", *last])
+    blank = max((number for number, line in enumerate(whole) if not line), default=len(whole))
+    last = whole[blank:] if len(whole) - blank <= lines // 2 else []
+    first = whole[: max(1, lines - 1 - len(last))]
+    return "\n".join([*first, f"({len(whole) - len(first) - len(last)} lines more)", *last])
 
 
 def cells(text: str) -> int:

@@ -18,8 +18,8 @@ def command(jobs: tuple[str, ...], timeout: str | None) -> int:
     seconds = parse_timeout(timeout)
     settings = context.settings()
     with context.store(settings) as database:
-        named = resolve(database, jobs)
-        if not all_ended(database, named):
+        job_ids = resolve(database, jobs)
+        if not all_ended(database, job_ids):
             note_if_down(database, settings)
-        ended = wait_for(database, named, tell=lambda row: click.echo(sentence(row)), timeout_seconds=seconds)
+        ended = wait_for(database, job_ids, tell=lambda row: click.echo(sentence(row)), timeout_seconds=seconds)
     return int(ExitCode.OK if all(row["state"] == "succeeded" for row in ended) else ExitCode.FAILED)

@@ -1,4 +1,4 @@
-"""`mmq why`: the whole reasoning about a job, from the facts of the controller's last cycle, gone through again."""
+"""`mmq why`: the whole reasoning about a job, worked out again from the facts of the controller's last cycle."""
 
 import json
 import time
@@ -43,8 +43,8 @@ def command(jobs: tuple[str, ...], as_json: bool) -> None:
         for job in named
     }
     if as_json:
-        told = [{"id": job.id, "state": job.state.value, "at": cycle.at, "lines": lines[job.id]} for job in named]
-        click.echo(json.dumps({"jobs": told}))
+        document = [{"id": job.id, "state": job.state.value, "at": cycle.at, "lines": lines[job.id]} for job in named]
+        click.echo(json.dumps({"jobs": document}))
         return
     age = format_duration(max(0.0, time.time() - cycle.at))
     for job in named:
