@@ -23,8 +23,8 @@ from scheduler.footprint.curve import Footprint, Modes
 from scheduler.footprint.request import Target
 from scheduler.jobs.spec import decode
 from scheduler.store.database import Reader
-from scheduler.store.residuals import Taken, taken
-from scheduler.store.shortages import Lesson, lessons
+from scheduler.store.residuals import MeasuredPeak, measured_peaks
+from scheduler.store.shortages import MemoryRefusal, memory_refusals
 
 LATEST = 50  # attempts looked at
 SAME_QUANTILE = 0.9
@@ -36,8 +36,8 @@ MOST_DOUBLINGS = 4
 class Corrections:
     """By configuration; read once, for all of a cycle."""
 
-    def __init__(self, attempts: Sequence[Taken], target: Target, refused: Sequence[Lesson] = ()) -> None:
-        self._refused: dict[str, list[tuple[Lesson, Modes]]] = defaultdict(list)
+    def __init__(self, attempts: Sequence[MeasuredPeak], target: Target, refused: Sequence[MemoryRefusal] = ()) -> None:
+        self._refused: dict[str, list[tuple[MemoryRefusal, Modes]]] = defaultdict(list)
         for lesson in refused:
             self._learn(lesson, target)
         self._all: list[int] = []
@@ -54,7 +54,7 @@ class Corrections:
         """Return what to add to the footprint with this key."""
         return max(self._residual_bytes(key), self._lacked_bytes(key, footprint))
 
-    def _learn(self, lesson: Lesson, target: Target) -> None:
+    def _learn(self, lesson: MemoryRefusal, target: Target) -> None:
         key, modes = _key(lesson.spec, target), _modes(lesson.plan)
         if key is not None and modes is not None:
             self._refused[key].append((lesson, modes))
@@ -81,8 +81,8 @@ class Corrections:
 
 
 def read(db: Reader, host: str, target: Target) -> Corrections:
-    attempts = taken(db, host=host, kind=KIND, latest=LATEST) if target.kind == KIND else []
-    return Corrections(attempts, target, lessons(db, host=host, kind=target.kind, latest=LATEST))
+    attempts = measured_peaks(db, host=host, kind=KIND, latest=LATEST) if target.kind == KIND else []
+    return Corrections(attempts, target, memory_refusals(db, host=host, kind=target.kind, latest=LATEST))
 
 
 def quantile(values: Sequence[int], share: float) -> int:

@@ -1,4 +1,4 @@
-"""Rows of attempts, read and written by the modules that move attempts on. Decides nothing."""
+"""Rows of attempts: reads and writes shared by the modules that change attempts. Decides nothing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +32,7 @@ def of_job(db: Reader, job_id: int) -> list[Attempt]:
 
 
 def same(db: Reader, attempt: Attempt) -> Attempt | None:
-    """Find an attempt again by what an id may not tell: its job, its number, and when it was admitted."""
+    """Find the row of this very attempt by job, number and time of admission: its id may be another's by now."""
     rows = db.query(
         "SELECT * FROM attempts WHERE job_id = :job_id AND number = :number AND admitted_at = :admitted_at",
         job_id=attempt.job_id,
@@ -49,7 +49,7 @@ def reserved(db: Reader, attempt_id: int) -> dict[str, int]:
 
 
 def make_latest(tx: Transaction, job_id: int, attempt_id: int, reservations: Mapping[str, int]) -> None:
-    """Make a new attempt the one of its job, with the bytes that it is promised, by device id."""
+    """Make a new attempt its job's latest, with its reservations: device id -> bytes."""
     for device_id, reserved_bytes in reservations.items():
         tx.execute(
             "INSERT INTO reservations (attempt_id, device_id, reserved_bytes)"
@@ -61,13 +61,13 @@ def make_latest(tx: Transaction, job_id: int, attempt_id: int, reservations: Map
     tx.execute("UPDATE jobs SET attempt_id = :attempt_id WHERE id = :job_id", attempt_id=attempt_id, job_id=job_id)
 
 
-def news(attempt: Attempt, values: dict[str, Any]) -> dict[str, Any]:
-    """What of these differs from nothing; a peak only if it is higher than the one known."""
-    known = {name: value for name, value in values.items() if value is not None}
+def updates(attempt: Attempt, values: dict[str, Any]) -> dict[str, Any]:
+    """The columns to write: those with a value; a peak never falls below the one in the row."""
+    columns = {name: value for name, value in values.items() if value is not None}
     for name in PEAKS:
-        if name in known:
-            known[name] = max(known[name], getattr(attempt, name) or 0)
-    return known
+        if name in columns:
+            columns[name] = max(columns[name], getattr(attempt, name) or 0)
+    return columns
 
 
 def write(tx: Transaction, attempt_id: int, values: dict[str, Any]) -> None:

@@ -11,14 +11,14 @@ from scheduler.jobs.states import AttemptState, JobState
 from scheduler.store.admitting import admit as admit
 from scheduler.store.attempt_rows import get as get
 from scheduler.store.attempt_rows import live as live
-from scheduler.store.attempt_rows import news, write
 from scheduler.store.attempt_rows import of_job as of_job
 from scheduler.store.attempt_rows import reserved as reserved
 from scheduler.store.attempt_rows import same as same
+from scheduler.store.attempt_rows import updates, write
 from scheduler.store.database import Database, Transaction
 from scheduler.store.finishing import finish as finish
 from scheduler.store.jobs import get as get_job
-from scheduler.store.plans import change
+from scheduler.store.plans import change_plan
 from scheduler.store.records import Attempt, Orders, Progress
 from scheduler.store.resizing import Resize as Resize
 from scheduler.store.resizing import acknowledge, resizing
@@ -27,9 +27,9 @@ from scheduler.store.transitions import move, record
 
 
 def claim(db: Database, attempt_id: int, *, at: float, boot_id: str | None = None) -> Attempt | None:
-    """Win an admitted attempt; None if another has, or nothing of it is to be started any more.
+    """Win an admitted attempt; None if another worker has, or it must not be started any more.
 
-    The boot tells a reboot that comes before the attempt's shim has named itself.
+    The boot id reveals a reboot that happens before the attempt's shim has registered.
     """
     with db.transaction() as tx:
         rows = tx.query(
@@ -49,7 +49,7 @@ def claim(db: Database, attempt_id: int, *, at: float, boot_id: str | None = Non
 
 
 def shim_alive(db: Database, attempt_id: int, *, shim_pid: int, shim_started: int, boot_id: str, at: float) -> Orders:
-    """Name the process that looks after an attempt; answers what to do, to be read before the trainer starts."""
+    """Register the shim of an attempt; return its orders, which it reads before it starts the trainer."""
     with db.transaction() as tx:
         tx.execute(
             "UPDATE attempts SET shim_pid = :pid, shim_started = :started, boot_id = :boot_id, heartbeat_at = :at"
@@ -74,7 +74,7 @@ def started(
     boot_id: str,
     at: float,
 ) -> Orders:
-    """Write down that the trainer lives. Again is harmless; of an attempt that has ended nothing is changed."""
+    """Record that the trainer has started. Idempotent; an attempt that has ended is left alone."""
     with db.transaction() as tx:
         attempt = get(tx, attempt_id)
         if attempt.state is AttemptState.ADMITTED:
@@ -99,14 +99,14 @@ def started(
 
 
 def heartbeat(db: Database, attempt_id: int, progress: Progress, *, at: float) -> Orders:
-    """Write how far an attempt is; answers what the store asks of it."""
+    """Write an attempt's progress; return what the store asks of it."""
     with db.transaction() as tx:
         attempt = get(tx, attempt_id)
         if attempt.state is not AttemptState.ENDED:
             acknowledge(tx, attempt, progress.heeded_number)
-            anew = change(tx, attempt, progress.micro_batch, at=at)
-            told = news(msgspec.structs.replace(attempt, **anew), msgspec.structs.asdict(progress))
-            write(tx, attempt_id, anew | told | {"heartbeat_at": at})
+            reset = change_plan(tx, attempt, progress.micro_batch, at=at)
+            reported = updates(msgspec.structs.replace(attempt, **reset), msgspec.structs.asdict(progress))
+            write(tx, attempt_id, reset | reported | {"heartbeat_at": at})
         return _orders(tx, attempt_id)
 
 

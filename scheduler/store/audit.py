@@ -1,4 +1,4 @@
-"""Whether the store keeps its word: the invariants, checked from outside. For tests and `mmq doctor`; reads only."""
+"""The store's invariants, checked from outside. For tests and `mmq doctor`; reads only."""
 
 import json
 from collections import defaultdict
@@ -9,7 +9,7 @@ from scheduler.store.database import Database, Reader, Row
 LATEST = "(SELECT MAX(attempts.id) FROM attempts WHERE attempts.job_id = jobs.id)"
 NAMES_ANOTHER = f"COALESCE(attempt_id, 0) <> COALESCE({LATEST}, 0)"  # of a job
 
-# What must find nothing, and what to say of each row that it finds.
+# Queries that must return nothing, and what to say of each row that one returns.
 QUERIES = (
     (
         "SELECT attempts.id, attempts.reserved_bytes AS said,"
@@ -80,16 +80,16 @@ def _illegal_paths(reader: Reader) -> list[str]:
         " WHERE kind IN ('state', 'cancel_requested', 'claimed') ORDER BY id"
     ):
         events[event["job_id"]].append(event)
-    found = []
+    illegal = []
     for job in reader.query("SELECT id, state FROM jobs ORDER BY id"):
-        wrong = _first_wrong(events.pop(job["id"], []), job["state"])
+        wrong = _first_illegal(events.pop(job["id"], []), job["state"])
         if wrong:
-            found.append(f"job {job['id']}: {wrong}")
-    return found + [f"events of a job {job_id} that is not there" for job_id in events]
+            illegal.append(f"job {job['id']}: {wrong}")
+    return illegal + [f"events of a job {job_id} that is not there" for job_id in events]
 
 
-def _first_wrong(events: list[Row], state: str) -> str | None:
-    """Walk a job's events; answer the first that no rule allows."""
+def _first_illegal(events: list[Row], state: str) -> str | None:
+    """Walk a job's events; return what is wrong with the first that no rule allows."""
     now: str | None = None
     cancelling = False
     for event in events:

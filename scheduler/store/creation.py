@@ -13,19 +13,19 @@ from scheduler.processes.interpreter import python_command, with_source
 
 
 def create_apart(settings: Settings) -> None:
-    """Have the schema made where there is none; MmqError where it could not be."""
-    own = {"MMQ_HOME": str(settings.home), "MMQ_DATABASE_URL": settings.database_url}
-    made = subprocess.run(
+    """Make the schema where there is none, in a process of its own; MmqError if that fails."""
+    home = {"MMQ_HOME": str(settings.home), "MMQ_DATABASE_URL": settings.database_url}
+    process = subprocess.run(
         python_command("scheduler.store.creation"),
-        env=with_source(os.environ) | own,
+        env=with_source(os.environ) | home,
         capture_output=True,
         text=True,
         check=False,
     )
-    if made.returncode:
-        message, _, hint = made.stderr.strip().partition("\nhint: ")
-        told = message or "no reason given"
-        raise MmqError(f"the database could not be made: {told}", hint=hint or "mmq db upgrade")
+    if process.returncode:
+        message, _, hint = process.stderr.strip().partition("\nhint: ")
+        reason = message or "no reason given"
+        raise MmqError(f"the database could not be made: {reason}", hint=hint or "mmq db upgrade")
 
 
 def main() -> int:

@@ -53,7 +53,7 @@ class Database(Writable, Protocol):
 
 
 class Joined:
-    """A transaction in its database's stead: what would begin one of its own takes part in this one."""
+    """A transaction passed as a database: what would begin a transaction of its own joins this one."""
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
@@ -68,8 +68,8 @@ class Joined:
 def placeholders(name: str, values: "list[Any] | tuple[Any, ...]") -> tuple[str, Mapping[str, Any]]:
     """Write `:name_0, :name_1` for an IN list, with the parameters to go with it.
 
-    A list is filled up to a power of two with its last value: a driver that keeps what it made of each statement would
-    else keep one for every length there ever was.
+    A list is padded to a power of two with its last value: a driver that caches compiled statements would otherwise
+    cache one for every length.
     """
     padded = list(values)
     if padded:

@@ -18,7 +18,7 @@ from scheduler.store.database import Row
 from scheduler.store.location import sqlite_path, without_password
 
 WRITER_LOCK = 0x6D6D71  # "mmq"
-_LIKE = "export MMQ_DATABASE_URL=postgresql://user@host/name"
+_EXAMPLE = "export MMQ_DATABASE_URL=postgresql://user@host/name"
 
 
 def create(url: str) -> Engine:
@@ -31,11 +31,13 @@ def create(url: str) -> Engine:
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() != "postgresql":
-            told = f"mmq keeps its store in SQLite or PostgreSQL, not in {parsed.get_backend_name()}"
-            raise UsageError(told, hint=_LIKE)
+            reason = f"mmq keeps its store in SQLite or PostgreSQL, not in {parsed.get_backend_name()}"
+            raise UsageError(reason, hint=_EXAMPLE)
         return create_engine(parsed, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError) as error:
-        raise UsageError(f"MMQ_DATABASE_URL, {without_password(url)!r}, is not a database URL", hint=_LIKE) from error
+        raise UsageError(
+            f"MMQ_DATABASE_URL, {without_password(url)!r}, is not a database URL", hint=_EXAMPLE
+        ) from error
     except ModuleNotFoundError as error:
         raise UsageError(f"no driver for PostgreSQL: {error}", hint="pip install 'mmq[postgres]'") from error
 
@@ -57,7 +59,7 @@ def _create_sqlite(path: str) -> Engine:
 
 @contextmanager
 def explained(url: str) -> Iterator[None]:
-    """Put errors that tell of the world in words; a mistake in our own statements stays as it is."""
+    """Translate operational errors into MmqError; a mistake in our own statements stays as it is."""
     try:
         yield
     except (IntegrityError, ProgrammingError):
@@ -66,8 +68,8 @@ def explained(url: str) -> Iterator[None]:
         path = sqlite_path(url)
         if path is not None and isinstance(error.orig, Exception):
             raise sqlite.explain(error.orig, path) from error
-        told = f"the database at {without_password(url)} failed: {error.orig}"
-        raise Unreachable(told, hint="mmq doctor") from error
+        reason = f"the database at {without_password(url)} failed: {error.orig}"
+        raise Unreachable(reason, hint="mmq doctor") from error
 
 
 class EngineTransaction:
@@ -117,8 +119,8 @@ class EngineDatabase:
 
     def revision(self) -> str | None:
         with self._explained():
-            found = inspect(self._engine).has_table("alembic_version")
-        rows = self.query("SELECT version_num FROM alembic_version") if found else []
+            has_revision = inspect(self._engine).has_table("alembic_version")
+        rows = self.query("SELECT version_num FROM alembic_version") if has_revision else []
         return str(rows[0]["version_num"]) if rows else None
 
     def integrity(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the store can count of itself, for whoever watches the service over time. Reads only."""
+"""Counts over the whole store, for monitoring. Reads only."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class Figures(NamedTuple):
 
 
 def figures(db: Reader) -> Figures:
-    """Count."""
+    """Count jobs, attempts and out-of-memory events."""
     oldest = db.query("SELECT MIN(submitted_at) AS at FROM jobs WHERE state = 'queued'")
     retried = db.query("SELECT COUNT(*) AS count FROM attempts WHERE number > 1")
     ran_out = db.query("SELECT COUNT(*) AS count FROM events WHERE kind = 'out_of_memory'")

@@ -25,14 +25,14 @@ def refuse_network_file_system(path: Path, mounts: Path = MOUNTS) -> None:
 
 
 def _holding(directory: str, table: str) -> tuple[str, str]:
-    """The kind and the place of the mount that holds a directory: the longest, and of equals the last."""
-    found = ("", "")
+    """Kind and mount point of the file system that holds a directory: the longest match, and of equals the last."""
+    longest = ("", "")
     for line in table.splitlines():
         fields = line.split(" ")
         if len(fields) < 3:
             continue
         mount = fields[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
         inside = directory == mount or directory.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(found[1]):
-            found = (fields[2], mount)
-    return found
+        if inside and len(mount) >= len(longest[1]):
+            longest = (fields[2], mount)
+    return longest

@@ -1,4 +1,4 @@
-"""The end of an attempt that a worker had: memory given back, and its job moved on as `scheduler.jobs.retries` says."""
+"""The end of an attempt: its memory is released, and its job moved on as `scheduler.jobs.retries` says."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from scheduler.jobs.means import Sharding, checkpointing_of, sharding_of, shardi
 from scheduler.jobs.remedies import Place, would_fit
 from scheduler.jobs.retries import AttemptFacts, JobFacts, Verdict, verdict
 from scheduler.jobs.states import AttemptState, EndReason, JobState
-from scheduler.store.attempt_rows import PEAKS, end, get, news, of_job
+from scheduler.store.attempt_rows import PEAKS, end, get, of_job, updates
 from scheduler.store.database import Database, Transaction
 from scheduler.store.devices import list_devices
 from scheduler.store.jobs import get as get_job
-from scheduler.store.plans import change
+from scheduler.store.plans import change_plan
 from scheduler.store.records import Attempt, Job, Outcome
-from scheduler.store.shortages import was_too_much_for_host
+from scheduler.store.shortages import exhausted_host_memory
 from scheduler.store.transitions import RETRIED, move, record
 
 REBOOTED = "rebooted"  # the event of an attempt that ended with the host
@@ -23,7 +23,7 @@ _REBOOTS = f"SELECT id FROM events WHERE job_id = :job_id AND kind = :kind AND i
 
 
 def finish(db: Database, attempt_id: int, outcome: Outcome, *, at: float) -> Attempt:
-    """End an attempt, give back its memory, and move its job on as `verdict` says. The first word counts."""
+    """End an attempt, release its memory, and move its job on as `verdict` says. Only the first call counts."""
     with db.transaction() as tx:
         attempt = get(tx, attempt_id)
         if attempt.state is AttemptState.ENDED:
@@ -43,7 +43,7 @@ def finish(db: Database, attempt_id: int, outcome: Outcome, *, at: float) -> Att
 
 
 def _with_lost_device(tx: Transaction, attempt: Attempt, outcome: Outcome) -> Outcome:
-    """Put a failure down to the device, where that is gone or was in error by its last reading."""
+    """Attribute a failure to the device, if that is gone or its last reading was an error."""
     if outcome.reason not in (EndReason.EXIT_CODE, EndReason.KILLED):
         return outcome
     rows = tx.query(
@@ -60,11 +60,11 @@ def _with_lost_device(tx: Transaction, attempt: Attempt, outcome: Outcome) -> Ou
 
 
 def _end(tx: Transaction, attempt: Attempt, outcome: Outcome, at: float) -> None:
-    anew = change(tx, attempt, outcome.micro_batch, at=at)
-    told = {name: getattr(outcome, name) for name in ("micro_batch", "accumulation_steps", *PEAKS)}
-    last = anew | news(msgspec.structs.replace(attempt, **anew), told)
+    reset = change_plan(tx, attempt, outcome.micro_batch, at=at)
+    reported = {name: getattr(outcome, name) for name in ("micro_batch", "accumulation_steps", *PEAKS)}
+    columns = reset | updates(msgspec.structs.replace(attempt, **reset), reported)
     codes = {"exit_code": outcome.exit_code, "exit_signal": outcome.exit_signal}
-    end(tx, attempt.id, reason=outcome.reason, message=outcome.message, at=at, **last, **codes)
+    end(tx, attempt.id, reason=outcome.reason, message=outcome.message, at=at, **columns, **codes)
 
 
 def _move_on(tx: Transaction, job: Job, attempt_id: int, outcome: Outcome, decided: Verdict, at: float) -> None:
@@ -96,7 +96,7 @@ def _job_facts(tx: Transaction, job: Job) -> JobFacts:
         cancel_requested=job.cancel_requested_at is not None,
         activation_checkpointing=memory.get("activation_checkpointing", "auto"),
         optimizer_offload=memory.get("optimizer_offload", "auto"),
-        spares_host=was_too_much_for_host(tx, job),
+        spares_host=exhausted_host_memory(tx, job),
         shardings=_shardings(spec),
     )
 
@@ -131,9 +131,9 @@ def _remedy(tx: Transaction, job: Job, attempt: Attempt, outcome: Outcome) -> st
     """What would have been enough: more than it had in any case, and as much as it asked for where that is known."""
     kind = attempt.device.partition(":")[0]
     places = [
-        Place(f"{one.kind}:{one.number}", one.total_bytes)
-        for one in list_devices(tx)
-        if one.present and one.host == attempt.host and one.kind == kind
+        Place(f"{device.kind}:{device.number}", device.total_bytes)
+        for device in list_devices(tx)
+        if device.present and device.host == attempt.host and device.kind == kind
     ]
     had = attempt.reserved_bytes // max(1, job.gpus)
     needed = (outcome.shortage.needed_bytes if outcome.shortage else None) or 0

@@ -1,4 +1,4 @@
-"""What attempts have shown so far, for estimates of those to come: how fast they went, who has used how much."""
+"""Facts of past attempts, for estimates of later ones: how fast they went, who has used how much."""
 
 from typing import NamedTuple
 
@@ -84,12 +84,12 @@ def preemptions(db: Reader, *, latest: int) -> tuple[int, int]:
 
 def ran_seconds(db: Reader, job_ids: list[int]) -> dict[int, float]:
     """Sum how long the ended attempts of these jobs have run."""
-    found: dict[int, float] = {}
+    seconds: dict[int, float] = {}
     for job_id in job_ids:
         rows = db.query(
             "SELECT COALESCE(SUM(ended_at - admitted_at), 0) AS seconds FROM attempts"
             " WHERE job_id = :job_id AND ended_at IS NOT NULL",
             job_id=job_id,
         )
-        found[job_id] = float(rows[0]["seconds"])
-    return found
+        seconds[job_id] = float(rows[0]["seconds"])
+    return seconds

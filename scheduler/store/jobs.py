@@ -1,4 +1,4 @@
-"""Jobs: taken in, found, cancelled, held, released, retried. Every change of state goes through the gate."""
+"""Jobs: stored, found, cancelled, held, released, retried. Every change of state goes through the gate."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -21,9 +21,9 @@ DEPENDENCIES = (
 
 
 def submit(db: Database, job: NewJob, *, at: float, is_taken: IsTaken = lambda _: False) -> Job:
-    """Store a job; the same submit_key again answers the job it gave the first time.
+    """Store a job; the same submit_key again returns the job it gave the first time.
 
-    No id is given that is taken: in an older copy of a store, put in its place, its jobs since are not known.
+    Ids that `is_taken` are skipped: a store restored from an older copy does not know the jobs that came after it.
     Raises NoSuchJob for a dependency that isn't there, UsageError for one that can't succeed any more.
     """
     with db.transaction() as tx:
@@ -33,7 +33,7 @@ def submit(db: Database, job: NewJob, *, at: float, is_taken: IsTaken = lambda _
 def submit_array(
     db: Database, members: Sequence[NewJob], *, at: float, is_taken: IsTaken = lambda _: False
 ) -> list[Job]:
-    """Store jobs that belong together, all or none; the first one's submit_key again answers those of the first time.
+    """Store jobs that belong together, all or none; the first one's submit_key again returns those of the first time.
 
     Raises as `submit` does.
     """
@@ -128,12 +128,12 @@ def get(db: Reader, job_id: int) -> Job:
 
 def several(db: Reader, job_ids: Sequence[int]) -> dict[int, Job]:
     """The jobs of some ids, by id."""
-    found: dict[int, Job] = {}
+    jobs: dict[int, Job] = {}
     for start in range(0, len(job_ids), CHUNK):
         names, parameters = placeholders("job", list(job_ids[start : start + CHUNK]))
         rows = db.query(f"SELECT * FROM jobs WHERE id IN ({names})", **parameters)  # noqa: S608
-        found |= {row["id"]: Job.from_row(row) for row in rows}
-    return found
+        jobs |= {row["id"]: Job.from_row(row) for row in rows}
+    return jobs
 
 
 def resolve(db: Reader, refs: Sequence[str]) -> list[int]:
@@ -148,22 +148,22 @@ def queue(db: Reader) -> list[Job]:
 
 
 def dependencies(db: Reader, job_ids: Iterable[int]) -> dict[int, list[tuple[int, JobState]]]:
-    """For each job that has any: what it comes after, and in which state that is."""
-    wanted = list(job_ids)
-    found: dict[int, list[tuple[int, JobState]]] = {}
-    for start in range(0, len(wanted), CHUNK):
-        names, parameters = placeholders("job", wanted[start : start + CHUNK])
+    """For each job that has any: the jobs it depends on, each with its state."""
+    ids = list(job_ids)
+    parents: dict[int, list[tuple[int, JobState]]] = {}
+    for start in range(0, len(ids), CHUNK):
+        names, parameters = placeholders("job", ids[start : start + CHUNK])
         rows = db.query(DEPENDENCIES.format(names), **parameters)
         for row in rows:
-            found.setdefault(row["job_id"], []).append((row["depends_on"], JobState(row["state"])))
-    return found
+            parents.setdefault(row["job_id"], []).append((row["depends_on"], JobState(row["state"])))
+    return parents
 
 
 def request_cancel(db: Writable, job_id: int, *, by: str, at: float) -> Job:
     """Cancel a job. Once this returns, nothing of the job is started any more.
 
-    What no worker has claimed is cancelled at once; of what has been claimed the request is written down, and the
-    shim, which reads it, ends the attempt. A job that has ended stays as it is.
+    A job that no worker has claimed is cancelled at once; otherwise the request is recorded, and the shim, which reads
+    it, ends the attempt. A job that has ended stays as it is.
     """
     with db.transaction() as tx:
         job = get(tx, job_id)

@@ -1,4 +1,4 @@
-"""Ids of jobs that no run directory has: where a store is made anew, or an older copy put in its place."""
+"""Ids of jobs that no run directory has, for a store that is made anew or restored from an older copy."""
 
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +18,7 @@ _RAISE = (
 
 
 def begin_after(jobs_dir: Path, path: Path) -> None:
-    """Have a store, which nobody uses, give ids only above those of all run directories that are there."""
+    """Have a store that nobody uses give ids only above those of all run directories."""
     highest = max(run_numbers(jobs_dir), default=0)
     with closing(sqlite.SqliteDatabase(path)) as database, database.transaction() as tx:
         for statement in RAISE_ON_SQLITE:
@@ -26,7 +26,7 @@ def begin_after(jobs_dir: Path, path: Path) -> None:
 
 
 def begin_after_on_postgres(jobs_dir: Path, database: Database) -> None:
-    """The same of a PostgreSQL store, which may be in use."""
+    """Do the same for a PostgreSQL store, which may be in use."""
     highest = max(run_numbers(jobs_dir), default=0)
     if highest:
         with database.transaction() as tx:
@@ -34,8 +34,8 @@ def begin_after_on_postgres(jobs_dir: Path, database: Database) -> None:
 
 
 def run_numbers(folder: Path) -> list[int]:
-    """The numbers that name entries of a folder, in order; of a folder that is not there none."""
+    """The numbers that name entries of a folder, in order; none if there is no such folder."""
     if not folder.is_dir():
         return []
-    names = [one.name for one in folder.iterdir() if one.name.isdecimal() and len(one.name) < 16]
+    names = [entry.name for entry in folder.iterdir() if entry.name.isdecimal() and len(entry.name) < 16]
     return sorted(int(name) for name in names if name == str(int(name)))

@@ -1,5 +1,5 @@
-"""What is seen and told of attempts beside their course: memory that a device shows, events of the trainer's, a worker
-that can't be told.
+"""Observations of attempts that change no state: peaks that a device shows, the trainer's events, a worker that can't
+be reached.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from scheduler.store.database import Database, Reader
 from scheduler.store.records import Attempt
 from scheduler.store.transitions import record
 
-NOTES_KEPT = 20  # of a kind and attempt: a long run saves many checkpoints, and its story is for people
+NOTES_KEPT = 20  # of a kind and attempt: a long run saves many checkpoints, and the event log is for people
 
 
 def raise_process_peaks(db: Database, seen: Sequence[tuple[Attempt, int]]) -> None:
@@ -41,7 +41,7 @@ def explain_admitted(db: Database, job_id: int, why: tuple[str, str] | None) -> 
 
 
 def note(db: Database, attempt: Attempt, kind: str, detail: dict[str, Any], *, at: float) -> None:
-    """Put an event of the trainer's into the job's story; of each kind the latest are kept."""
+    """Put an event of the trainer's into the event log; of each kind the latest are kept."""
     with db.transaction() as tx:
         record(tx, attempt.job_id, kind, at=at, attempt_id=attempt.id, detail=detail)
         tx.execute(
@@ -56,7 +56,7 @@ def note(db: Database, attempt: Attempt, kind: str, detail: dict[str, Any], *, a
 
 
 def noted_until(db: Reader, attempt: Attempt, kinds: frozenset[str]) -> float | None:
-    """When the latest of the trainer's events in the story happened; None if there is none."""
+    """When the latest of the trainer's events in the log happened; None if there is none."""
     rows = db.query(
         "SELECT kind, at FROM events WHERE job_id = :job_id AND attempt_id = :attempt_id",
         job_id=attempt.job_id,

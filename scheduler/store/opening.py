@@ -1,4 +1,4 @@
-"""The door to the store: how it is opened, its revision checked, and made where there is none."""
+"""Opening the store: its revision is checked; it is made where there is none, if that is asked for."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -58,7 +58,7 @@ def open_to_read(settings: Settings) -> Database:
 
 @contextmanager
 def open_if_any(settings: Settings) -> Iterator[Database | None]:
-    """Open the store by its lean driver; None where there is none: for who neither makes one nor needs one."""
+    """Open the store by its lean driver; None where there is none: for callers that can do without."""
     try:
         database = open_database(settings, lean=True)
     except NoDatabase:
@@ -69,7 +69,7 @@ def open_if_any(settings: Settings) -> Iterator[Database | None]:
 
 
 def read_if_possible(settings: Settings, read: Callable[[Database], T]) -> T | None:
-    """Read from the store; None where there is none, or it can't be read: for who is as well off without.
+    """Read from the store; None where there is none, or it can't be read: for callers that can do without.
 
     Raises UsageError for a URL that is none, SchemaMismatch for a store of another revision.
     """

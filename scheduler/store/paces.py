@@ -10,7 +10,7 @@ TOGETHER_SECONDS = 86400.0  # then the two may be tried again
 
 
 def seen(db: Reader, *, now: float) -> list[Seen]:
-    """Read what still counts."""
+    """Read the paces that have not expired."""
     rows = db.query(
         "SELECT configuration, beside, seconds_per_step FROM paces"
         " WHERE at >= CASE WHEN beside = :alone THEN :alone_since ELSE :together_since END",
@@ -21,17 +21,17 @@ def seen(db: Reader, *, now: float) -> list[Seen]:
     return [Seen(**row) for row in rows]
 
 
-def note(db: Database, news: Iterable[Seen], *, at: float) -> None:
-    """Write what was seen, in place of what was before, and forget what counts no more."""
+def note(db: Database, observed: Iterable[Seen], *, at: float) -> None:
+    """Write the paces observed over those before, and delete those that have expired."""
     with db.transaction() as tx:
-        for one in news:
+        for pace in observed:
             tx.execute(
                 "INSERT INTO paces (configuration, beside, seconds_per_step, at)"
                 " VALUES (:configuration, :beside, :seconds, :at) ON CONFLICT (configuration, beside)"
                 " DO UPDATE SET seconds_per_step = excluded.seconds_per_step, at = excluded.at",
-                configuration=one.configuration,
-                beside=one.beside,
-                seconds=one.seconds_per_step,
+                configuration=pace.configuration,
+                beside=pace.beside,
+                seconds=pace.seconds_per_step,
                 at=at,
             )
         tx.execute("DELETE FROM paces WHERE at < :since", since=at - ALONE_SECONDS)

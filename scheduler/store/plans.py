@@ -1,7 +1,7 @@
 """The plan by which an attempt runs: as admitted, until its trainer halves its micro-batch or is asked for another.
 
-Each has a prediction and peaks of its own, which stand beside each other in the attempt's row; those of one that is
-left go into the job's story.
+Each plan has its own prediction and peaks. The attempt's row has those of the current one; those of a plan that is
+left go into the event log.
 """
 
 from typing import Any, NamedTuple
@@ -24,19 +24,19 @@ class Prediction(NamedTuple):
     process_bytes: int
 
 
-class _Told(msgspec.Struct):
-    """As much of a plan as is read here; attempts of earlier versions say nothing of it."""
+class _Predictions(msgspec.Struct):
+    """As much of a plan as is read here; plans of earlier versions have none."""
 
     predicted: dict[int, Prediction] = {}
 
 
-def change(tx: Transaction, attempt: Attempt, micro_batch: int | None, *, at: float) -> dict[str, Any]:
-    """Write down what is known of the plan that is left, if one is; the columns that are to begin anew."""
+def change_plan(tx: Transaction, attempt: Attempt, micro_batch: int | None, *, at: float) -> dict[str, Any]:
+    """Record what is known of the plan that is left, if the micro-batch changes; return the columns to reset."""
     if micro_batch is None or micro_batch == attempt.micro_batch:
         return {}
     known = ("micro_batch", "predicted_reserved_bytes", "predicted_process_bytes", "measured_process_bytes")
     detail = {name: getattr(attempt, name) for name in known}
     record(tx, attempt.job_id, LEFT, at=at, attempt_id=attempt.id, detail=detail)
-    prediction = msgspec.json.decode(attempt.plan, type=_Told).predicted.get(micro_batch)
+    prediction = msgspec.json.decode(attempt.plan, type=_Predictions).predicted.get(micro_batch)
     sizes = dict.fromkeys(Prediction._fields) if prediction is None else prediction._asdict()
     return {f"predicted_{name}": size for name, size in sizes.items()} | dict.fromkeys(PEAKS)

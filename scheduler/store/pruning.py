@@ -1,6 +1,6 @@
-"""Which ended jobs may be cleaned up after, which may not and why, and the forgetting of a job's record.
+"""Which ended jobs may be cleaned up after, which may not and why, and the deletion of a job's records.
 
-Whoever cleans does it within `claimed`, so that no job begins anew over what is being taken away.
+Files are removed within `claimed`, so that no job starts again while its files are being removed.
 """
 
 import json
@@ -40,30 +40,28 @@ def candidates(db: Reader, user: str, policy: Policy) -> list[Candidate]:
 
 
 def needed(db: Reader, settings: Settings, chosen: Sequence[Candidate], *, forgetting: bool) -> dict[int, str]:
-    """Of the chosen jobs those that must stay as they are, each with why.
+    """The chosen jobs that must stay as they are, each with the reason.
 
     A job needs another if it comes after it, or starts from its weights, and has not succeeded: also one that failed
     may be retried. Where jobs are forgotten, those that are forgotten with it do not count.
     """
     needs = _needs(db, settings)
-    stay: dict[int, str] = {}
-    gone: set[int] = set()
-    for one in chosen:  # the newest first: whoever needs it has been decided about
-        who = next((row for row in needs.get(one.id, ()) if row["id"] not in gone), None)
-        if who is not None:
-            stay[one.id] = f"job {who['id']} ({who['state']}) comes after it"
-        elif lock_held(settings.run_dir(one.id) / TRAINER_LOCK):
-            stay[one.id] = "one of its processes is still alive"
+    kept: dict[int, str] = {}
+    forgotten: set[int] = set()
+    for job in chosen:  # the newest first: the jobs that need this one have been decided about
+        child = next((row for row in needs.get(job.id, ()) if row["id"] not in forgotten), None)
+        if child is not None:
+            kept[job.id] = f"job {child['id']} ({child['state']}) comes after it"
+        elif lock_held(settings.run_dir(job.id) / TRAINER_LOCK):
+            kept[job.id] = "one of its processes is still alive"
         elif forgetting:
-            gone.add(one.id)
-    return stay
+            forgotten.add(job.id)
+    return kept
 
 
 @contextmanager
 def claimed(db: Database, job_id: int) -> Iterator[Transaction | None]:
-    """Hold an ended job as it is; None if it has not ended. What is done to its files within is done before it can
-    begin anew.
-    """
+    """Keep an ended job from being retried while its files are removed; None if it has not ended."""
     with db.transaction() as tx:
         rows = tx.query(f"SELECT id FROM jobs WHERE id = :id AND {ENDED}", id=job_id)  # noqa: S608
         yield tx if rows else None
@@ -83,36 +81,37 @@ def forget(tx: Transaction, job_id: int) -> None:
 
 
 def forget_footprints(db: Database, *, before: float) -> int:
-    """Remove traced footprints of before; one that is wanted again is traced again."""
+    """Delete footprints traced before then; one that is needed again is traced again."""
     with db.transaction() as tx:
         return tx.execute("DELETE FROM footprints WHERE created_at < :before", before=before)
 
 
 def _needs(db: Reader, settings: Settings) -> dict[int, list[Row]]:
-    """For each job that any unsucceeded job needs: those."""
+    """Map each job to the jobs that need it and have not succeeded."""
     rows = db.query(
         "SELECT dependencies.depends_on AS parent, jobs.id, jobs.state FROM dependencies"
         " JOIN jobs ON jobs.id = dependencies.job_id WHERE jobs.state <> 'succeeded' ORDER BY jobs.id"
     )
-    found: dict[int, list[Row]] = {}
+    needs: dict[int, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["parent"], []).append(row)
+        needs.setdefault(row["parent"], []).append(row)
     for row in db.query("SELECT id, state, spec FROM jobs WHERE state <> :done", done=JobState.SUCCEEDED.value):
         for parent in _reads_from(row["spec"], settings):
-            found.setdefault(parent, []).append(row)
-    return found
+            needs.setdefault(parent, []).append(row)
+    return needs
 
 
 def _reads_from(spec: str, settings: Settings) -> set[int]:
-    """The jobs in whose run directories its first weights, its tokenizer or its data lie."""
-    told = json.loads(spec)
-    start, data = told.get("init_from") or {}, told.get("data") or {}
+    """The jobs in whose run directories a job's first weights, tokenizer or data lie."""
+    document = json.loads(spec)
+    start, data = document.get("init_from") or {}, document.get("data") or {}
     paths = (start.get("path"), data.get("tokenizer"), data.get("path"), data.get("validation"))
-    found = [_inside(Path(path), settings.jobs_dir) for path in paths if isinstance(path, str)]
-    return {int(one) for one in (start.get("job"), *found) if one is not None}
+    owners = [_owner(Path(path), settings.jobs_dir) for path in paths if isinstance(path, str)]
+    return {int(job_id) for job_id in (start.get("job"), *owners) if job_id is not None}
 
 
-def _inside(path: Path, jobs_dir: Path) -> int | None:
+def _owner(path: Path, jobs_dir: Path) -> int | None:
+    """The job in whose run directory a path lies."""
     for base in {jobs_dir, jobs_dir.resolve()}:
         if path.is_relative_to(base) and path != base:
             name = path.relative_to(base).parts[0]

@@ -1,6 +1,6 @@
 """The queue as an admission cycle reads it: bounded, whatever the number of jobs in it.
 
-Writes one thing, by which it reads: how long each job is thought to take.
+Writes only the estimate of each job's remaining time, by which it sorts.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,14 +37,14 @@ Queued = Job | Damaged
 
 
 def heads(db: Reader, *, limit: int) -> list[Queued]:
-    """Queued jobs that wait for no other job, among them those that a cycle would look at first.
+    """Queued jobs that wait for no other job, among them all that a cycle would look at first.
 
-    Its order is by priority and the time still to go, which counts less for one that has waited and for a user who had
-    little: so the shortest of each user, and the oldest of each priority. At least `limit` where there are as many.
+    A cycle orders by priority and remaining time, discounted for long waits and for users who had little: so these are
+    the shortest jobs of each user and the oldest of each priority. At least `limit`, where there are as many.
     """
     users = list(_each(db, "SELECT MIN(user_name) AS next FROM jobs WHERE state = 'queued' AND user_name > :last", ""))
     share = max(_LEAST_SHARE, 2 * limit // max(1, len(users)))
-    found = [
+    jobs = [
         job
         for user in users
         for job in _jobs(db, f"AND user_name = :user AND NOT {_WAITS_FOR_ANOTHER}", share, by=_SHORTEST, user=user)
@@ -54,8 +54,8 @@ def heads(db: Reader, *, limit: int) -> list[Queued]:
     )
     for priority in priorities:
         oldest = f"AND priority = :priority AND NOT {_WAITS_FOR_ANOTHER}"
-        found += _jobs(db, oldest, limit // _OLDEST_PART, priority=priority)
-    return list({job.id: job for job in found}.values())
+        jobs += _jobs(db, oldest, limit // _OLDEST_PART, priority=priority)
+    return list({job.id: job for job in jobs}.values())
 
 
 def blocked(db: Reader, *, limit: int) -> list[Queued]:
@@ -64,7 +64,7 @@ def blocked(db: Reader, *, limit: int) -> list[Queued]:
 
 
 def unexplained(db: Reader, *, limit: int) -> list[Queued]:
-    """The first queued jobs that nothing but "new" or "requeued" has been said of."""
+    """The first queued jobs whose waiting has no reason yet but "new" or "requeued"."""
     return _jobs(db, f"AND waiting_code IN ('{WaitCode.NEW}', '{WaitCode.REQUEUED}')", limit)
 
 

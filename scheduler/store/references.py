@@ -17,11 +17,11 @@ LISTED = 5
 
 def resolve(reader: Reader, refs: Sequence[str]) -> list[int]:
     """Ids in the order named, each once. Raises NoSuchJob, or UsageError for a name that several jobs have."""
-    found: dict[int, None] = {}
+    ids: dict[int, None] = {}  # as an ordered set
     for ref in refs:
         for part in ref.split(","):
-            found |= dict.fromkeys(_resolve_one(reader, part.strip()))
-    return list(found)
+            ids |= dict.fromkeys(_resolve_one(reader, part.strip()))
+    return list(ids)
 
 
 def _resolve_one(reader: Reader, ref: str) -> list[int]:
@@ -49,12 +49,12 @@ def _latest(reader: Reader, back: int, ref: str) -> int:
 
 
 def _array(reader: Reader, job_id: int) -> list[int]:
-    found = reader.query("SELECT array_id FROM jobs WHERE id = :job_id", job_id=job_id)
-    if not found or found[0]["array_id"] is None:
+    members = reader.query("SELECT array_id FROM jobs WHERE id = :job_id", job_id=job_id)
+    if not members or members[0]["array_id"] is None:
         raise NoSuchJob(
             f"there is no array @{job_id}: no such job, or it is not part of an array", hint="mmq status --all"
         )
-    rows = reader.query("SELECT id FROM jobs WHERE array_id = :array_id ORDER BY id", array_id=found[0]["array_id"])
+    rows = reader.query("SELECT id FROM jobs WHERE array_id = :array_id ORDER BY id", array_id=members[0]["array_id"])
     return [row["id"] for row in rows]
 
 

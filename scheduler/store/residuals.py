@@ -1,6 +1,6 @@
-"""What ended attempts took on a device, beside what was predicted of them: for the corrections of later footprints.
+"""Measured peaks of ended attempts beside what was predicted: the residuals that correct later footprints.
 
-One that changed its micro-batch on the way counts with each, by its own prediction and its own peak.
+An attempt that changed its micro-batch counts once for each, by its own prediction and its own peak.
 """
 
 from collections import defaultdict
@@ -13,14 +13,14 @@ from scheduler.store.database import Reader, Row, placeholders
 from scheduler.store.plans import LEFT
 
 
-class Taken(NamedTuple):
+class MeasuredPeak(NamedTuple):
     spec: str  # the job's, JSON
     predicted_reserved_bytes: int
     measured_process_bytes: int
 
 
-def taken(db: Reader, *, host: str, kind: str, latest: int) -> list[Taken]:
-    """Read the latest ended attempts on a host's devices of a kind, all their plans whose peaks are known."""
+def measured_peaks(db: Reader, *, host: str, kind: str, latest: int) -> list[MeasuredPeak]:
+    """Read all plans whose peaks are known of the latest ended attempts on a host's devices of a kind."""
     rows = db.query(
         "SELECT attempts.id, attempts.job_id, jobs.spec, attempts.predicted_reserved_bytes,"
         " attempts.measured_process_bytes FROM attempts JOIN jobs ON jobs.id = attempts.job_id"
@@ -31,25 +31,25 @@ def taken(db: Reader, *, host: str, kind: str, latest: int) -> list[Taken]:
         device=f"{kind}:%",
         latest=latest,
     )
-    left = _left(db, rows)
-    found = []
+    earlier = _earlier_plans(db, rows)
+    peaks = []
     for row in rows:
         spec = str(row["spec"])
-        found.append(Taken(spec, int(row["predicted_reserved_bytes"]), int(row["measured_process_bytes"])))
-        found += (Taken(spec, *one) for one in left[row["id"]])
-    return found
+        peaks.append(MeasuredPeak(spec, int(row["predicted_reserved_bytes"]), int(row["measured_process_bytes"])))
+        peaks += (MeasuredPeak(spec, *sizes) for sizes in earlier[row["id"]])
+    return peaks
 
 
-class _Left(msgspec.Struct):
+class _PlanLeft(msgspec.Struct):
     predicted_reserved_bytes: int | None = None
     measured_process_bytes: int | None = None
 
 
-def _left(db: Reader, attempts: Sequence[Row]) -> dict[int, list[tuple[int, int]]]:
-    """The plans that these attempts left, where both figures of one are known: by attempt, in their order."""
-    found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+def _earlier_plans(db: Reader, attempts: Sequence[Row]) -> dict[int, list[tuple[int, int]]]:
+    """Predicted and measured bytes of the plans that these attempts left, where both are known: by attempt."""
+    sizes: dict[int, list[tuple[int, int]]] = defaultdict(list)
     if not attempts:
-        return found
+        return sizes
     names, jobs = placeholders("job", sorted({row["job_id"] for row in attempts}))  # by which events are indexed
     rows = db.query(
         f"SELECT attempt_id, detail FROM events WHERE job_id IN ({names}) AND kind = :kind ORDER BY id",  # noqa: S608
@@ -57,7 +57,7 @@ def _left(db: Reader, attempts: Sequence[Row]) -> dict[int, list[tuple[int, int]
         **jobs,
     )
     for row in rows:
-        one = msgspec.json.decode(row["detail"], type=_Left)
-        if one.predicted_reserved_bytes is not None and one.measured_process_bytes is not None:
-            found[row["attempt_id"]].append((one.predicted_reserved_bytes, one.measured_process_bytes))
-    return found
+        plan = msgspec.json.decode(row["detail"], type=_PlanLeft)
+        if plan.predicted_reserved_bytes is not None and plan.measured_process_bytes is not None:
+            sizes[row["attempt_id"]].append((plan.predicted_reserved_bytes, plan.measured_process_bytes))
+    return sizes

@@ -1,7 +1,7 @@
-"""A running attempt asked for another micro-batch: wanted, written to its control file by the shim, acknowledged.
+"""Asking a running attempt for another micro-batch: requested, written to its control file by the shim, acknowledged.
 
-Memory follows so that nothing is ever promised twice: a growth reserves before it is asked for, a shrink gives back
-when the trainer says that it has shrunk. An attempt that is already asked, or is so already, is not asked again.
+No memory is ever promised twice: a growth reserves before it is requested, a shrink releases once the trainer has
+acknowledged it. What is requested already, or in force, is not requested again.
 """
 
 from collections.abc import Mapping

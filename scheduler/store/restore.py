@@ -1,4 +1,4 @@
-"""Putting a copy in the store's place. Owns the order of steps: at no moment is there no database at all."""
+"""Restoring the store from a copy. Owns the order of steps: at no moment is there no database at all."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ _BESIDE = ("-wal", "-shm")  # SQLite's own files: those of the old database woul
 
 
 def restore(settings: Settings, copy: Path) -> Path | None:
-    """Replace the store by a copy of it; answers where the old one lies. MmqError while the service runs."""
+    """Replace the store by a copy of it; return the path of the old one. MmqError while the service runs."""
     path = sqlite_path(settings.database_url)
     if path is None:
         raise UsageError("a PostgreSQL store is restored by its own tools", hint="pg_restore --help")

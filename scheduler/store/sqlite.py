@@ -81,7 +81,7 @@ def explain(error: Exception, path: Path) -> MmqError:
 
 
 def is_ours_to_explain(error: Exception) -> bool:
-    """Whether an error tells of the world, and not of a mistake in our own statements."""
+    """Whether an error is operational, and not a mistake in our own statements."""
     module = library()
     return isinstance(error, module.DatabaseError) and not isinstance(
         error, module.IntegrityError | module.ProgrammingError

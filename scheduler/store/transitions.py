@@ -1,6 +1,6 @@
 """The gate: the only code that writes `jobs.state`, and with each write its event row, in the same transaction.
 
-A job that ends badly takes with it, here and at once, every job that was to come after it.
+When a job fails or is cancelled, every job that depends on it fails in the same transaction.
 """
 
 import json
@@ -20,7 +20,7 @@ HELD = "held; `mmq release` lets it go"
 
 
 class IllegalTransition(MmqError):
-    """A move that no rule allows: always a mistake of ours, so the message tells the job's story."""
+    """A move that no rule allows: always a bug, so the message includes the job's states so far."""
 
 
 class _Step(NamedTuple):
@@ -81,7 +81,7 @@ def _move_one(
     old = JobState(rows[0]["state"])
     unasked = old.ended and not (detail or {}).get("retry")  # only a person takes a job out of its end
     if step.to not in MOVES[old] or unasked or (step.to.ended and step.reason is None):
-        raise IllegalTransition(f"job {step.job_id} is {old}: it can't become {step.to}. {story(tx, step.job_id)}")
+        raise IllegalTransition(f"job {step.job_id} is {old}: it can't become {step.to}. {_history(tx, step.job_id)}")
     tx.execute(
         "UPDATE jobs SET state = :state, reason = :reason, message = :message,"
         " waiting_code = :waiting_code, waiting = :waiting WHERE id = :job_id",
@@ -161,7 +161,7 @@ def _write_event(
     )
 
 
-def story(reader: Reader, job_id: int) -> str:
+def _history(reader: Reader, job_id: int) -> str:
     """A job's states so far, in one line."""
     rows = reader.query(
         "SELECT to_state, detail FROM events WHERE job_id = :job_id AND kind = 'state' ORDER BY id",

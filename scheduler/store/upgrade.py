@@ -24,7 +24,7 @@ from scheduler.store.revisions import head, missing, refuse_newer
 
 
 def upgrade(settings: Settings) -> Path | None:
-    """Bring the schema up to date; answers where the copy of the old database lies, if there was anything to copy.
+    """Bring the schema up to date; return the path of the copy of the old database, if there was anything to copy.
 
     Raises SchemaMismatch for a database that a newer mmq wrote, MmqError for one that isn't mmq's.
     """
@@ -59,9 +59,9 @@ def create_missing(settings: Settings) -> None:
 
 
 def backup(settings: Settings, target: Path | None) -> Path:
-    """Copy the store, as it is at one moment, while others go on using it; answers where the copy lies.
+    """Copy the store as of one moment, while others go on using it; return the copy's path.
 
-    Never over a file that is there; by default into the home's `backups`.
+    Never overwrites a file; by default the copy is made in the home's `backups`.
     """
     path = sqlite_path(settings.database_url)
     if path is None:
@@ -98,7 +98,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def revision_of(path: Path) -> str | None:
-    """The file's revision, None for a missing or empty one; raises for a newer one, or a stranger's."""
+    """The file's revision, None for a missing or empty file; raises for a newer one, or another program's."""
     if not path.exists():
         return None
     with closing(sqlite.SqliteDatabase(path)) as database:
@@ -112,7 +112,7 @@ def revision_of(path: Path) -> str | None:
 
 
 def _refuse_emptied(path: Path, settings: Settings) -> None:
-    """Tell a first start that was broken off from a store that has lost its jobs: those leave directories."""
+    """Distinguish an interrupted first start from a store that has lost its jobs: jobs leave run directories."""
     if path.exists() and settings.jobs_dir.is_dir() and any(settings.jobs_dir.iterdir()):
         raise MmqError(
             f"{path} is empty, and jobs have run here: their records are lost; put a backup in its place, or remove it",

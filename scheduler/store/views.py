@@ -1,4 +1,4 @@
-"""What people look at: plain rows for `mmq status`, whose cost does not grow with the queue.
+"""Plain rows for people to look at, as `mmq status` does; their cost does not grow with the queue.
 
 Imports nothing that makes a short command slow: no records, no SQLAlchemy. Changes nothing.
 """
@@ -73,13 +73,13 @@ def overview(db: Database, filters: Filters = DEFAULT) -> Overview:
 
 
 def _arrays(reader: Reader, jobs: list[Row]) -> dict[int, dict[str, int]]:
-    found: dict[int, dict[str, int]] = {}
+    members: dict[int, dict[str, int]] = {}
     for array_id in dict.fromkeys(row["array_id"] for row in jobs if row["array_id"] is not None):
         rows = reader.query(
             "SELECT state, COUNT(*) AS jobs FROM jobs WHERE array_id = :array_id GROUP BY state", array_id=array_id
         )
-        found[array_id] = {row["state"]: row["jobs"] for row in rows}
-    return found
+        members[array_id] = {row["state"]: row["jobs"] for row in rows}
+    return members
 
 
 def counts(reader: Reader, user: str | None = None) -> dict[str, int]:
@@ -99,7 +99,7 @@ def _jobs(reader: Reader, filters: Filters, condition: str, user: dict[str, str]
 
 
 def job_detail(db: Database, job_id: int) -> JobDetail:
-    """All there is to tell of one job; NoSuchJob."""
+    """Everything about one job; NoSuchJob."""
     with db.snapshot() as reader:
         rows = reader.query(f"{JOB}jobs.id = :job_id", job_id=job_id)
         if not rows:

@@ -14,8 +14,8 @@ from scheduler.jobs.jobfile import parse
 from scheduler.jobs.spec import JobSpec, encode
 from scheduler.jobs.states import EndReason
 from scheduler.store import attempts
-from scheduler.store.residuals import Taken
-from scheduler.store.shortages import Lesson
+from scheduler.store.residuals import MeasuredPeak
+from scheduler.store.shortages import MemoryRefusal
 from tests.controller.bench import Bench
 from tests.store.samples import ends, running
 
@@ -29,8 +29,8 @@ def spec_of(**model: int) -> JobSpec:
     return parse(text, file="job.yaml")[0]
 
 
-def taken(spec: JobSpec, *residuals_mib: int) -> list[Taken]:
-    return [Taken(encode(spec), 1000 * MIB, 1000 * MIB + OUTSIDE + one * MIB) for one in residuals_mib]
+def taken(spec: JobSpec, *residuals_mib: int) -> list[MeasuredPeak]:
+    return [MeasuredPeak(encode(spec), 1000 * MIB, 1000 * MIB + OUTSIDE + one * MIB) for one in residuals_mib]
 
 
 def key(spec: JobSpec) -> str:
@@ -52,7 +52,7 @@ def test_another_configuration_gets_the_median_of_all_once_there_are_three() -> 
 
 def test_nothing_is_lowered_and_what_can_not_be_read_is_no_configuration() -> None:
     assert Corrections(taken(spec_of(), -100), TARGET).bytes_for(key(spec_of()), SOME) == 0
-    odd = [Taken("{", 1000 * MIB, 1000 * MIB + OUTSIDE + 50 * MIB)] * 3
+    odd = [MeasuredPeak("{", 1000 * MIB, 1000 * MIB + OUTSIDE + 50 * MIB)] * 3
     assert Corrections(odd, TARGET).bytes_for(key(spec_of()), SOME) == 50 * MIB
 
 
@@ -95,11 +95,11 @@ def test_a_refusal_above_the_prediction_raises_the_footprint_by_what_was_lacking
     candidates = tuple(sized(rows, rows * 100 * MIB) for rows in (1, 2, 4))
     footprint = Footprint(candidates=candidates, parameters=1, torch="2")
 
-    def raised(*lessons: Lesson) -> int:
+    def raised(*lessons: MemoryRefusal) -> int:
         return Corrections([], TARGET, lessons).bytes_for(key(spec), footprint)
 
-    def lesson(micro_batch: int, needed_mib: int, attempt_id: int = 1, spec: str = encode(spec)) -> Lesson:
-        return Lesson(spec, plan, micro_batch, needed_mib * MIB, attempt_id)
+    def lesson(micro_batch: int, needed_mib: int, attempt_id: int = 1, spec: str = encode(spec)) -> MemoryRefusal:
+        return MemoryRefusal(spec, plan, micro_batch, needed_mib * MIB, attempt_id)
 
     assert raised(lesson(4, 390)) == 0  # it was given less than was predicted
     assert raised(lesson(4, 430), lesson(2, 210)) == 30 * MIB

@@ -12,7 +12,7 @@ from scheduler.jobs.states import EndReason, JobState
 from scheduler.store import attempts, audit, jobs
 from scheduler.store.database import Database
 from scheduler.store.records import Job, Progress
-from scheduler.store.shortages import was_too_much_for_host
+from scheduler.store.shortages import exhausted_host_memory
 from scheduler.store.transitions import IllegalTransition, move, record
 from tests.store.samples import admitted, ends, new_attempt, new_job, queued, running
 
@@ -33,13 +33,13 @@ def test_what_was_counted_before_a_retry_counts_no_more(db: Database) -> None:
     for _ in range(REBOOTS_FORGIVEN):
         assert end(EndReason.LOST, rebooted=True).crash_retries == 0
     used = end(EndReason.HOST_OUT_OF_MEMORY, exit_signal=9)
-    assert (used.crash_retries, was_too_much_for_host(db, used)) == (1, True)
+    assert (used.crash_retries, exhausted_host_memory(db, used)) == (1, True)
     assert end(EndReason.LOST, rebooted=True).state is JobState.FAILED
     jobs.retry(db, job.id, at=10.0)
     for _ in range(REBOOTS_FORGIVEN):
         assert end(EndReason.LOST, rebooted=True).crash_retries == 0
     used = end(EndReason.EXIT_CODE, exit_code=1)
-    assert (used.crash_retries, was_too_much_for_host(db, used)) == (1, False)
+    assert (used.crash_retries, exhausted_host_memory(db, used)) == (1, False)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -6,7 +6,7 @@ from scheduler.jobs.states import EndReason
 from scheduler.store import attempts, observations
 from scheduler.store.database import Database
 from scheduler.store.records import Progress
-from scheduler.store.residuals import Taken, taken
+from scheduler.store.residuals import MeasuredPeak, measured_peaks
 from tests.store.samples import ends, new_job, queued, running, with_device
 
 
@@ -25,9 +25,9 @@ def test_the_latest_ended_attempts_of_a_kind_on_a_host_are_read(db: Database) ->
     attempt_on(db, "cuda:0", predicted=1, measured=None)
     running(db, queued(db), device="cuda:0", predicted_reserved_bytes=1)  # not ended
     spec = new_job().spec
-    found = taken(db, host="here", kind="cuda", latest=10)
-    assert found == [Taken(spec, 200, 260), Taken(spec, 100, 130)]
-    assert taken(db, host="here", kind="cuda", latest=1) == found[:1]
+    found = measured_peaks(db, host="here", kind="cuda", latest=10)
+    assert found == [MeasuredPeak(spec, 200, 260), MeasuredPeak(spec, 100, 130)]
+    assert measured_peaks(db, host="here", kind="cuda", latest=1) == found[:1]
 
 
 def test_each_plan_of_an_attempt_has_a_prediction_and_a_peak_of_its_own(db: Database) -> None:
@@ -50,10 +50,10 @@ def test_each_plan_of_an_attempt_has_a_prediction_and_a_peak_of_its_own(db: Data
     ended = attempts.get(db, attempt.id)
     assert (ended.predicted_reserved_bytes, ended.measured_process_bytes) == (60, 50)
     spec = new_job().spec
-    assert taken(db, host="here", kind="cuda", latest=10) == [
-        Taken(spec, 60, 50),
-        Taken(spec, 100, 125),
-        Taken(spec, 60, 75),
+    assert measured_peaks(db, host="here", kind="cuda", latest=10) == [
+        MeasuredPeak(spec, 60, 50),
+        MeasuredPeak(spec, 100, 125),
+        MeasuredPeak(spec, 60, 75),
     ]
     left = [json.loads(row["detail"]) for row in db.query("SELECT detail FROM events WHERE kind = 'plan_left'")]
     assert [one["micro_batch"] for one in left] == [8, 4, 2]
