@@ -1,4 +1,4 @@
-"""What can only be seen with several fields together, and whether the files a job names are there."""
+"""Checks that involve several fields, and whether the files a job names are there."""
 
 import re
 import stat
@@ -14,8 +14,8 @@ from scheduler.jobs.spec import WIDEST, InitFrom, JobSpec
 WEIGHTS = (".pth", ".safetensors")
 
 
-def together(filled: dict[str, Any], given: dict[str, Any], problems: Problems) -> None:
-    """Check the sections whose fields are good alone. `given`: what the person wrote; `filled`: all of it."""
+def combinations(filled: dict[str, Any], given: dict[str, Any], problems: Problems) -> None:
+    """Check the sections whose fields are each valid. `given`: what the person wrote; `filled`: with all defaults."""
     if not problems.touched(("model",)):
         _model(filled["model"], given.get("model", {}), problems)
     if not problems.touched(("train",)):
@@ -58,7 +58,7 @@ def _model(model: dict[str, Any], given: dict[str, Any], problems: Problems) -> 
 
 
 def _first(given: dict[str, Any], *fields: str) -> tuple[str, ...]:
-    """The first of the fields that the person wrote, so that the error stands where it can be mended."""
+    """The first of the fields that the person wrote, so that the error points to where it can be fixed."""
     return "model", next((field for field in fields if field in given), fields[0])
 
 
@@ -192,7 +192,7 @@ def resolve_paths(spec: JobSpec, base: Path) -> JobSpec:
 
 
 def files(spec: JobSpec, problems: Problems) -> None:
-    """Check that what is named is there: libraries installed, files that can be opened; their rows are `rows.py`'s."""
+    """Check that the libraries named are installed and the files can be opened; their rows are `rows.py`'s."""
     for name in spec.report or ():
         if find_spec(name) is None:
             problems.add(("report",), f"{name} is not installed where mmq is", f"pip install {name}")
@@ -229,7 +229,7 @@ def _readable(path: Path, field: tuple[str, ...], problems: Problems) -> None:
 
 
 def neighbour(path: Path) -> str | None:
-    """A hint naming the file beside it that was probably meant."""
+    """A hint naming the file in the same directory that was probably meant."""
     try:
         beside = [entry.name for entry in path.parent.iterdir() if entry.suffix == path.suffix]
         return likely(path.name, beside[:1000])

@@ -44,7 +44,7 @@ def parse(text: str, *, file: str) -> Document:
         mark = error.problem_mark or error.context_mark
         line = getattr(mark, "line", 0)
         reason = f"is not YAML: {error.problem or error.context}"
-        raise FileError(reason, file=file, line=line + 1, hint=_mending(text, line) or NOT_YAML) from None
+        raise FileError(reason, file=file, line=line + 1, hint=_tab_hint(text, line) or NOT_YAML) from None
     except yaml.YAMLError as error:  # the reader: a character that YAML does not allow
         raise FileError(f"is not YAML: {str(error).splitlines()[0]}", file=file, hint=NOT_YAML) from None
     except UnicodeEncodeError:
@@ -52,10 +52,10 @@ def parse(text: str, *, file: str) -> Document:
     return Document(builder.value, builder.lines)
 
 
-def _mending(text: str, line: int) -> str | None:
-    """A hint for the commonest slip: a tab, which YAML takes for no indent, on that line or just before it."""
+def _tab_hint(text: str, line: int) -> str | None:
+    """A hint for the commonest mistake: a tab in the indent, which YAML forbids, on that line or just before it."""
     near = text.splitlines()[max(0, line - 1) : line + 1]
-    indents = (each[: len(each) - len(each.lstrip())] for each in near)
+    indents = (row[: len(row) - len(row.lstrip())] for row in near)
     return "indent with spaces, not with tabs" if any("\t" in indent for indent in indents) else None
 
 

@@ -13,7 +13,7 @@ from scheduler.jobs.problems import Problems, likely, shown
 from scheduler.jobs.spec import InitFrom, JobSpec
 from scheduler.units import parse_bytes, parse_duration
 
-# What a terminal would obey, what has no UTF-8, and what reverses the reading direction.
+# Control characters, surrogates (which have no UTF-8), and what reverses the reading direction.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -57,7 +57,7 @@ def _read_value(kind: Any, value: Any, path: Path, problems: Problems, good: dic
     except (ValueError, OverflowError):  # msgspec.ValidationError is a ValueError
         expected = next(titles(kind), "another value")
         choices = list(_choices(kind))
-        odd = next((one for one in value if one not in choices), value) if isinstance(value, list) else value
+        odd = next((item for item in value if item not in choices), value) if isinstance(value, list) else value
         problems.add(path, f"must be {expected}, got {shown(odd)}", likely(odd, choices) or _example(path))
 
 
@@ -113,18 +113,18 @@ def _items(value: Any) -> Any:
     return [item.strip() for item in value.strip("[]").split(",")] if isinstance(value, str) else value
 
 
-def _chosen(value: Any) -> Any:
+def _devices(value: Any) -> Any:
     """A list, one device, or for the command line several with commas; what is all digits is a number."""
     items = value if isinstance(value, list) else [value]
-    told = [item for each in items for item in (_items(each) if isinstance(each, str) else [each])]
-    return [int(item) if isinstance(item, str) and item.isdecimal() else item for item in told]
+    split = [part for item in items for part in (_items(item) if isinstance(item, str) else [item])]
+    return [int(part) if isinstance(part, str) and part.isdecimal() else part for part in split]
 
 
 _PARSERS: dict[Path, Callable[[Any], Any]] = {
     ("init_from",): _init_from,
     ("train", "lora_targets"): _items,
     ("report",): _items,
-    ("resources", "devices"): _chosen,
+    ("resources", "devices"): _devices,
     ("resources", "max_memory"): parse_bytes,
     ("resources", "time_limit"): parse_duration,
 }

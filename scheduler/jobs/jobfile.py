@@ -28,7 +28,7 @@ class JobFile(NamedTuple):
 
     spec: JobSpec
     source: str  # the text to store
-    problems: Problems  # where whoever finds more puts it, to be told with its line
+    problems: Problems  # later checks add theirs here, to be reported with their lines
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec, str]:
@@ -38,7 +38,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec, str]
 
 
 def read(path: str | Path, overrides: Sequence[str] = (), *, with_files: bool = True) -> JobFile:
-    """Do as `load`, for who has more to check; an estimate needs none of the files that the job names."""
+    """Do as `load`, for callers that check more; an estimate needs none of the files that the job names."""
     shown, where = str(path), Path(path)
     _require_text(where)
     text = _read(where)
@@ -63,7 +63,7 @@ def parse(
     given = read_struct(JobSpec, value, (), problems)
     _require(given, problems)
     filled = _fill(given, default_name)
-    checks.together(filled, given, problems)
+    checks.combinations(filled, given, problems)
     problems.raise_any()
     return msgspec.convert(filled, JobSpec), problems
 
@@ -83,7 +83,7 @@ def _read(path: Path) -> str:
 
 
 def _content(path: Path, most_bytes: int) -> bytes:
-    """Read so much of a file, or of a pipe: `mmq submit <(...)` names one, and one without a writer would hold us."""
+    """Read so much of a file, or of a pipe, as in `mmq submit <(...)`; a pipe without a writer must not block."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb", buffering=0) as stream:
         if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
@@ -110,7 +110,7 @@ def _require_text(path: Path) -> None:
 
 
 def _option(override: str) -> str:
-    """As it was typed: `--name=value` has an option of its own."""
+    """The override as it was typed: `--name=value` has an option of its own."""
     return override if override.startswith("--") else f"-o {override}"
 
 

@@ -9,7 +9,7 @@ def count(model: Model) -> int:
 
 
 def active(model: Model) -> int:
-    """Count those that one token meets: of a mixture of experts only the ones it is sent to."""
+    """Count the parameters active for one token: of a mixture of experts only those it is routed to."""
     return _around(model) + model.num_hidden_layers * _layer(model, model.num_experts_per_tok)
 
 

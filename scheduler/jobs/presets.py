@@ -1,4 +1,4 @@
-"""What a person left out of a job file: models by name, MiniMind's defaults for each kind. Pure values."""
+"""Defaults for what a job file leaves out: models by name, MiniMind's defaults for each kind. Pure values."""
 
 import math
 from collections.abc import Mapping
@@ -135,7 +135,7 @@ def recipe(kind: str, train: Mapping[str, Any]) -> str:
 
 
 def fill_train(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the recipe's defaults; a job told its `max_steps` has no default `epochs`."""
+    """Add the recipe's defaults; a job with `max_steps` has no default `epochs`."""
     defaults = TRAIN[recipe(kind, given)]
     if given.get("max_steps") is not None:
         defaults = defaults | {"epochs": None}

@@ -1,4 +1,4 @@
-"""The errors of one job file, gathered, so that a person mends them all at once. No I/O."""
+"""The errors of one job file, gathered, so that a person can fix them all at once. No I/O."""
 
 from collections.abc import Iterable
 
@@ -31,7 +31,7 @@ class Problems:
         self.sections.update(path[:1])
         override = next((self.overrides[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.overrides), None)
         if override is None and path not in self.lines:  # a key that an override has made on its way down
-            override = next((told for place, told in self.overrides.items() if place[: len(path)] == path), None)
+            override = next((option for place, option in self.overrides.items() if place[: len(path)] == path), None)
         if override is not None:
             self.errors.append(FileError(reason, file=override, hint=hint))
             return
@@ -41,7 +41,7 @@ class Problems:
 
     @property
     def are_many(self) -> bool:
-        """Whether to look for what was meant is not worth its time any more: who reads them has read enough."""
+        """Whether there are so many errors that suggesting corrections is not worth the time any more."""
         return len(self.errors) > 10 * SHOWN
 
     def gives(self, section: str) -> bool:

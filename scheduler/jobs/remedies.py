@@ -1,4 +1,4 @@
-"""What would have been enough for a job that ran out of device memory for good, in a sentence. Pure."""
+"""What would have been enough for a job that failed for want of device memory, in a sentence. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ class Place(NamedTuple):
 
 
 def would_fit(needed_bytes: int, places: Sequence[Place], *, max_memory_bytes: int | None) -> str:
-    """Say on which device so much would be had, or how large one would have to be."""
+    """Say which devices have so much memory, or how large one would have to be."""
     need = format_bytes(needed_bytes)
     larger = [place for place in places if place.total_bytes >= needed_bytes]
     named = " or ".join(f"{place.label} ({format_bytes(place.total_bytes)})" for place in larger[:4])

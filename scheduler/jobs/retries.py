@@ -1,8 +1,7 @@
-"""What becomes of a job when an attempt of it ends: one pure decision. No I/O, no clock.
+"""What becomes of a job when one of its attempts ends: one pure decision. No I/O, no clock.
 
-Every attempt after the first is paid for: by an out-of-memory retry, by a crash retry, by a person's (or the
-service's) asking for the stop, by one of a few reboots, or by steps that no earlier attempt had reached. So their
-number is bounded.
+The number of attempts is bounded, because each after the first costs something: an out-of-memory retry, a crash retry,
+a stop that was requested, one of a few reboots, or progress to a step that no earlier attempt had reached.
 """
 
 from typing import Annotated
@@ -36,7 +35,7 @@ Status = Annotated[int, Meta(ge=0, lt=256)] | None  # of a process: its exit cod
 
 
 class Shortage(msgspec.Struct, frozen=True, kw_only=True):
-    """The refusal of device memory at which an attempt gave up, as its trainer told it."""
+    """The refusal of device memory at which an attempt gave up, as its trainer reported it."""
 
     phase: str
     micro_batch: Count = None
@@ -108,32 +107,32 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def verdict(job: JobFacts, attempt: AttemptFacts, outcome: Outcome) -> Verdict:
     """Decide in this order: done stays done; a cancel wins over any retry; then each reason's own rule."""
     reason = outcome.reason
-    told = outcome.message or f"ended: {reason.replace('_', ' ')}"
+    message = outcome.message or f"ended: {reason.replace('_', ' ')}"
     if reason is EndReason.DONE:
-        return _verdict(job, JobState.SUCCEEDED, told)
+        return _verdict(job, JobState.SUCCEEDED, message)
     if reason is EndReason.CANCELLED or job.cancel_requested:
-        return _verdict(job, JobState.CANCELLED, told)
+        return _verdict(job, JobState.CANCELLED, message)
     if reason is EndReason.OUT_OF_MEMORY or (reason is EndReason.HOST_OUT_OF_MEMORY and attempt.device_is_host):
-        return _after_out_of_memory(job, attempt, told, outcome.shortage)
+        return _after_out_of_memory(job, attempt, message, outcome.shortage)
     if reason is EndReason.STOPPED and (attempt.stop_requested or attempt.progressed):
-        return _verdict(job, JobState.QUEUED, told)
+        return _verdict(job, JobState.QUEUED, message)
     if reason is EndReason.HOST_OUT_OF_MEMORY:
-        return _after_host_out_of_memory(job, attempt, told)
+        return _after_host_out_of_memory(job, attempt, message)
     if _is_forgiven(job, attempt, outcome):
-        return _verdict(job, JobState.QUEUED, f"{told}; this does not count as a crash")
+        return _verdict(job, JobState.QUEUED, f"{message}; this does not count as a crash")
     if reason in CRASHES or reason is EndReason.STOPPED:
-        return _after_crash(job, told)
-    return _verdict(job, JobState.FAILED, told)
+        return _after_crash(job, message)
+    return _verdict(job, JobState.FAILED, message)
 
 
 def _is_forgiven(job: JobFacts, attempt: AttemptFacts, outcome: Outcome) -> bool:
-    """Whether it ended with the host, which is hardly the job's fault."""
+    """Whether it ended because the host rebooted, which is hardly the job's fault."""
     rebooted = outcome.rebooted and outcome.reason is EndReason.LOST
     return rebooted and (attempt.progressed or job.reboots < REBOOTS_FORGIVEN)
 
 
 def means_left(job: JobFacts, attempt: AttemptFacts) -> tuple[str, ...]:
-    """The means against memory that the job allows and the attempt did not use, in the order they are tried."""
+    """The means of saving memory that the job allows and the attempt did not use, in the order they are tried."""
     checkpointing, offload = attempt.activation_checkpointing, attempt.optimizer_offload
     more = "full activation checkpointing" if checkpointing == "selective" else "activation checkpointing"
     offered = (
@@ -144,15 +143,15 @@ def means_left(job: JobFacts, attempt: AttemptFacts) -> tuple[str, ...]:
     return (*left, SHARDING) if attempt.sharding != job.shardings[-1] else left
 
 
-def _after_out_of_memory(job: JobFacts, attempt: AttemptFacts, told: str, shortage: Shortage | None) -> Verdict:
+def _after_out_of_memory(job: JobFacts, attempt: AttemptFacts, message: str, shortage: Shortage | None) -> Verdict:
     used, allowed = job.out_of_memory_retries, job.out_of_memory_allowed
     left = means_left(job, attempt)
-    tried = f"{told}; out of memory at micro-batch {attempt.micro_batch}"
+    tried = f"{message}; out of memory at micro-batch {attempt.micro_batch}"
     if used >= allowed:
         return _verdict(job, JobState.FAILED, f"{tried}, and all {allowed} retries for out of memory are used up")
     limit = job.micro_batch_limit
     if shortage is not None and shortage.is_of_states:
-        how = next((one for one in (SHARDING, OFFLOAD) if one in left), "more memory, where there is more")
+        how = next((means for means in (SHARDING, OFFLOAD) if means in left), "more memory, where there is more")
     elif attempt.micro_batch <= 1 and not left:
         return _verdict(job, JobState.FAILED, f"{tried}, with nothing left to try: {_means_tried(job, attempt)}")
     else:
@@ -176,15 +175,15 @@ def _means_tried(job: JobFacts, attempt: AttemptFacts) -> str:
     )
     if job.spares_host and not offload:
         tried = (tried[0], (OFFLOAD, job.optimizer_offload, "too much for the host"))
-    told = [f"{name} was {used}" if used else f"{name} is {wish} in the job file" for name, wish, used in tried]
-    return ", ".join([*told, f"sharding was {attempt.sharding}"] if attempt.sharding != "none" else told)
+    phrases = [f"{name} was {used}" if used else f"{name} is {wish} in the job file" for name, wish, used in tried]
+    return ", ".join([*phrases, f"sharding was {attempt.sharding}"] if attempt.sharding != "none" else phrases)
 
 
-def _after_host_out_of_memory(job: JobFacts, attempt: AttemptFacts, told: str) -> Verdict:
-    """Try again with the optimizer on the device where the job leaves that open; else as others on the host may end."""
+def _after_host_out_of_memory(job: JobFacts, attempt: AttemptFacts, message: str) -> Verdict:
+    """Retry as after a crash, with the optimizer on the device where the job allows it; others may end meanwhile."""
     if attempt.optimizer_offload and job.optimizer_offload == "auto":
-        return _after_crash(job, told, how=", without optimizer offload")
-    after = _after_crash(job, told)
+        return _after_crash(job, message, how=", without optimizer offload")
+    after = _after_crash(job, message)
     if after.state is not JobState.FAILED:
         return after
     lighter = "memory.optimizer_offload: off, " if attempt.optimizer_offload else ""
@@ -193,16 +192,16 @@ def _after_host_out_of_memory(job: JobFacts, attempt: AttemptFacts, told: str) -
     return msgspec.structs.replace(after, message=f"{after.message}; {remedy}")
 
 
-def _after_crash(job: JobFacts, told: str, how: str = "") -> Verdict:
+def _after_crash(job: JobFacts, message: str, how: str = "") -> Verdict:
     used, allowed = job.crash_retries, job.crash_allowed
     if used >= allowed:
-        return _verdict(job, JobState.FAILED, f"{told}; all {allowed} retries for crashes are used up")
+        return _verdict(job, JobState.FAILED, f"{message}; all {allowed} retries for crashes are used up")
     return Verdict(
         state=JobState.QUEUED,
         micro_batch_limit=job.micro_batch_limit,
         out_of_memory_retries=job.out_of_memory_retries,
         crash_retries=used + 1,
-        message=f"{told}; retry {used + 1} of {allowed}{how}",
+        message=f"{message}; retry {used + 1} of {allowed}{how}",
     )
 
 

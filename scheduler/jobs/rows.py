@@ -1,7 +1,7 @@
 """Checks the rows of a data file before a job with it is queued. Reads the file; never holds more than one line.
 
 A file up to 64 MiB is read whole; of a larger one its head, its tail and blocks spread evenly between them, so that a
-submit stays short. What was read is said, because a sample finds what is wrong everywhere, not what is wrong once.
+submit stays short. The result says how much was read: a sample finds systematic errors, not single ones.
 """
 
 import contextlib
@@ -95,7 +95,7 @@ def _blocks(size: int) -> Iterator[tuple[int, int]]:
 
 
 class _BrokenRow(Exception):
-    """One to be passed over: where it stands is not looked up, which for many would take long."""
+    """A row to be skipped: its line number is not looked up, which would take long for many."""
 
 
 class _Checker:
@@ -107,7 +107,7 @@ class _Checker:
         self.decoder = msgspec.json.Decoder(_ROWS[kind])
         self.rows = 0
         self.read_bytes = 0
-        self.targets = False  # whether anything was seen that a model learns from
+        self.has_targets = False  # whether any row has text that a model learns from
 
     def block(self, stream: BinaryIO, start: int, end: int) -> None:
         at = max(0, start - 1)
@@ -119,10 +119,10 @@ class _Checker:
                 self.line(line, at)
             except _BrokenRow:
                 self.broken += 1
-            at += self.past(stream, line)
+            at += self.skip_rest(stream, line)
 
-    def past(self, stream: BinaryIO, line: bytes) -> int:
-        """Go to the end of a line that may have been cut; how long it is."""
+    def skip_rest(self, stream: BinaryIO, line: bytes) -> int:
+        """Read to the end of a line that may have been cut; return its whole length."""
         length = len(line)
         while len(line) > LINE_BYTES and not line.endswith(b"\n"):
             line = stream.readline(LINE_BYTES + 1)
@@ -153,21 +153,21 @@ class _Checker:
 
     def content(self, row: PretrainRow | SftRow, at: int) -> None:
         if isinstance(row, PretrainRow):
-            self.targets = self.targets or bool(row.text)
+            self.has_targets = self.has_targets or bool(row.text)
             return
         for index, turn in enumerate(row.conversations):
             if turn.role not in ROLES:
                 field = f"conversations[{index}].role"
                 reason = f"must be system, user, assistant or tool, got {shown(turn.role)}"
                 self.refuse(at, field, reason, likely(turn.role, ROLES))
-            self.targets = self.targets or (turn.role == "assistant" and bool(turn.content))
+            self.has_targets = self.has_targets or (turn.role == "assistant" and bool(turn.content))
 
     def whole(self) -> None:
         """Check what only shows at the end: that there is something to learn from."""
         if not self.rows:
             none = f"has no good row: {self.broken:,} are broken" if self.broken else "has no rows"
             raise FileError(none, file=str(self.path), hint=_EXAMPLES[self.kind])
-        if not self.targets:
+        if not self.has_targets:
             what = "text" if self.kind == "pretrain" else "content of an assistant"
             reason = f"has no {what} in its {self.rows:,} rows: there is nothing to learn from"
             raise FileError(reason, file=str(self.path), hint=_EXAMPLES[self.kind])
@@ -188,9 +188,9 @@ def _line_number(path: Path, at: int) -> int:
     return lines
 
 
-def _misfit(line: bytes, told: str) -> tuple[str | None, str]:
+def _misfit(line: bytes, message: str) -> tuple[str | None, str]:
     """Field and reason of a row that is JSON of the wrong shape, from the decoder's message."""
-    reason, _, place = told.partition(" - at `$")
+    reason, _, place = message.partition(" - at `$")
     field = place.rstrip("`").lstrip(".") or None
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", reason):
         name = f"{field}.{missing[1]}" if field else missing[1]
@@ -212,12 +212,13 @@ def _keys(line: bytes) -> str:
     return ""
 
 
-def _malformed(told: str) -> tuple[str, str]:
-    if "surrogate" in told:
+def _malformed(message: str) -> tuple[str, str]:
+    """Reason and hint for a row that is not JSON, from the decoder's message."""
+    if "surrogate" in message:
         return "has half a surrogate pair (\\ud800 to \\udfff), which is not a character", "remove it from the text"
-    if "truncated" in told:
+    if "truncated" in message:
         return "is cut short: no complete JSON object", "one object a line, without line breaks inside"
-    place = re.search(r"\(byte (\d+)\)", told)
+    place = re.search(r"\(byte (\d+)\)", message)
     at = f" at byte {int(place[1]) + 1}" if place else ""
     return f"is not JSON{at}", "one JSON object a line; write it with json.dumps"
 

@@ -5,7 +5,7 @@ from itertools import product
 
 from scheduler.errors import UsageError
 
-MOST = 1000  # members of one array
+MOST_MEMBERS = 1000  # of one array
 _HINT = "write it like --sweep train.learning_rate=1e-4,3e-4"
 _OPENING, _CLOSING = "[{", "]}"
 
@@ -17,15 +17,15 @@ def members(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"--sweep {twice} is given twice", hint="name all its values at once, with commas")
-    found = list(product(*fields))
-    if len(found) > MOST:
-        raise UsageError(f"that makes {len(found):,} jobs; a sweep has {MOST:,} at most")
-    return found
+    combinations = list(product(*fields))
+    if len(combinations) > MOST_MEMBERS:
+        raise UsageError(f"that makes {len(combinations):,} jobs; a sweep has {MOST_MEMBERS:,} at most")
+    return combinations
 
 
 def _values(sweep: str) -> list[str]:
-    name, equals, told = sweep.partition("=")
-    values = _split(told)
+    name, equals, text = sweep.partition("=")
+    values = _split(text)
     if not equals or not name or not all(values):
         raise UsageError(f"--sweep {sweep!r} names no field and values", hint=_HINT)
     if len(set(values)) < len(values):

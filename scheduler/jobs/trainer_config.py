@@ -9,7 +9,7 @@ from scheduler.config import RUN_LOG_BYTES
 from scheduler.jobs.spec import JobSpec
 
 _PLAN_KEYS = ("micro_batch", "activation_checkpointing", "optimizer_offload", "chunked_loss")
-_OF_SEVERAL = {"sharding": "none", "tensor_parallel": 1}  # attempts of earlier versions do not say
+_LATER_KEYS = {"sharding": "none", "tensor_parallel": 1}  # with defaults: plans of earlier versions lack them
 
 
 def trainer_config(
@@ -24,7 +24,8 @@ def trainer_config(
     """Build what becomes `config.json`; `init_from_path` is what `spec.init_from` was resolved to."""
     return training_part(spec) | {
         "init_from": init_from_path,
-        "plan": {key: plan[key] for key in _PLAN_KEYS} | {key: plan.get(key, one) for key, one in _OF_SEVERAL.items()},
+        "plan": {key: plan[key] for key in _PLAN_KEYS}
+        | {key: plan.get(key, default) for key, default in _LATER_KEYS.items()},
         "device": dict(device),
         "on_out_of_memory": "halve",
         "report": list(spec.report or ()),

@@ -10,7 +10,7 @@ from scheduler.config import Settings
 from scheduler.errors import UsageError
 from scheduler.jobs import spec
 from scheduler.jobs.states import JobState
-from scheduler.jobs.sweep import MOST, members
+from scheduler.jobs.sweep import MOST_MEMBERS, members
 from scheduler.store import jobs
 from scheduler.store.database import Database
 from tests.acceptance.conftest import Mmq
@@ -35,7 +35,7 @@ def test_the_members_are_all_combinations() -> None:
         (["a=1,,2"], "names no field"),
         (["a=1,1"], "has a value twice"),
         (["a=1", "a=2"], "is given twice"),
-        (["a=" + ",".join(map(str, range(40))), "b=" + ",".join(map(str, range(40)))], f"{MOST:,} at most"),
+        (["a=" + ",".join(map(str, range(40))), "b=" + ",".join(map(str, range(40)))], f"{MOST_MEMBERS:,} at most"),
     ],
 )
 def test_what_is_no_sweep_is_refused(sweeps: list[str], reason: str) -> None:
