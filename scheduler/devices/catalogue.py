@@ -115,23 +115,23 @@ CATALOGUE = (
 def find(text: str) -> CatalogueEntry:
     """Find a GPU by name (`RTX 3080 20GB`, `3080-20g`, `4090d`), or make one of a size (`24GiB`).
 
-    Of a model sold in several sizes the smallest, where none is named: what fits there fits on the others.
+    If a model is sold in several sizes and none is named, the smallest: what fits there fits on the others.
     """
     if not text.strip():
         raise UsageError("an empty name is no GPU", hint="name one, like 'RTX 4090', or give a size, like 24GiB")
     if _SIZE.fullmatch(text):
         return _of_size(text.strip())
     model, memory_gb = _normalise(text)
-    found = [entry for entry in CATALOGUE if _model(entry) == model]
+    entries = [entry for entry in CATALOGUE if _model(entry) == model]
     if memory_gb is not None:
-        found = [entry for entry in found if entry.memory_gb == memory_gb]
-    if not found and _BARE.fullmatch(text):
+        entries = [entry for entry in entries if entry.memory_gb == memory_gb]
+    if not entries and _BARE.fullmatch(text):
         raise UsageError(
             f"{text!r} is not a GPU known here, and without a unit it is no size", hint=f"like {text.strip()}GiB"
         )
-    if not found:
+    if not entries:
         raise UsageError(f"{text!r} is not a GPU known here", hint=_suggestion(model))
-    return found[0]
+    return entries[0]
 
 
 def _of_size(text: str) -> CatalogueEntry:

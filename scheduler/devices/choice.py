@@ -1,4 +1,4 @@
-"""Which devices a service uses, as the person said: `auto`, `cuda`, `cpu[:BYTES]` or `virtual:NxSIZE`."""
+"""Which devices a service uses, as specified: `auto`, `cuda`, `cpu[:BYTES]` or `virtual:NxSIZE`."""
 
 from scheduler.config import Settings
 from scheduler.devices.cpu import CpuDevices, parse_budget
@@ -12,8 +12,8 @@ from scheduler.errors import MmqError, UsageError
 def open_devices(spec: str, settings: Settings, *, probe: ProbeChild | None = None) -> Devices:
     """Open the devices that `spec` names; UsageError if it names none, MmqError if they can't be used.
 
-    `auto` is the GPUs if there are any, else the host's memory; a GPU driver that is there and does not work
-    is an error, never a silent move of all jobs to the CPU.
+    `auto` means the GPUs if there are any, else the host's memory. A GPU driver that is installed but does not work is
+    an error: jobs must not move to the CPU silently.
     """
     kind, colon, rest = spec.strip().partition(":")
     if kind == "virtual":

@@ -1,8 +1,8 @@
 """The host's memory as one device with a budget, for a machine without a GPU.
 
-The device's processes are those that carry its mark in their environment, which `launch()` sets: no knowledge
-of jobs is needed, and a trainer's own children count with it. What other programs hold shows as soon as less
-than the budget is left on the host.
+The device's processes are those with its mark in their environment, which `launch()` sets: so no knowledge of jobs is
+needed, and a trainer's children count too. Memory of other programs counts as used once the host has less left than
+the budget.
 """
 
 import os
@@ -53,13 +53,13 @@ class CpuDevices:
 
     def read(self) -> list[DeviceReading]:
         processes = tuple(_marked(self._proc, f"{MARK}={self._id}".encode()))
-        ours = sum(resident for _, resident in processes)
-        taken_by_all = self._budget_bytes - self._host_memory().available_bytes
+        own_bytes = sum(resident_bytes for _, resident_bytes in processes)
+        missing_bytes = self._budget_bytes - self._host_memory().available_bytes
         reading = DeviceReading(
             device_id=self._id,
             at=self._clock(),
             total_bytes=self._budget_bytes,
-            used_bytes=max(ours, taken_by_all),
+            used_bytes=max(own_bytes, missing_bytes),
             processes=processes,
             utilisation=None,
         )
@@ -91,16 +91,16 @@ def parse_budget(text: str, *, host_memory: Callable[[], HostMemory] = read_host
 
 def _marked(proc: Path, mark: bytes) -> list[tuple[int, int]]:
     """Find the processes with `mark` in their environment, each with its resident bytes."""
-    found = []
+    marked = []
     for directory in proc.iterdir():
         if not directory.name.isdecimal():
             continue
         try:
             if mark in (directory / "environ").read_bytes().split(b"\0"):
-                found.append((int(directory.name), _resident_bytes(directory)))
-        except OSError:  # it has just ended, or it is another person's
+                marked.append((int(directory.name), _resident_bytes(directory)))
+        except OSError:  # it has just ended, or it is another user's
             continue
-    return sorted(found)
+    return sorted(marked)
 
 
 def _resident_bytes(directory: Path) -> int:

@@ -1,4 +1,4 @@
-"""What a device is to the rest of mmq: its facts, the latest look at it, how a trainer is started on it.
+"""What a device is to the rest of mmq: its properties, the latest reading of it, how a trainer is started on it.
 
 Values and one Protocol. Knows nothing of jobs, reservations or the store.
 """
@@ -26,7 +26,7 @@ class DeviceInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceReading:
-    """One look at a device. With an `error` the figures mean nothing: admit nothing to it."""
+    """One reading of a device. With an `error` the figures mean nothing: admit nothing to it."""
 
     device_id: str
     at: float
@@ -35,7 +35,7 @@ class DeviceReading:
     processes: tuple[tuple[int, int], ...]  # (pid, bytes); bytes 0: the driver does not say
     utilisation: float | None  # 0 to 1; None: not known
     error: str | None = None
-    warnings: tuple[str, ...] = ()  # worth a person's look, no reason to keep jobs away
+    warnings: tuple[str, ...] = ()  # for people to look at; jobs are still admitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +53,15 @@ class Devices(Protocol):
     def kind(self) -> str: ...
 
     def discover(self) -> list[DeviceInfo]:
-        """List what is there now; MmqError if it can't be known and never was."""
+        """List the devices there are now; MmqError if they can't be listed and never were."""
         ...
 
     def read(self) -> list[DeviceReading]:
-        """Look at each device of the latest `discover()`: one reading each, in its order. Never raises."""
+        """Read each device of the latest `discover()`, in its order. Never raises."""
         ...
 
     def launch(self, info: DeviceInfo, limit_bytes: int | None) -> Launch:
-        """Say how to start a trainer there that may show at most `limit_bytes` on the device."""
+        """Say how to start a trainer there that may take at most `limit_bytes` of the device."""
         ...
 
     def close(self) -> None: ...

@@ -15,24 +15,26 @@ def label(infos: Sequence[DeviceInfo]) -> str:
     return f"{infos[0].kind}:{','.join(str(info.number) for info in infos)}"
 
 
-def one_of_several(launch: Launch, info: DeviceInfo, processes: int) -> Launch:
-    """Leave room beside the allocator for what NCCL holds."""
+def with_nccl_room(launch: Launch, info: DeviceInfo, processes: int) -> Launch:
+    """Add to the context of one process of several what NCCL holds beside the allocator."""
     more = nccl_bytes(info.kind, info.capability, processes)
     return replace(launch, device=launch.device | {"context_bytes": launch.device["context_bytes"] + more})
 
 
-def together(launches: Sequence[Launch]) -> Launch:
-    """Join what each device asks for: its process finds itself by its local rank.
+def combine(launches: Sequence[Launch]) -> Launch:
+    """Join the launches on each device into one: a process finds its own device by its local rank.
 
-    All see all GPUs, of which CUDA numbers the first 0. Where the devices differ otherwise, `ranks` says how.
+    All processes see all GPUs, which CUDA numbers from 0. Where the devices differ otherwise, `ranks` says how.
     """
     first = launches[0]
     if len(launches) == 1:
         return first
-    own = [{key: value for key, value in one.device.items() if value != first.device[key]} for one in launches]
-    visible = ",".join(filter(None, (one.environment.get(_VISIBLE) for one in launches)))
+    differences = [
+        {key: value for key, value in launch.device.items() if value != first.device[key]} for launch in launches
+    ]
+    visible = ",".join(filter(None, (launch.environment.get(_VISIBLE) for launch in launches)))
     threads = {"OMP_NUM_THREADS": str(max(1, usable_cores() // len(launches)))}
     return Launch(
-        device={**first.device, **({"ranks": own} if any(own) else {})},
+        device={**first.device, **({"ranks": differences} if any(differences) else {})},
         environment={**threads, **first.environment, _VISIBLE: visible},
     )

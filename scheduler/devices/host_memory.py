@@ -1,4 +1,4 @@
-"""How much memory this host has and has left, the limit of our cgroup honoured. Reads /proc and /sys."""
+"""How much memory this host has in all and available, within the limits of our cgroups. Reads /proc and /sys."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

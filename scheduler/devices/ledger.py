@@ -1,7 +1,7 @@
 """Who holds how much of a virtual device: a directory with one file a process, written by the trainers.
 
-`<ledger>/<pid>-<start time in ticks>` holds a decimal number of bytes. Entries of processes that are gone
-count nothing. Only reads: the trainer's side takes the lock and writes.
+`<ledger>/<pid>-<start time in ticks>` holds a decimal number of bytes. Entries of processes that have ended don't
+count. Only reads: the trainer takes the lock and writes.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """CUDA GPUs, as NVML shows them. Asks the probe's process; never loads NVML itself.
 
-What can't be read is closed: every reading then carries the error, and nothing is admitted there.
+Fails closed: while a GPU can't be read, its readings carry the error, and nothing is admitted there.
 """
 
 import time
@@ -24,7 +24,7 @@ class NvmlDevices:
         self._known: list[DeviceInfo] = []
 
     def discover(self) -> list[DeviceInfo]:
-        """List the GPUs that say who they are; while NVML does not answer, those it listed last."""
+        """List the GPUs that can be identified; while NVML does not answer, those it listed last."""
         report = self._ask()
         if not report.error:
             self._known = [_info(gpu) for gpu in report.gpus if gpu.uuid]
@@ -109,7 +109,7 @@ def _reading(info: DeviceInfo, report: Report, at: float) -> DeviceReading:
 
 
 def _missing(info: DeviceInfo, report: Report) -> str:
-    """Say why a known GPU is not in the report: the whole of NVML, this GPU's own trouble, or it left."""
+    """Say why a known GPU is not in the report: NVML failed as a whole, this GPU failed, or it is gone."""
     unnamed = (gpu.error for gpu in report.gpus if gpu.uuid is None and gpu.index == info.number)
     return report.error or next(unnamed, None) or "this GPU is no longer there"
 

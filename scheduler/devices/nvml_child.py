@@ -1,7 +1,7 @@
-"""The NVML probe's process, seen from outside: started, asked under a time limit, and replaced when it fails.
+"""The NVML probe's process, seen from outside: started, queried under a time limit, and replaced when it fails.
 
-A probe that hangs or dies costs one answer, and the next is asked of a new one; each failure in a row makes the
-wait before that longer. A probe that even SIGKILL does not end (it sleeps inside the driver) gets no successor.
+A probe that hangs or dies costs one answer, and the next query starts a new one, after a pause that grows with each
+failure in a row. A probe that even SIGKILL does not end (it sleeps inside the driver) is not replaced.
 """
 
 import os
@@ -41,18 +41,18 @@ class ProbeChild:
         self._process: subprocess.Popen[bytes] | None = None
         self._stuck: subprocess.Popen[bytes] | None = None
         self._failure = ""
-        self._rests_until = 0.0
+        self._pauses_until = 0.0
 
     def ask(self) -> Report:
-        """Get one report; ProbeFailed if the probe hung, died or rests after a failure."""
-        if self._monotonic() < self._rests_until:
+        """Get one report; ProbeFailed if the probe hung or died, or during the pause after a failure."""
+        if self._monotonic() < self._pauses_until:
             raise ProbeFailed(self._failure)
         try:
             report = self._answer(self._running())
         except ProbeFailed as failure:
             self.close()
             self._failure = str(failure)
-            self._rests_until = self._monotonic() + self._pause_seconds
+            self._pauses_until = self._monotonic() + self._pause_seconds
             self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
             raise
         self._pause_seconds = self._first_pause_seconds

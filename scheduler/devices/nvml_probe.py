@@ -92,18 +92,18 @@ def _processes(handle: Any) -> tuple[tuple[int, int], ...]:
 
     A process that computes and draws is in two lists, with all its memory in each: so the largest, not the sum.
     """
-    held: dict[int, int] = {}
+    sizes: dict[int, int] = {}
     for kind in ("Compute", "Graphics", "MPSCompute"):
         for process in _process_list(kind, handle):
-            held[process.pid] = max(held.get(process.pid, 0), process.usedGpuMemory or 0)
-    return tuple(sorted(held.items()))
+            sizes[process.pid] = max(sizes.get(process.pid, 0), process.usedGpuMemory or 0)
+    return tuple(sorted(sizes.items()))
 
 
 def _process_list(kind: str, handle: Any) -> Iterable[Any]:
     for version in ("v3", "v2"):  # v3: drivers from 510 on
-        found = _optional(getattr(pynvml, f"nvmlDeviceGet{kind}RunningProcesses_{version}"), handle)
-        if found is not None:
-            return list(found)
+        running = _optional(getattr(pynvml, f"nvmlDeviceGet{kind}RunningProcesses_{version}"), handle)
+        if running is not None:
+            return list(running)
     return []
 
 
@@ -128,7 +128,7 @@ def _warnings(handle: Any) -> Iterable[str]:
 
 
 def _optional(query: Callable[..., Any], *arguments: Any) -> Any:
-    """Ask what not every GPU, driver or container answers: None then. A lost GPU is still an error."""
+    """Query what not every GPU, driver or container supports: None then. A lost GPU is still an error."""
     try:
         return query(*arguments)
     except pynvml.NVMLError as error:

@@ -1,6 +1,6 @@
 """Virtual devices: CPU trainers that account memory as CUDA's allocator would, on devices of any size.
 
-The trainers write how much each holds into a ledger directory a device; this reads it. Whatever lives counts,
+Each trainer writes how much it holds into the device's ledger directory; this reads it. Every live process counts,
 whoever started it.
 """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Write aside, to the disk, and only then under the name."""
+    """Write a temporary file, sync it to the disk, and only then rename it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)  # a link there would lead what is written elsewhere
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -17,7 +17,7 @@ def write_durably(path: Path, text: str) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Have the names in it on the disk."""
+    """Sync a directory's entries to the disk."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)

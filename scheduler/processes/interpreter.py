@@ -17,7 +17,7 @@ def python_command(module: str, *arguments: str) -> list[str]:
 
 def with_source(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment in which our packages are found, last on the path, also where they run uninstalled."""
-    found = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
-    if _SOURCE.name not in ("site-packages", "dist-packages") and str(_SOURCE) not in found:
-        found.append(str(_SOURCE))
-    return {**environment, **({"PYTHONPATH": os.pathsep.join(found)} if found else {})}
+    paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if _SOURCE.name not in ("site-packages", "dist-packages") and str(_SOURCE) not in paths:
+        paths.append(str(_SOURCE))
+    return {**environment, **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}

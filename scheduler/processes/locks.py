@@ -13,11 +13,11 @@ from scheduler.processes.liveness import PROC, processes
 
 TRAINER_LOCK = "lock"  # in a run directory: held by the shim and, inherited, by the trainer
 SHIM_LOCK = "shim.lock"  # held by the shim alone
-PROBE_SECONDS = 0.2  # somebody who only looks holds a lock for a moment, shared
+PROBE_SECONDS = 0.2  # a probe (`lock_held`) holds a lock for a moment, shared
 
 
 def take_lock(path: Path, *, patience_seconds: float = PROBE_SECONDS) -> int | None:
-    """Take the exclusive flock of a file and return its descriptor; None if another keeps it all this while."""
+    """Take the exclusive flock of a file and return its descriptor; None if another holds it all this while."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + patience_seconds
     while True:
@@ -55,19 +55,19 @@ def attended(run_dir: Path) -> bool:
 def holders(path: Path) -> list[int]:
     """The processes of ours that hold the exclusive flock of this file, be it inherited; a mere reader is none."""
     try:
-        wanted = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return []
-    return sorted(pid for pid in processes() if _holds(pid, (wanted.st_dev, wanted.st_ino)))
+    return sorted(pid for pid in processes() if _holds(pid, (status.st_dev, status.st_ino)))
 
 
-def _holds(pid: int, wanted: tuple[int, int]) -> bool:
+def _holds(pid: int, device_and_inode: tuple[int, int]) -> bool:
     process = PROC / str(pid)
     with contextlib.suppress(OSError):  # it ended, or it is another user's
         for descriptor in (process / "fd").iterdir():
             with contextlib.suppress(OSError):
-                found = descriptor.stat()
-                if (found.st_dev, found.st_ino) == wanted:
+                status = descriptor.stat()
+                if (status.st_dev, status.st_ino) == device_and_inode:
                     locks = (process / "fdinfo" / descriptor.name).read_text()
                     if "FLOCK" in locks and "WRITE" in locks:
                         return True

@@ -1,6 +1,6 @@
 """The form of a log line: `at=TIME level=LEVEL from=PART pid=N ... message="..."`, read by people and by programs.
 
-One event is one line, whatever it says: what could break it, or be obeyed by a terminal, is escaped as in JSON.
+One event is one line, whatever it says: line breaks and control characters are escaped as in JSON.
 """
 
 import json
@@ -15,14 +15,14 @@ _MESSAGE = re.compile(r' message=("(?:[^"\\]|\\.)*")')
 def log_line(level: str, part: str, message: str, *, at: float | None = None, **more: object) -> str:
     """Write a line, without its end. `more` are fields of its own: numbers, words or sentences; None is left out."""
     fields = {"at": _time(time.time() if at is None else at), "level": level, "from": part, "pid": os.getpid(), **more}
-    told = " ".join(f"{name}={_value(value)}" for name, value in fields.items() if value is not None)
-    return f"{told} message={json.dumps(message)}"
+    head = " ".join(f"{name}={_value(value)}" for name, value in fields.items() if value is not None)
+    return f"{head} message={json.dumps(message)}"
 
 
 def message_of(line: str) -> str:
-    """What a line says; of one that is not of this form, all of it."""
-    found = _MESSAGE.search(line) if line.startswith("at=") else None
-    return str(json.loads(found[1])) if found else line
+    """A line's message; if it is not of this form, the whole line."""
+    match = _MESSAGE.search(line) if line.startswith("at=") else None
+    return str(json.loads(match[1])) if match else line
 
 
 def _time(at: float) -> str:

@@ -6,7 +6,7 @@ from types import TracebackType
 
 from scheduler.processes.loglines import log_line
 
-OURS = ("job", "attempt", "device")  # what a record may say by `extra`
+EXTRA_FIELDS = ("job", "attempt", "device")  # that a record may have by `extra`
 
 
 class LogLines(logging.Formatter):
@@ -17,7 +17,7 @@ class LogLines(logging.Formatter):
         self._part = part
 
     def format(self, record: logging.LogRecord) -> str:
-        own = {name: getattr(record, name, None) for name in OURS}
+        extra = {name: getattr(record, name, None) for name in EXTRA_FIELDS}
         trace = self.formatException(record.exc_info) if record.exc_info and record.exc_info[0] else None
         return log_line(
             record.levelname.lower(),
@@ -25,7 +25,7 @@ class LogLines(logging.Formatter):
             record.getMessage(),
             at=record.created,
             logger=record.name,
-            **own,
+            **extra,
             trace=trace,
         )
 

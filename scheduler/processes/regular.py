@@ -1,4 +1,4 @@
-"""Opening what should be a file, where anything may stand under its name: a pipe would hold us, a device has no end."""
+"""Opening what should be a regular file but may be anything: a pipe would block us, a device has no end."""
 
 import errno
 import os

@@ -1,6 +1,6 @@
-"""Logs cut by size while their writers, which know nothing of it, go on appending. Standard library only.
+"""Logs cut by size while their writers, which need no part in it, go on appending. Standard library only.
 
-What is written between the copy and the cut is lost: a line or two, for never having to talk to the writer.
+What is written between the copy and the cut is lost: a line or two, the price of needing nothing from the writer.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ def rotate(path: Path, *, limit_bytes: int, kept: int) -> bool:
 
 
 def cut_within(path: Path, *, limit_bytes: int) -> bool:
-    """Move half of what a log may be on to NAME.1, of which only the beginning stays, and a line that says so."""
+    """Move half of the limit to NAME.1, of which only the beginning is kept, and a line that says so."""
     with contextlib.suppress(OSError):
         size_bytes = path.lstat().st_size
         moved_bytes = min(size_bytes, limit_bytes // 2) + BEGINNING_BYTES

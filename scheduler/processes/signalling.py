@@ -14,18 +14,18 @@ def send(pid: int, started: int | None, number: int) -> bool:
 
 
 def send_each(find: Callable[[], set[int]], number: int) -> set[int]:
-    """Signal each process that `find` finds, by a descriptor opened before it is found once more; who those were."""
+    """Signal each process that `find` returns both before and after its pidfd is opened; return their pids."""
     with contextlib.ExitStack() as opened:
         descriptors: dict[int, int] = {}
         for pid in find():
             with contextlib.suppress(ProcessLookupError):
                 descriptors[pid] = os.pidfd_open(pid)
                 opened.callback(os.close, descriptors[pid])
-        found = find() & descriptors.keys()
-        for pid in found:
+        signalled = find() & descriptors.keys()
+        for pid in signalled:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(descriptors[pid], number)
-    return found
+    return signalled
 
 
 def signal_name(number: int) -> str:

@@ -1,4 +1,4 @@
-"""A child of the service: started, started again with growing pauses, stopped. Knows nothing of what it does."""
+"""A child process of the service: started, restarted with growing pauses, stopped. Does not know what it does."""
 
 import os
 import signal
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scheduler.periods import period
-from scheduler.processes.kinship import dies_with_parent
+from scheduler.processes.process_tree import dies_with_parent
 from scheduler.service.logs import open_log, rotate
 
 FIRST_PAUSE_SECONDS = period(0.5)
 LONGEST_PAUSE_SECONDS = period(30.0)
-SETTLED_SECONDS = period(60.0)  # having lived so long, it is forgiven its earlier ends
+SETTLED_SECONDS = period(60.0)  # a child that has lived so long has its earlier failures forgotten
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,17 +28,17 @@ JOBS_SECONDS = 180.0
 def down(settings: Settings, stop_jobs: bool) -> int:
     """Stop the service, then the jobs if asked: in this order, so that nothing new is admitted meanwhile."""
     path = lock_path(settings)
-    found = holder(path)
-    if found is None:
+    service = holder(path)
+    if service is None:
         print(f"mmq is not running for {settings.home}")
     else:
-        _stop_service(path, found)
-        print(f"mmq is down (it was pid {found.pid})")
+        _stop_service(path, service)
+        print(f"mmq is down (it was pid {service.pid})")
     return stop_all_jobs(settings) if stop_jobs else int(ExitCode.OK)
 
 
 def stop_all_jobs(settings: Settings) -> int:
-    """Ask every attempt of this host that lives to save and end, and wait for it; 1 if some did not in time."""
+    """Ask every live attempt of this host to save and end, and wait for it; 1 if some did not in time."""
     with closing(open_database(settings, lean=True)) as database:
         for attempt in _orphaned(settings, database):
             _adopt(settings, attempt)
@@ -58,14 +58,14 @@ def _attended(settings: Settings, database: Database) -> list[Attempt]:
 
 
 def _orphaned(settings: Settings, database: Database) -> list[Attempt]:
-    """Those whose trainer lives, and whose shim does not: nobody would hear that they are to end."""
+    """Attempts whose trainer lives and whose shim does not: nobody would see the request to stop them."""
     live = attempts.live(database, settings.host)
-    dirs = {attempt.id: settings.run_dir(attempt.job_id) for attempt in live}
-    return [one for one in live if not attended(dirs[one.id]) and lock_held(dirs[one.id] / TRAINER_LOCK)]
+    dirs = [(attempt, settings.run_dir(attempt.job_id)) for attempt in live]
+    return [attempt for attempt, path in dirs if not attended(path) and lock_held(path / TRAINER_LOCK)]
 
 
 def _adopt(settings: Settings, attempt: Attempt) -> None:
-    """Give it a shim, as a worker would; it returns as soon as it looks after the trainer."""
+    """Start a shim for it, as a worker would; returns as soon as that watches the trainer."""
     log = open_log(settings.log_dir / "service.log")
     try:
         subprocess.run(
@@ -82,7 +82,7 @@ def _adopt(settings: Settings, attempt: Attempt) -> None:
 
 
 def _wait(settings: Settings, stopping: list[Attempt]) -> list[Attempt]:
-    """Wait until no shim is left, each of which writes down its attempt's end first."""
+    """Wait until no shim is left: each records its attempt's end before it exits."""
     deadline = time.monotonic() + JOBS_SECONDS
     left = stopping
     while left and time.monotonic() < deadline:
@@ -91,19 +91,19 @@ def _wait(settings: Settings, stopping: list[Attempt]) -> list[Attempt]:
     return left
 
 
-def _stop_service(path: Path, found: Holder) -> None:
+def _stop_service(path: Path, service: Holder) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
-        send(found.pid, found.started, number)
-        if _released(path, found):
+        send(service.pid, service.started, number)
+        if _released(path, service):
             return
-    raise MmqError(f"the service (pid {found.pid}) does not end", hint=f"ps -fp {found.pid}")
+    raise MmqError(f"the service (pid {service.pid}) does not end", hint=f"ps -fp {service.pid}")
 
 
-def _released(path: Path, found: Holder) -> bool:
+def _released(path: Path, service: Holder) -> bool:
     deadline = time.monotonic() + SERVICE_SECONDS
     while time.monotonic() < deadline:
         now = holder(path)
-        if now is None or (now.pid, now.started) != (found.pid, found.started):
+        if now is None or (now.pid, now.started) != (service.pid, service.started):
             return True
         time.sleep(0.05)
     return False

@@ -1,6 +1,6 @@
-"""One service a home: a flock, and beside it who holds it.
+"""One service a home: a flock, and in its file who holds it.
 
-Owns the lock files. The kernel drops a lock with its holder, so no crash leaves one to be cleaned away.
+Owns the lock files. The kernel drops a lock with its holder, so a crash leaves none behind.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from scheduler.processes.locks import lock_held, take_lock
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """What the one who holds the lock says of itself."""
+    """What the holder of the lock says of itself."""
 
     pid: int
     started: int  # clock ticks since boot
@@ -28,13 +28,13 @@ class Holder:
 
 
 class ServiceLock:
-    """The lock, taken. `tell` changes what others read of us."""
+    """The lock, taken. `write_state` changes what others read of us."""
 
     def __init__(self, descriptor: int, devices: str) -> None:
         self._descriptor = descriptor
         self._devices = devices
         self._since = time.time()
-        self.tell(ready=False)
+        self.write_state(ready=False)
 
     @classmethod
     def take(cls, path: Path, devices: str) -> "ServiceLock | None":
@@ -42,11 +42,11 @@ class ServiceLock:
         descriptor = take_lock(path)
         return None if descriptor is None else cls(descriptor, devices)
 
-    def tell(self, *, ready: bool, problem: str | None = None, failing: bool = False) -> bool:
-        """Change what others read of us; False if the disk has no room for it, and what was told before stands."""
+    def write_state(self, *, ready: bool, problem: str | None = None, failing: bool = False) -> bool:
+        """Change what others read of us; False if the disk is full, and the state before stands."""
         pid, since = os.getpid(), self._since
         started = process_started(pid) or 0
-        told = Holder(
+        state = Holder(
             pid=pid,
             started=started,
             since=since,
@@ -55,7 +55,7 @@ class ServiceLock:
             problem=problem,
             failing=failing,
         )
-        text = json.dumps(asdict(told)).encode()
+        text = json.dumps(asdict(state)).encode()
         try:
             os.pwrite(self._descriptor, text, 0)
             os.ftruncate(self._descriptor, len(text))
@@ -69,19 +69,19 @@ class ServiceLock:
 
 def holder(path: Path) -> Holder | None:
     """Who holds the lock; None if nobody does."""
-    for _ in range(100):  # until it has written: what is there at first is of the one before, who was ready once
+    for _ in range(100):  # until it has written its own: at first the file has the state of the holder before
         if not lock_held(path):
             return None
         with contextlib.suppress(OSError, ValueError, TypeError):
-            found = Holder(**json.loads(path.read_text()))
-            if process_started(found.pid) == found.started:
-                return found
+            process = Holder(**json.loads(path.read_text()))
+            if process_started(process.pid) == process.started:
+                return process
         time.sleep(0.01)
     return None
 
 
 def last_devices(path: Path) -> str | None:
-    """What the service chose that has the lock, or had it last; None where there was none."""
+    """The devices of the service that has the lock, or had it last; None where there was none."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Holder(**json.loads(path.read_text())).devices
     return None

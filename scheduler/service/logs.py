@@ -18,12 +18,12 @@ def open_log(path: Path) -> int:
 
 
 def rotate(path: Path) -> bool:
-    """Begin a log anew once it is too long, and keep what was in it for a while."""
+    """Begin a new log once this one is too long; some older files are kept."""
     return rotation.rotate(path, limit_bytes=LOG_BYTES, kept=KEPT)
 
 
 def last_line(path: Path) -> str:
-    """What the last line that says something says, for a person to read."""
+    """The message of the last line that is not blank, for a person to read."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Which children a service has, and how each is started and known to be ready."""
+"""Which children a service has, how each is started, and when it counts as ready."""
 
 import os
 from collections.abc import Mapping
@@ -21,17 +21,17 @@ ALL = (BROKER, CONTROLLER, WORKER)
 def roles(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) -> list[Role]:
     """The children in the order they are started; the broker is ours only without MMQ_BROKER_URL."""
     environment = child_environment(settings, devices)
-    made = []
+    chosen = []
     if BROKER in only and settings.broker_url is None:
-        made.append(_broker(settings))
+        chosen.append(_broker(settings))
     for name, module in ((CONTROLLER, "scheduler.controller"), (WORKER, "worker")):
         if name in only:
-            made.append(_program(settings, name, module, environment))
-    return made
+            chosen.append(_program(settings, name, module, environment))
+    return chosen
 
 
 def child_environment(settings: Settings, devices: str | None) -> dict[str, str]:
-    """What we were told, spelled out, because a child has another working directory."""
+    """Our settings spelled out with absolute paths, because a child has another working directory."""
     path = sqlite_path(settings.database_url)
     return with_source(os.environ) | {
         "MMQ_HOME": str(settings.home),

@@ -1,7 +1,7 @@
-"""The process behind `mmq up`: starts its children, and starts again those that end, until it is told to stop.
+"""The process behind `mmq up`: starts its children, and restarts those that end, until it is told to stop.
 
-Owns no job and no state but its locks: killed at any moment, it takes its children with it, jobs go on, and the next
-one begins afresh.
+Owns no job and no state but its locks. Killed at any moment, it takes its children with it; jobs go on, and the next
+supervisor starts afresh.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class Supervisor:
         self._children_lock = wait_for_orphans(children, say)
         self._children = [Child(role, say, self._children_lock) for role in roles]
         self._signals: list[int] = []
-        self._known: list[int | None] = []
+        self._written_pids: list[int | None] = []
         self._ready = False
 
     def run(self, announce: Callable[[], None]) -> None:
@@ -75,8 +75,8 @@ class Supervisor:
                 break
         rotate(self._log)
         pids = [child.pid for child in self._children]
-        if pids != self._known and _write_pids(self._children_lock, [pid for pid in pids if pid is not None]):
-            self._known = pids
+        if pids != self._written_pids and _write_pids(self._children_lock, [pid for pid in pids if pid is not None]):
+            self._written_pids = pids
 
     def _report(self, announce: Callable[[], None]) -> None:
         ready = all(child.ready for child in self._children)
@@ -84,9 +84,9 @@ class Supervisor:
         problem = "; ".join(f"{c.role.name}: {last_line(c.role.log)}" for c in failing) or None
         waiting = ", ".join(c.role.name for c in self._children if not c.ready)
         if ready != self._ready or failing or not ready:
-            told = problem or (f"waiting for {waiting}" if waiting else None)
-            if not self._lock.tell(ready=ready, problem=told, failing=bool(failing)):
-                return  # no room on the disk: told at the next look
+            reason = problem or (f"waiting for {waiting}" if waiting else None)
+            if not self._lock.write_state(ready=ready, problem=reason, failing=bool(failing)):
+                return  # no room on the disk: written at the next look
         if ready and not self._ready:
             announce()
         self._ready = ready
@@ -100,9 +100,9 @@ class Supervisor:
 
 
 def wait_for_orphans(path: Path, say: Callable[[str], None]) -> int:
-    """Take the lock that children inherit, once those of a service that was killed have ended.
+    """Take the lock that children inherit, once the children of a service that was killed have ended.
 
-    They were told to end by the kernel; one that doesn't is killed, after making sure that it is one of them.
+    The kernel has sent them TERM; one that does not end is killed, after making sure that it is one of them.
     """
     while (descriptor := take_lock(path, patience_seconds=ORPHAN_SECONDS)) is None:
         _kill_recorded(path, say)

@@ -33,9 +33,9 @@ def up(settings: Settings, devices: str | None, detach: bool) -> int:
     before = None if devices else _as_before(settings)
     devices = devices or before
     prepare(settings, devices)
-    found = holder(settings.service_lock)
-    if found is not None:
-        return _already(settings, found, devices)
+    running = holder(settings.service_lock)
+    if running is not None:
+        return _already(settings, running, devices)
     if before is not None:
         print(f"note: {_chosen_again(before, settings)}", file=sys.stderr)
     if detach:
@@ -44,7 +44,7 @@ def up(settings: Settings, devices: str | None, detach: bool) -> int:
 
 
 def _as_before(settings: Settings, environment: Mapping[str, str] = os.environ) -> str | None:
-    """What the last service here was told by `--devices`, where nobody says anything else now."""
+    """The `--devices` of the last service here, where none are specified now."""
     before = None if environment.get("MMQ_DEVICES") else last_devices(settings.service_lock)
     return None if before == settings.devices else before
 
@@ -54,7 +54,7 @@ def _chosen_again(devices: str, settings: Settings) -> str:
 
 
 def serve(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) -> bool:
-    """Be the service, or these roles of it, until told to stop; False at once if another is. `prepare` comes before."""
+    """Run the service, or these roles of it, until told to stop; False if another runs. Call `prepare` first."""
     os.umask(0o077)  # whatever we, our children and their trainers write is nobody else's to read
     path = lock_path(settings, only)
     chosen = devices or settings.devices
@@ -76,7 +76,7 @@ def serve(settings: Settings, devices: str | None, only: tuple[str, ...] = ALL) 
 
 
 def prepare(settings: Settings, devices: str | None) -> None:
-    """See to the home, the broker's address, the choice of devices, and the database."""
+    """Make the home and the database; check the broker's address and the choice of devices."""
     settings.create_home()
     broker_address(settings)  # refuse what is none here, where the person sees it
     _check_devices(settings, devices or settings.devices)
@@ -103,7 +103,7 @@ def _in_background(settings: Settings, devices: str | None) -> int:
     rotate(log)
     descriptor = open_log(log)
     try:
-        service = subprocess.Popen(
+        process = subprocess.Popen(
             python_command("scheduler.service"),
             env=child_environment(settings, devices),
             cwd=settings.home,
@@ -114,39 +114,39 @@ def _in_background(settings: Settings, devices: str | None) -> int:
         )
     finally:
         os.close(descriptor)
-    found = _wait_until_ready(settings, service)
-    if found is not None and found.ready:
-        print(f"mmq is up (pid {found.pid}): {_described(settings, found.devices)}")
+    service = _wait_until_ready(settings, process)
+    if service is not None and service.ready:
+        print(f"mmq is up (pid {service.pid}): {_described(settings, service.devices)}")
         return int(ExitCode.OK)
-    if found is None:
+    if service is None:
         raise MmqError(f"the service ended at once: {last_line(log) or 'it said nothing'}", hint=f"less {log}")
     if _broker_is_away(settings):
         raise Unreachable(
-            f"the service (pid {found.pid}) runs, but the broker at {broker_address(settings).shown} does not answer; "
-            "jobs start once it does",
+            f"the service (pid {service.pid}) runs, but the broker at {broker_address(settings).shown} does not answer;"
+            " jobs start once it does",
             hint="mmq doctor",
         )
     raise MmqError(
-        f"the service (pid {found.pid}) is running and keeps trying, but is not ready: {found.problem}",
+        f"the service (pid {service.pid}) is running and keeps trying, but is not ready: {service.problem}",
         hint=f"mmq down  # or see {settings.log_dir}/*.log",
     )
 
 
-def _wait_until_ready(settings: Settings, service: "subprocess.Popen[bytes]") -> Holder | None:
-    """Whoever holds the lock once it is ready, or when waiting is of no use; None if the service has ended.
+def _wait_until_ready(settings: Settings, process: "subprocess.Popen[bytes]") -> Holder | None:
+    """Return the lock's holder once it is ready, or when waiting on is of no use; None if the service has ended.
 
-    A child that keeps ending, or a broker that is away, is rarely mended by waiting on.
+    A child that keeps ending, or a broker that is away, is rarely cured by waiting longer.
     """
     began = time.monotonic()
     while (waited_seconds := time.monotonic() - began) < READY_SECONDS:
-        ended = service.poll() is not None
-        found = holder(settings.service_lock)
-        if (found and found.ready) or (ended and found is None):
-            return found
-        if found and waited_seconds > BROKER_SECONDS and _broker_is_away(settings):
-            return found
-        if found and found.failing and waited_seconds >= FAILING_SECONDS:
-            return found
+        ended = process.poll() is not None
+        service = holder(settings.service_lock)
+        if (service and service.ready) or (ended and service is None):
+            return service
+        if service and waited_seconds > BROKER_SECONDS and _broker_is_away(settings):
+            return service
+        if service and service.failing and waited_seconds >= FAILING_SECONDS:
+            return service
         time.sleep(0.05)
     return holder(settings.service_lock)
 
@@ -155,23 +155,23 @@ def _broker_is_away(settings: Settings) -> bool:
     return settings.broker_url is not None and not reachable(settings)
 
 
-def _already(settings: Settings, found: Holder | None, devices: str | None) -> int:
-    if found is None:
+def _already(settings: Settings, running: Holder | None, devices: str | None) -> int:
+    if running is None:
         raise MmqError(f"another service of {settings.home} has just ended", hint="mmq up")
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.since))
-    state = "running" if found.ready else "starting"
-    place = f"{settings.home}: pid {found.pid}, devices {found.devices}, since {since}"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(running.since))
+    state = "running" if running.ready else "starting"
+    place = f"{settings.home}: pid {running.pid}, devices {running.devices}, since {since}"
     print(f"mmq is already {state} for {place}; `mmq down` stops it")
-    if found.failing:
-        raise MmqError(f"it keeps trying, but is not ready: {found.problem}", hint="mmq down")
-    if devices not in (None, found.devices):
-        told = f"mmq down && mmq up --detach --devices {devices}"
-        raise MmqError(f"it runs on devices {found.devices}, not on {devices}; running jobs stay", hint=told)
+    if running.failing:
+        raise MmqError(f"it keeps trying, but is not ready: {running.problem}", hint="mmq down")
+    if devices not in (None, running.devices):
+        hint = f"mmq down && mmq up --detach --devices {devices}"
+        raise MmqError(f"it runs on devices {running.devices}, not on {devices}; running jobs stay", hint=hint)
     return int(ExitCode.OK)
 
 
 def _check_devices(settings: Settings, spec: str) -> None:
-    """Refuse a misspelt choice here, where the person sees it. GPUs are for the controller to look at."""
+    """Refuse a misspelt choice here, where the person sees it. GPUs are read by the controller."""
     if spec.strip() not in ("auto", "cuda"):
         open_devices(spec, settings).close()
 
@@ -182,9 +182,9 @@ def _described(settings: Settings, devices: str) -> str:
 
 
 def say(line: str) -> None:
-    """Tell the person at the terminal, or else the log."""
-    person = sys.stderr.isatty()
-    told = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}" if person else log_line("info", "service", line)
+    """Write a line for the person at the terminal, or else to the log."""
+    on_terminal = sys.stderr.isatty()
+    text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}" if on_terminal else log_line("info", "service", line)
     with contextlib.suppress(OSError):  # a full disk must not end the service
-        sys.stderr.write(told + "\n")
+        sys.stderr.write(text + "\n")
         sys.stderr.flush()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.processes.kinship import descendants
+from scheduler.processes.process_tree import descendants
 from tests.acceptance.test_must_hold_elastic import MIB, attempt, ten_have_run
 from tests.acceptance.workplace import WORDS, Workplace
 from tests.processes import PATIENCE_SECONDS, gone, kill, memory_taken, network_sockets, until

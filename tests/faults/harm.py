@@ -15,8 +15,8 @@ from pathlib import Path
 import redis
 
 from scheduler.failpoints import PLACES
-from scheduler.processes.kinship import descendants
 from scheduler.processes.liveness import process_started
+from scheduler.processes.process_tree import descendants
 from scheduler.processes.signalling import send
 from scheduler.service.lock import holder
 from scheduler.service.roles import roles

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from scheduler.config import Settings
 from scheduler.jobs.states import AttemptState, JobState
-from scheduler.processes.kinship import descendants
 from scheduler.processes.liveness import PROC, process_started, processes, same_process
+from scheduler.processes.process_tree import descendants
 from scheduler.store import attempts, audit, jobs
 from scheduler.store.database import Database
 from scheduler.store.opening import open_database

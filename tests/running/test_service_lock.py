@@ -41,7 +41,7 @@ def test_the_new_holder_is_waited_for(tmp_path: Path) -> None:
         asking.start()
         lock = ServiceLock(taken.fileno(), "auto")
         asking.join()
-        lock.tell(ready=True)
+        lock.write_state(ready=True)
         assert found[0] is not None
         assert (found[0].pid, found[0].ready) != (before.pid, True)
         until(lambda: (now := holder(path)) is not None and now.ready)

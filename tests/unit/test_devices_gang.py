@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.devices.device import DeviceInfo, Launch
-from scheduler.devices.gang import label, one_of_several, together
+from scheduler.devices.gang import combine, label, with_nccl_room
 from scheduler.devices.virtual import VirtualDevices
 from scheduler.footprint.context import context_bytes
 from trainer import session
@@ -18,11 +18,11 @@ GPU = {"kind": "cuda", "number": 0, "limit_bytes": 3, "context_bytes": 1}
 
 def test_gpus_are_seen_by_all_in_the_order_of_the_processes() -> None:
     launches = [Launch(device=GPU, environment={"CUDA_VISIBLE_DEVICES": uuid}) for uuid in ("GPU-b", "GPU-a")]
-    launch = together(launches)
+    launch = combine(launches)
     assert launch.device == GPU
     assert launch.environment["CUDA_VISIBLE_DEVICES"] == "GPU-b,GPU-a"
     assert int(launch.environment["OMP_NUM_THREADS"]) >= 1
-    assert together(launches[:1]) is launches[0]
+    assert combine(launches[:1]) is launches[0]
 
 
 def test_room_is_left_for_what_nccl_holds() -> None:
@@ -35,7 +35,7 @@ def test_room_is_left_for_what_nccl_holds() -> None:
         ("8.9", 8, 0),
     ):
         info = DeviceInfo(id="", kind="cuda", number=0, name="", total_bytes=1, capability=capability)
-        assert one_of_several(launch, info, processes).device["context_bytes"] == 1 + more * 1024**2
+        assert with_nccl_room(launch, info, processes).device["context_bytes"] == 1 + more * 1024**2
         assert context_bytes("cuda", capability, processes) == context_bytes("cuda", capability) + more * 1024**2
 
 
@@ -46,7 +46,7 @@ def test_they_are_named_by_kind_and_numbers() -> None:
 
 def test_each_process_opens_its_own_virtual_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     devices = VirtualDevices(2, GIB, ledger_dir=tmp_path, host="here")
-    launch = together([devices.launch(info, GIB // 2) for info in devices.discover()])
+    launch = combine([devices.launch(info, GIB // 2) for info in devices.discover()])
     assert launch.environment["CUDA_VISIBLE_DEVICES"] == ""
     config = parse_config({"kind": "pretrain", "data": {"path": "rows"}, "device": launch.device})
     for rank in (0, 1):

@@ -1,4 +1,4 @@
-"""Parents and children among processes: who must not outlive whom, and whose children become ours.
+"""The tree of processes: children that end with their parent, orphans that are inherited, descendants.
 
 Linux only. Standard library only.
 """
@@ -17,7 +17,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def dies_with_parent() -> Callable[[], None]:
-    """What a child runs before its program: ask for TERM at our death, and go at once if we have died already.
+    """Return what a child runs before its program: ask for TERM when we die, and exit if we have died already.
 
     The signal comes when the *thread* that started the child ends, so children are started from the main thread only.
     Never used for shims or trainers, which outlive everybody.
@@ -33,19 +33,19 @@ def dies_with_parent() -> Callable[[], None]:
 
 
 def inherit_orphans() -> None:
-    """Become the parent of what our children leave behind: orphans go to the nearest ancestor that asked for them."""
+    """Become the parent of our children's orphans: they go to the nearest ancestor that is a subreaper."""
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def descendants(pid: int) -> set[int]:
-    """The living processes below this one, though they left its group or its session."""
-    found: set[int] = set()
-    waiting = [pid]
-    while waiting:
-        children = _children(waiting.pop()) - found
-        found |= children
-        waiting += children
-    return {child for child in found if process_started(child) is not None}
+    """The living descendants of a process, also those that left its group or its session."""
+    below: set[int] = set()
+    pending = [pid]
+    while pending:
+        children = _children(pending.pop()) - below
+        below |= children
+        pending += children
+    return {child for child in below if process_started(child) is not None}
 
 
 def _children(pid: int) -> set[int]:
