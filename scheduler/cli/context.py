@@ -23,17 +23,17 @@ def settings() -> Settings:
 
 
 @contextmanager
-def store(home: Settings, *, create: bool = False) -> Iterator[Database]:
+def store(settings: Settings, *, create: bool = False) -> Iterator[Database]:
     """Open the store by its lean driver; with `create`, make it where there is none yet."""
     try:
-        database = open_database(home, lean=True)
+        database = open_database(settings, lean=True)
     except NoDatabase:
         if not create:
             raise
         from scheduler.store.creation import create_apart
 
-        create_apart(home)
-        database = open_database(home, lean=True)
+        create_apart(settings)
+        database = open_database(settings, lean=True)
     try:
         yield database
     finally:
@@ -41,9 +41,9 @@ def store(home: Settings, *, create: bool = False) -> Iterator[Database]:
 
 
 @contextmanager
-def look(of: Settings, *, again: bool = False) -> Iterator[Database]:
-    """Open the store to read it once; `again` and again needs the store itself, and so room on its disk."""
-    with closing(open_database(of, lean=True) if again else open_to_read(of)) as database:
+def read_store(settings: Settings, *, repeatedly: bool = False) -> Iterator[Database]:
+    """Open the store to read it once; reading it repeatedly needs the store itself, and so room on its disk."""
+    with closing(open_database(settings, lean=True) if repeatedly else open_to_read(settings)) as database:
         yield database
 
 
@@ -61,10 +61,10 @@ def change(
     from scheduler.store import jobs
     from scheduler.store.database import Joined
 
-    home = settings()
-    with store(home) as database:
+    current = settings()
+    with store(current) as database:
         named = [jobs.get(database, job_id) for job_id in sorted(jobs.resolve(database, refs), reverse=last_first)]
-        require_owner(named, home)
+        require_owner(named, current)
         refused: list[NotNow] = []
         try:
             for start in range(0, len(named), AT_ONCE):
@@ -77,6 +77,6 @@ def change(
                             refused.append(error)
                 yield from sorted(changed, key=lambda pair: pair[0].id)
         finally:
-            ring(home)
+            ring(current)
     if refused:
         raise Refusals(refused) if len(refused) > 1 else refused[0]

@@ -38,7 +38,7 @@ def command(jobs: tuple[str, ...], follow: bool, last: int | None, as_json: bool
     """Show the event log of all jobs, or of JOB: changes of state, admissions, requests, checkpoints and more."""
     settings = context.settings()
     most = last if last is not None else sys.maxsize if jobs else SHOWN
-    with context.look(settings, again=follow) as database:
+    with context.read_store(settings, repeatedly=follow) as database:
         ids = _resolved(database, jobs)
         if not follow:
             _print(eventlog.latest(database, ids, most=most), as_json)

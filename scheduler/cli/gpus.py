@@ -40,7 +40,7 @@ def command(as_json: bool) -> None:
 
 def _devices(settings: Settings) -> list[Row]:
     try:
-        with context.look(settings) as database:
+        with context.read_store(settings) as database:
             stored, holders = views.devices(database), views.holders(database)
     except SchemaMismatch:
         stored, holders = [], []

@@ -36,7 +36,7 @@ def command(job: str, follow: bool, attempt: int | None) -> None:
     from scheduler.store.jobs import resolve
 
     settings = context.settings()
-    with context.look(settings, again=follow) as database:
+    with context.read_store(settings, repeatedly=follow) as database:
         job_ids = resolve(database, [job])
         if len(job_ids) != 1:
             raise MmqError(f"{job} names {len(job_ids)} jobs; logs shows one at a time", hint=f"mmq logs {job_ids[0]}")

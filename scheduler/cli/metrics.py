@@ -12,5 +12,5 @@ def command() -> None:
     """Print jobs, attempts, devices and cycles in the text format of Prometheus."""
     from scheduler.controller.metrics import exposition
 
-    with context.look(context.settings()) as database:
+    with context.read_store(context.settings()) as database:
         click.echo(exposition(database, now=time.time()), nl=False)

@@ -41,7 +41,7 @@ def command(
     settings = context.settings()
     expanded = expand or everything or state is not None or as_json
     filters = views.Filters(user=user, state=state, everything=everything, expanded=expanded)
-    with context.look(settings, again=watch) as database:
+    with context.read_store(settings, repeatedly=watch) as database:
         while True:
             text = _rendered(database, settings, jobs, filters, as_json=as_json)
             note = None if as_json else down_notice(database, settings)

@@ -28,7 +28,7 @@ def command(jobs: tuple[str, ...], as_json: bool) -> None:
     if cycle is None:
         raise MmqError("the controller has left no record of a cycle yet", hint="mmq up --detach")
 
-    with context.look(settings) as database:
+    with context.read_store(settings) as database:
         named = [stored.get(database, job_id) for job_id in stored.resolve(database, jobs)]
     lines = {
         job.id: explain(
