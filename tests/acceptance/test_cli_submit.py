@@ -65,7 +65,7 @@ def test_a_silent_broker_costs_a_warning_and_little_time(
         monkeypatch.setenv("MMQ_BROKER_URL", f"redis://:secret@127.0.0.1:{hung.getsockname()[1]}/0")
         began = time.monotonic()
         done = mmq("submit", job_file)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
         assert bell.answer(), "the controller was not rung"
     assert done.code == 0
     assert "job 1 is stored; the broker at redis://127.0.0.1" in done.err

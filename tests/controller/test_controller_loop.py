@@ -56,7 +56,7 @@ def running(controller: Counts, bell: Doorbell) -> Iterator[None]:
         yield
     finally:
         stop.request()
-        thread.join(timeout=10)
+        thread.join(timeout=PATIENCE_SECONDS)
     assert not thread.is_alive()
     stop.close()
 
@@ -116,7 +116,7 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     yield child
     if child.poll() is None:
         child.kill()
-    child.communicate(timeout=10)
+    child.communicate(timeout=PATIENCE_SECONDS)
 
 
 def test_one_controller_a_home_and_a_clean_end(tmp_path: Path, process: subprocess.Popen[str]) -> None:
@@ -133,7 +133,7 @@ def test_one_controller_a_home_and_a_clean_end(tmp_path: Path, process: subproce
     assert f"pid {process.pid}" in said
 
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0
     assert "ended" in said
     assert "Traceback" not in said
@@ -141,13 +141,13 @@ def test_one_controller_a_home_and_a_clean_end(tmp_path: Path, process: subproce
 
 def test_a_controller_killed_hard_leaves_nothing_in_the_way(tmp_path: Path, process: subprocess.Popen[str]) -> None:
     process.kill()
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE_SECONDS)
     again = start(tmp_path)
     try:
         until(lambda: any(beat.pid == again.pid for beat in beats(tmp_path)), "heartbeat of the new one")
     finally:
         again.terminate()
-        again.communicate(timeout=10)
+        again.communicate(timeout=PATIENCE_SECONDS)
     assert again.returncode == 0
 
 

@@ -88,7 +88,7 @@ def test_a_database_locked_for_20_s_is_waited_for(place: FaultPlace) -> None:
     database.close()
     place.hurry()
     out, err = submitting.communicate(timeout=PATIENCE_SECONDS)
-    assert (submitting.returncode, err) == (0, "")
+    assert submitting.returncode == 0, err
     place.accepted.append(int(out))
     assert place.undisturbed(int(out))
     assert place.undisturbed(job, steps=100)

@@ -21,6 +21,7 @@ from scheduler.errors import Unreachable
 from tests.processes import PATIENCE_SECONDS, network_sockets
 
 Start = Callable[[], subprocess.Popen[bytes]]
+MOST_SECONDS = 20.0  # for what has limits of a second or two, and a client to import, on a busy machine
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_a_broker_that_is_away_is_said_at_once(settings: Settings) -> None:
     assert not reachable(settings)
     with pytest.raises(Unreachable, match="does not answer"):
         publish_start(settings, 1, 1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < MOST_SECONDS
 
 
 def test_a_hung_broker_is_not_waited_for(settings: Settings, start: Start) -> None:
@@ -132,7 +133,7 @@ def test_a_hung_broker_is_not_waited_for(settings: Settings, start: Start) -> No
     assert not reachable(settings)
     with pytest.raises(Unreachable):
         publish_start(settings, 1, 1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < MOST_SECONDS
 
 
 def test_a_full_broker_refuses_and_the_publisher_says_so(settings: Settings, start: Start) -> None:
@@ -148,4 +149,4 @@ def test_a_listener_that_says_nothing_is_not_reached() -> None:
         port = silent.getsockname()[1]
         began = time.monotonic()
         assert not reachable(Settings.from_environment({"MMQ_BROKER_URL": f"redis://127.0.0.1:{port}/0"}))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < MOST_SECONDS

@@ -44,20 +44,20 @@ def test_a_probe_that_dies_is_replaced(machine: Machine, devices: NvmlDevices, f
 
 def test_a_probe_that_hangs_costs_its_time_limit_and_no_more(machine: Machine) -> None:
     machine.show(Gpu())
-    probe = ProbeChild(environment=machine.environment, timeout_seconds=2, pause_seconds=0)
+    probe = ProbeChild(environment=machine.environment, timeout_seconds=5, pause_seconds=0)
     devices = NvmlDevices(probe)
     devices.discover()
     machine.show(Gpu(), machine=["hang nvmlDeviceGetCount_v2"])
     began = time.monotonic()
-    assert errors(devices) == ["NVML did not answer within 2 s"]
-    assert time.monotonic() - began < 10
+    assert errors(devices) == ["NVML did not answer within 5 s"]
+    assert time.monotonic() - began < 30
     machine.show(Gpu())
     assert errors(devices) == [None]
     probe.close()
 
 
 def test_a_probe_that_cannot_be_killed_gets_no_successor(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = ProbeChild(environment=machine.environment, timeout_seconds=1, pause_seconds=0)
+    probe = ProbeChild(environment=machine.environment, timeout_seconds=5, pause_seconds=0)
     machine.show(Gpu(), machine=["hang nvmlInitWithFlags"])
     with monkeypatch.context() as kernel:
         unkilled: list[subprocess.Popen[bytes]] = []

@@ -17,6 +17,7 @@ from scheduler.jobs.states import EndReason, JobState
 from scheduler.store import attempts, audit, devices, jobs, sqlite
 from scheduler.store.database import Database
 from scheduler.store.opening import open_database
+from tests.processes import PATIENCE_SECONDS
 from tests.store.racer import act_once
 from tests.store.samples import GIB, admitted, ends, new_attempt, queued, settings_at, start, with_device
 
@@ -56,7 +57,7 @@ class Race:
 
     def results(self) -> list[Any]:
         self.go()
-        answers = [runner.communicate(timeout=90)[0] for runner in self.runners]
+        answers = [runner.communicate(timeout=PATIENCE_SECONDS)[0] for runner in self.runners]
         assert [runner.returncode for runner in self.runners] == [0] * len(self.runners)
         return [json.loads(answer) for answer in answers]
 
