@@ -6,7 +6,7 @@ The cycle is gone through again up to the job, by the code that decided: what is
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from scheduler.admission.company import in_words
+from scheduler.admission.colocation import in_words
 from scheduler.admission.cycle import HEADS, Cycle, heads_of
 from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob
 from scheduler.admission.future import Future

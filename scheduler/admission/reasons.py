@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from scheduler.admission.company import in_words
+from scheduler.admission.colocation import in_words
 from scheduler.admission.decisions import Wait
 from scheduler.admission.facts import NOT_TRACED, DeviceView, QueuedJob, Untraced
 from scheduler.admission.places import Option

@@ -30,7 +30,7 @@ class Publisher(Protocol):
     def adopt(self, job_id: int, attempt_id: int) -> None: ...
 
 
-class _Told(NamedTuple):
+class _Message(NamedTuple):
     task: str
     attempt_id: int
 
@@ -42,35 +42,35 @@ class Dispatch:
         self._db = db
         self._publisher = publisher
         self._monotonic = monotonic
-        self._told: dict[_Told, float] = {}  # to when
+        self._published: dict[_Message, float] = {}  # to when
         self._explained: set[int] = set()  # attempts whose job says that the broker is away
         self._away_until = 0.0
         self.complaint: str | None = None
 
     def start(self, attempt: Attempt) -> None:
         """Publish an admitted attempt, unless that was done a moment ago."""
-        told = _Told(task="start", attempt_id=attempt.id)
-        if self._due(told) and self._tell(told, attempt, self._publisher.start):
+        message = _Message(task="start", attempt_id=attempt.id)
+        if self._due(message) and self._tell(message, attempt, self._publisher.start):
             self._say(attempt, None)
-        elif self.complaint is not None and told not in self._told:
+        elif self.complaint is not None and message not in self._published:
             self._say(attempt, self.complaint)
 
     def adopt(self, attempt: Attempt) -> None:
         """Ask a worker to look after an attempt whose shim is gone, unless that was done a moment ago."""
-        told = _Told(task="adopt", attempt_id=attempt.id)
-        if self._due(told) and self._tell(told, attempt, self._publisher.adopt):
+        message = _Message(task="adopt", attempt_id=attempt.id)
+        if self._due(message) and self._tell(message, attempt, self._publisher.adopt):
             of = {"job": attempt.job_id, "attempt": attempt.number}
             log.info("job %d: attempt %d is to be adopted", attempt.job_id, attempt.number, extra=of)
 
     def forget_all_but(self, attempt_ids: set[int]) -> None:
-        self._told = {told: at for told, at in self._told.items() if told.attempt_id in attempt_ids}
+        self._published = {message: at for message, at in self._published.items() if message.attempt_id in attempt_ids}
         self._explained &= attempt_ids
 
-    def _due(self, told: _Told) -> bool:
+    def _due(self, message: _Message) -> bool:
         now = self._monotonic()
-        return now >= self._away_until and now - self._told.get(told, -math.inf) >= AGAIN_SECONDS
+        return now >= self._away_until and now - self._published.get(message, -math.inf) >= AGAIN_SECONDS
 
-    def _tell(self, told: _Told, attempt: Attempt, publish: Callable[[int, int], None]) -> bool:
+    def _tell(self, message: _Message, attempt: Attempt, publish: Callable[[int, int], None]) -> bool:
         try:
             publish(attempt.job_id, attempt.id)
         except Unreachable as error:
@@ -82,7 +82,7 @@ class Dispatch:
         if self.complaint is not None:
             log.info("the broker answers again")
         self.complaint = None
-        self._told[told] = self._monotonic()
+        self._published[message] = self._monotonic()
         return True
 
     def _say(self, attempt: Attempt, complaint: str | None) -> None:

@@ -11,8 +11,8 @@ from scheduler.admission.facts import QueuedJob, Untraced
 from scheduler.admission.plan import Plan
 from scheduler.config import Settings
 from scheduler.controller.dispatch import Dispatch
+from scheduler.controller.inventory import Inventory, target_of
 from scheduler.controller.residents import Resident
-from scheduler.controller.sight import Sight, target_of
 from scheduler.devices.device import Devices, Launch
 from scheduler.devices.gang import combine, label, with_nccl_room
 from scheduler.errors import MmqError
@@ -33,16 +33,16 @@ Traced = Footprint | Untraced
 
 @dataclass(frozen=True, kw_only=True)
 class Effects:
-    """Carries one cycle's decisions out. `queue`, `residents` and `sight` are the snapshot they were made from."""
+    """Carries one cycle's decisions out. They were made from `queue`, `residents` and `inventory`."""
 
     db: Database
     settings: Settings
     devices: Devices
     dispatch: Dispatch
-    sight: Sight
+    inventory: Inventory
     queue: Iterable[QueuedJob]
     residents: Iterable[Resident]
-    told: Mapping[int, tuple[str | None, str | None]]  # by job: the code and sentence of waiting that the store has
+    reasons: Mapping[int, tuple[str | None, str | None]]  # by job: the code and sentence of waiting that the store has
     now: float
 
     def apply(self, decisions: Iterable[Decision]) -> None:
@@ -60,7 +60,7 @@ class Effects:
                 waiting = WaitCode.ERROR.value, f"mmq itself failed on it: {type(error).__name__}: {error}"
             if waiting is not None:
                 waits[decision.job_id] = waiting
-        jobs.explain_waiting(self.db, {job_id: why for job_id, why in waits.items() if self.told.get(job_id) != why})
+        jobs.explain_waiting(self.db, {job_id: why for job_id, why in waits.items() if self.reasons.get(job_id) != why})
 
     def _apply(
         self, decision: Decision, live: Mapping[int, Resident], footprints: Mapping[int, Mapping[str, Traced]]
@@ -80,7 +80,7 @@ class Effects:
         return None
 
     def _admit(self, decision: Admit, footprints: Mapping[str, Traced]) -> None:
-        new = _new_attempt(decision, footprints, self.settings, self.devices, self.sight)
+        new = _new_attempt(decision, footprints, self.settings, self.devices, self.inventory)
         attempt = attempts.admit(self.db, decision.job_id, new, at=self.now)
         if attempt is None:
             return  # cancelled or held since the snapshot: the next cycle sees it
@@ -99,8 +99,8 @@ def _make_room(db: Database, decision: Admit, live: Mapping[int, Resident], now:
             attempts.request_stop(db, live[job_id].attempt.id, at=now, preempted_for=decision.job_id)
     if decision.preempts:
         return _preempting(decision.preempts)
-    told = "; ".join(_shrinks(resize, live) for resize in decision.shrinks)
-    return WaitCode.SHRINKING.value, f"{told} to make room for it"
+    changes = "; ".join(_shrinks(resize, live) for resize in decision.shrinks)
+    return WaitCode.SHRINKING.value, f"{changes} to make room for it"
 
 
 def _leaving(decision: Wait, live: Mapping[int, Resident]) -> tuple[str, str] | None:
@@ -141,16 +141,16 @@ def _new_attempt(
     footprints: Mapping[str, Traced],
     settings: Settings,
     devices: Devices,
-    sight: Sight,
+    inventory: Inventory,
 ) -> NewAttempt:
     plan = decision.plan
-    infos = sorted((sight.info(device_id) for device_id in decision.device_ids), key=lambda info: info.number)
+    infos = sorted((inventory.info(device_id) for device_id in decision.device_ids), key=lambda info: info.number)
     launch = combine([with_nccl_room(devices.launch(info, plan.reserve_bytes), info, len(infos)) for info in infos])
-    told = plan_json(plan, launch, exclusive=decision.exclusive, processes=len(infos))
+    stored = plan_json(plan, launch, exclusive=decision.exclusive, processes=len(infos))
     return NewAttempt(
         host=settings.host,
         device=label(infos),
-        plan=json.dumps(told | {"predicted": _predicted(plan, footprints[target_of(infos[0]).name])}),
+        plan=json.dumps(stored | {"predicted": _predicted(plan, footprints[target_of(infos[0]).name])}),
         micro_batch=plan.micro_batch,
         accumulation_steps=plan.accumulation_steps,
         reservations={info.id: plan.reserve_bytes for info in infos},

@@ -33,21 +33,21 @@ class Entry:
     python: str = sys.executable  # that the loop runs with: it has the loop's torch
 
 
-def parse_entry(told: str, settings: tuple[str, ...], python: str | None = None) -> Entry:
+def parse_entry(argument: str, settings: tuple[str, ...], python: str | None = None) -> Entry:
     """Read FILE.py:FUNCTION and NAME=VALUE settings; UsageError."""
-    file, colon, function = told.rpartition(":")
+    file, colon, function = argument.rpartition(":")
     if not colon or not function.isidentifier():
-        raise UsageError(f"{told!r} is not FILE.py:FUNCTION", hint="like --entry train.py:build")
+        raise UsageError(f"{argument!r} is not FILE.py:FUNCTION", hint="like --entry train.py:build")
     if not Path(file).is_file():
         raise UsageError(f"there is no file {file}", hint="like --entry train.py:build")
     named = dict(map(_setting, settings))
     return Entry(file=Path(file).resolve(), function=function, settings=named, python=python or sys.executable)
 
 
-def _setting(told: str) -> tuple[str, Any]:
-    name, equals, value = told.partition("=")
+def _setting(argument: str) -> tuple[str, Any]:
+    name, equals, value = argument.partition("=")
     if not equals or not name.isidentifier():
-        raise UsageError(f"{told!r} is not NAME=VALUE", hint="like --set batch=8")
+        raise UsageError(f"{argument!r} is not NAME=VALUE", hint="like --set batch=8")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -67,29 +67,29 @@ class Traces:
         self.entry = entry
         self._known: dict[tuple[object, ...], str] = {}
 
-    def told(self, place: Place, *, uneven: bool) -> dict[str, Any]:
+    def answer(self, place: Place, *, uneven: bool) -> dict[str, Any]:
         """Tell what it takes there, the context included."""
         capability = place.target.capability
         alike, same = (traced_as(capability), uneven), (capability, place.total_bytes, uneven)
         answer = self._known.get(alike) or self._known.get(same) or _traced(self.entry, place, uneven=uneven)
-        told: dict[str, Any] = json.loads(answer)
-        self._known[same if told.get("asks") else alike] = answer
-        outside = context_bytes("cuda", capability) + nccl_bytes("cuda", capability, told.get("processes", 1))
-        told |= {name: told[name] + outside for name in ("process_bytes", "least_bytes", "expandable_bytes")}
-        told["parts"]["context"] = outside
-        return told
+        estimate: dict[str, Any] = json.loads(answer)
+        self._known[same if estimate.get("asks") else alike] = answer
+        outside = context_bytes("cuda", capability) + nccl_bytes("cuda", capability, estimate.get("processes", 1))
+        estimate |= {name: estimate[name] + outside for name in ("process_bytes", "least_bytes", "expandable_bytes")}
+        estimate["parts"]["context"] = outside
+        return estimate
 
 
 def _on(traces: Traces, place: Place) -> dict[str, Any]:
     """Tell of one place; where a router's choices decide on sizes, for even and for uneven choices."""
-    told = traces.told(place, uneven=False)
-    if told.get("routed"):
-        uneven = traces.told(place, uneven=True)
-        told["routing"] = {
-            "balanced": {name: told[name] for name in COUNTERS},
+    estimate = traces.answer(place, uneven=False)
+    if estimate.get("routed"):
+        uneven = traces.answer(place, uneven=True)
+        estimate["routing"] = {
+            "balanced": {name: estimate[name] for name in COUNTERS},
             "worst": {name: uneven[name] for name in COUNTERS},
         }
-    return judged(told, traces.entry, place)
+    return judged(estimate, traces.entry, place)
 
 
 def _traced(entry: Entry, place: Place, *, uneven: bool) -> str:
@@ -112,16 +112,16 @@ def _traced(entry: Entry, place: Place, *, uneven: bool) -> str:
     return answer.body
 
 
-def judged(told: Mapping[str, Any], entry: Entry, place: Place) -> dict[str, Any]:
-    """Add the GPU and the verdict to what the tracer told: by the worst routing, where there is one."""
-    most = told.get("routing", {}).get("worst", told)
-    process_bytes = max(told["process_bytes"], most["process_bytes"])
+def judged(estimate: Mapping[str, Any], entry: Entry, place: Place) -> dict[str, Any]:
+    """Add the GPU and the verdict to what the tracer says: by the worst routing, where there is one."""
+    most = estimate.get("routing", {}).get("worst", estimate)
+    process_bytes = max(estimate["process_bytes"], most["process_bytes"])
     need_bytes = process_bytes + margin_bytes("cuda", process_bytes)
     return {
         "entry": f"{entry.file}:{entry.function}",
         "settings": dict(entry.settings),
         "gpu": place.as_json(),
-        **told,
+        **estimate,
         "need_bytes": need_bytes,
         "fits": need_bytes <= place.total_bytes,
         "spare_bytes": place.total_bytes - need_bytes,

@@ -160,10 +160,10 @@ def _correction_bytes(spec: JobSpec, wish: Wish, target: Target, footprint: Foot
     return read_if_possible(settings, read) or 0
 
 
-def course(spec: JobSpec, told: Estimate) -> list[dict[str, Any]]:
+def course(spec: JobSpec, estimate: Estimate) -> list[dict[str, Any]]:
     """Trace the candidate that the estimate shows once more, for the course of its memory over a step; MmqError."""
-    shown = told.shown
-    body = trace_request(spec, told.place.target, modes=[shown.modes], micro_batches=[shown.micro_batch])
+    shown = estimate.shown
+    body = trace_request(spec, estimate.place.target, modes=[shown.modes], micro_batches=[shown.micro_batch])
     answer = trace("", body | {"course": True})
     if answer.body is None:
         raise MmqError(answer.error or "the tracer gave no answer", hint="mmq doctor")
@@ -206,8 +206,8 @@ def _traced(requests: Sequence[Request]) -> Iterator[tuple[str, str]]:
     answer = trace(requests[0].key, body, time_limit_seconds=TIME_LIMIT_SECONDS * len(requests))
     if answer.body is None:
         raise MmqError(answer.error or "the tracer gave no answer", hint="mmq doctor")
-    told = msgspec.json.decode(answer.body)
-    candidates = iter(told["candidates"])
+    whole = msgspec.json.decode(answer.body)
+    candidates = iter(whole["candidates"])
     for one in requests:
         count = len(one.body["modes"]) * len(one.body["micro_batches"])
-        yield one.key, msgspec.json.encode(told | {"candidates": list(islice(candidates, count))}).decode()
+        yield one.key, msgspec.json.encode(whole | {"candidates": list(islice(candidates, count))}).decode()

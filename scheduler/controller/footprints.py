@@ -183,9 +183,9 @@ class FootprintBook:
 
 
 def _untraced(answer: Answer) -> Untraced:
-    told = answer.error or "the tracer gave no answer"
+    reason = answer.error or "the tracer gave no answer"
     return Untraced(
-        sentence=told if answer.hopeless else f"{told}; tried again after {RETRY_SECONDS:.0f} s",
+        sentence=reason if answer.hopeless else f"{reason}; tried again after {RETRY_SECONDS:.0f} s",
         hopeless=answer.hopeless,
     )
 

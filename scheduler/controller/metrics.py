@@ -67,8 +67,8 @@ def _of_attempts(found: Figures) -> Iterator[Metric]:
     yield _by("mmq_attempts_live", "Attempts that have not ended, by state.", "state", live, found.live)
     yield _by("mmq_attempts_ended", "Attempts on record by the reason of their end.", "reason", EndReason, found.ended)
     yield _one("mmq_retries", "Attempts on record after their job's first.", found.retries)
-    told = "Events on record of trainers that ran out of memory and went on with less."
-    yield _one("mmq_out_of_memory_events", told, found.out_of_memory)
+    text = "Events on record of trainers that ran out of memory and went on with less."
+    yield _one("mmq_out_of_memory_events", text, found.out_of_memory)
 
 
 def _of_devices(rows: Sequence[dict[str, Any]]) -> Iterator[Metric]:
@@ -90,13 +90,13 @@ def _of_devices(rows: Sequence[dict[str, Any]]) -> Iterator[Metric]:
 def _of_service(rows: Sequence[dict[str, Any]]) -> Iterator[Metric]:
     seen = [({"component": str(row["component"])}, row["at"]) for row in rows]
     yield Metric("mmq_last_seen_timestamp_seconds", GAUGE, "The last sign of life of each part.", seen)
-    told = {str(row["component"]): json.loads(row["detail"]) for row in rows}
+    details = {str(row["component"]): json.loads(row["detail"]) for row in rows}
     for name, kind, help_text in (
         ("cycle_seconds", GAUGE, "What the admission cycle before the last one took."),
         ("cycle_seconds_total", COUNTER, "What all cycles of this controller took."),
         ("cycles_total", COUNTER, "Admission cycles of this controller."),
     ):
-        samples = [({"component": part}, detail[name]) for part, detail in told.items() if name in detail]
+        samples = [({"component": part}, detail[name]) for part, detail in details.items() if name in detail]
         yield Metric(f"mmq_{name}", kind, help_text, samples)
 
 
@@ -119,8 +119,8 @@ def _lines(metric: Metric) -> Iterator[str]:
     yield f"# HELP {metric.name} {metric.help}"
     yield f"# TYPE {metric.name} {metric.kind}"
     for labels, value in metric.samples:
-        told = ",".join(f'{key}="{_escaped(one)}"' for key, one in labels.items())
-        yield f"{metric.name}{{{told}}} {value:.16g}" if told else f"{metric.name} {value:.16g}"
+        pairs = ",".join(f'{key}="{_escaped(one)}"' for key, one in labels.items())
+        yield f"{metric.name}{{{pairs}}} {value:.16g}" if pairs else f"{metric.name} {value:.16g}"
 
 
 def _escaped(text: str) -> str:

@@ -74,9 +74,9 @@ def of_running(attempt: Attempt, spec: JobSpec, known: Pace, neighbours: Sequenc
     """
     if not attempt.eta_seconds:
         return known
-    told = known.utilisation if attempt.busy_share is None else attempt.busy_share
-    stretched = slowdown(told + sum(neighbours), 1 + len(neighbours))
-    computing, waiting = told / stretched, 1 - told  # of each second so far, as it would be alone
+    busy = known.utilisation if attempt.busy_share is None else attempt.busy_share
+    stretched = slowdown(busy + sum(neighbours), 1 + len(neighbours))
+    computing, waiting = busy / stretched, 1 - busy  # of each second so far, as it would be alone
     seconds = attempt.eta_seconds * (computing + waiting) / cost(Modes.from_json(msgspec.json.decode(attempt.plan)))
     utilisation = alone if alone is not None else computing / max(computing + waiting, 1e-9)
     overhead = FIXED_COST_TOKENS / spec.data.max_seq_len

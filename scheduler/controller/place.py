@@ -23,8 +23,8 @@ class Place:
     count: int = 1  # alike
 
     def as_json(self) -> dict[str, Any]:
-        told = {"name": self.name, "kind": self.target.kind, "total_bytes": self.total_bytes}
-        return told | ({"count": self.count} if self.count > 1 else {})
+        row = {"name": self.name, "kind": self.target.kind, "total_bytes": self.total_bytes}
+        return row | ({"count": self.count} if self.count > 1 else {})
 
 
 def places_of(gpus: Sequence[str], settings: Settings) -> list[Place]:

@@ -105,13 +105,13 @@ def read(path: Path) -> Cycle | None:
         return None
 
 
-def _job(told: dict[str, Any], footprints: list[Footprint]) -> QueuedJob:
-    places: Mapping[str, Any] = told.pop("footprints")
+def _job(row: dict[str, Any], footprints: list[Footprint]) -> QueuedJob:
+    places: Mapping[str, Any] = row.pop("footprints")
     found = {
         name: footprints[one] if isinstance(one, int) else msgspec.convert(one, Untraced)
         for name, one in places.items()
     }
-    job = msgspec.convert({**told, "footprints": {}}, _Bare, str_keys=True)
+    job = msgspec.convert({**row, "footprints": {}}, _Bare, str_keys=True)
     return QueuedJob(**({one.name: getattr(job, one.name) for one in fields(QueuedJob)} | {"footprints": found}))
 
 

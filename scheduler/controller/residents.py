@@ -11,7 +11,7 @@ from scheduler.admission.plan import allowed
 from scheduler.admission.wish import Wish, wish_of
 from scheduler.controller import paces
 from scheduler.controller.footprints import FootprintBook
-from scheduler.controller.sight import Sight, target_of
+from scheduler.controller.inventory import Inventory, target_of
 from scheduler.footprint.curve import Candidate, Footprint, Modes
 from scheduler.jobs.spec import JobSpec
 from scheduler.jobs.states import AttemptState
@@ -86,14 +86,14 @@ def running_jobs(
     residents: Iterable[Resident],
     devices: Mapping[str, DeviceView],
     experience: paces.Experience,
-    sight: Sight,
+    inventory: Inventory,
     *,
     now: float,
 ) -> tuple[RunningJob, ...]:
     """Put together what the decision may know of them."""
     known = [one for one in residents if all(device_id in devices for device_id in one.device_ids) and one.device_ids]
     busy = paces.busy_by_device((one.attempt, one.device_ids) for one in known)
-    return tuple(_running(one, devices, busy, experience, sight, now) for one in known)
+    return tuple(_running(one, devices, busy, experience, inventory, now) for one in known)
 
 
 def _running(
@@ -101,7 +101,7 @@ def _running(
     devices: Mapping[str, DeviceView],
     busy: Mapping[str, Mapping[int, float]],
     experience: paces.Experience,
-    sight: Sight,
+    inventory: Inventory,
     now: float,
 ) -> RunningJob:
     attempt, first = resident.attempt, devices[resident.device_ids[0]]
@@ -111,7 +111,7 @@ def _running(
         resident.spec,
         experience.estimate(resident.spec, first.kind, None),
         others,
-        _told_alone(first, attempt, sight),
+        _told_alone(first, attempt, inventory),
     )
     if resident.leaves():
         pace = Pace(seconds=LEAVING_SECONDS, utilisation=pace.utilisation, micro_batch=attempt.micro_batch)
@@ -137,9 +137,9 @@ def _rows(candidate: Candidate) -> int:
     return candidate.micro_batch
 
 
-def _told_alone(device: DeviceView, attempt: Attempt, sight: Sight) -> float | None:
+def _told_alone(device: DeviceView, attempt: Attempt, inventory: Inventory) -> float | None:
     """Return how busy the device says it is, where all of that is this attempt's."""
-    reading = sight.readings.get(device.device_id)
+    reading = inventory.readings.get(device.device_id)
     if reading is None or reading.utilisation is None or not attempt.step or len(device.claims) > 1:
         return None
     return None if is_shared_with_others(device) else reading.utilisation
@@ -154,9 +154,9 @@ _HARDLY_ANY_BYTES = 64 * 1024**2
 
 
 def known_footprint(
-    book: FootprintBook, spec: JobSpec, wish: Wish, device_ids: Iterable[str], sight: Sight
+    book: FootprintBook, spec: JobSpec, wish: Wish, device_ids: Iterable[str], inventory: Inventory
 ) -> Footprint | None:
     """Look a running job's footprint up, and ask nobody for it."""
-    there = {info.id: info for info in sight.infos}
+    there = {info.id: info for info in inventory.infos}
     first = next((there[one] for one in device_ids if one in there), None)
     return None if first is None else book.known(spec, wish, target_of(first))

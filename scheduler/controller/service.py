@@ -16,18 +16,18 @@ from scheduler.admission.decisions import Decision
 from scheduler.admission.facts import QueuedJob
 from scheduler.config import Settings
 from scheduler.controller import corrections
-from scheduler.controller.company import Watch, going
+from scheduler.controller.colocation import Watch, step_reports
 from scheduler.controller.dispatch import Dispatch, Publisher
 from scheduler.controller.effects import Effects
 from scheduler.controller.follow import follow
 from scheduler.controller.footprints import AsksTracer, FootprintBook
 from scheduler.controller.foreign import Foreign
+from scheduler.controller.inventory import Discovery, Inventory
 from scheduler.controller.leftovers import Leftovers
 from scheduler.controller.lock import component
 from scheduler.controller.metrics import write_file
 from scheduler.controller.reconcile import reconcile
 from scheduler.controller.record import Cycle, Recorder
-from scheduler.controller.sight import Lookout, Sight
 from scheduler.controller.snapshot import Snapshot, read, take
 from scheduler.controller.userlimit import within_limit
 from scheduler.devices.device import Devices
@@ -58,7 +58,7 @@ class Cycles:
     def took(self, seconds: float) -> None:
         self.count, self.seconds, self.last_seconds = self.count + 1, self.seconds + seconds, seconds
 
-    def told(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float]:
         return {"cycles_total": self.count, "cycle_seconds_total": self.seconds, "cycle_seconds": self.last_seconds}
 
 
@@ -79,7 +79,7 @@ class Controller:
     _cycles: Cycles = field(default_factory=Cycles)
 
     def __post_init__(self) -> None:
-        self._lookout = Lookout(self.devices)
+        self._discovery = Discovery(self.devices)
         self._recorder = Recorder(self.settings.cycle_record)
         self._leftovers = Leftovers(self.db, self.clock)
         self._foreign = Foreign(self.monotonic, self.settings.ignored_pids, self._leftovers.is_ours)
@@ -93,7 +93,7 @@ class Controller:
         now = self.clock()
         if self.settings.metrics_file is not None:
             self._write_metrics(self.settings.metrics_file, now)
-        device_rows.upsert(self.db, self._lookout.discover(), self.settings.host)
+        device_rows.upsert(self.db, self._discovery.discover(), self.settings.host)
         reconcile(attempts.live(self.db, self.settings.host), self._dispatch, now=now)
 
     def _write_metrics(self, path: Path, now: float) -> None:
@@ -113,8 +113,8 @@ class Controller:
         now = self.clock()
         self._book.collect(now=now)
         rows = read(self.db, now=now)
-        sight = self._look()  # after the rows: a reading tells of no plan that has been left by then
-        snapshot = take(rows, self.settings, sight, self._book, self._foreign, now=now)
+        inventory = self._look()  # after the rows: a reading tells of no plan that has been left by then
+        snapshot = take(rows, self.settings, inventory, self._book, self._foreign, now=now)
         self._raise_peaks(snapshot)
         queueing.write_remaining(self.db, snapshot.remaining_seconds)
         running = [resident.job.id for resident in snapshot.residents]
@@ -133,28 +133,28 @@ class Controller:
             settings=self.settings,
             devices=self.devices,
             dispatch=self._dispatch,
-            sight=sight,
+            inventory=inventory,
             queue=queue,
             residents=snapshot.residents,
-            told=snapshot.told,
+            reasons=snapshot.reasons,
             now=now,
         ).apply([*decisions, *beyond])
         self._record(snapshot, queue, decisions, now)
-        self._leftovers.report(sight.readings.values())
+        self._leftovers.report(inventory.readings.values())
         follow(self.db, snapshot, decisions, now=now)
-        self._watch_company(snapshot, sight, now)
+        self._watch_neighbours(snapshot, inventory, now)
         self._publish_again()
         self._beat(now)
         return views.unended(self.db)
 
-    def _look(self) -> Sight:
-        sight = self._lookout.look()
-        device_rows.write_readings(self.db, sight.readings.values())
-        errors = {one.device_id: one.error for one in sight.readings.values() if one.error is not None}
+    def _look(self) -> Inventory:
+        inventory = self._discovery.look()
+        device_rows.write_readings(self.db, inventory.readings.values())
+        errors = {one.device_id: one.error for one in inventory.readings.values() if one.error is not None}
         for device_id in errors.keys() - self._errors.keys():
             log.warning("device %s is not used: %s", device_id, errors[device_id], extra={"device": device_id})
         self._errors = errors
-        return sight
+        return inventory
 
     def _raise_peaks(self, snapshot: Snapshot) -> None:
         """Keep the most that each attempt was seen to hold, also between two reports of its trainer's."""
@@ -177,11 +177,11 @@ class Controller:
         )
         self._recorder.note(cycle)
 
-    def _watch_company(self, snapshot: Snapshot, sight: Sight, now: float) -> None:
-        here = going(snapshot.residents, snapshot.devices, sight)
-        news = self._watch.look(here, clock_ahead_seconds=self.clock() - self.monotonic())
-        if news:
-            paces.note(self.db, news, at=now)
+    def _watch_neighbours(self, snapshot: Snapshot, inventory: Inventory, now: float) -> None:
+        here = step_reports(snapshot.residents, snapshot.devices, inventory)
+        measured = self._watch.look(here, clock_ahead_seconds=self.clock() - self.monotonic())
+        if measured:
+            paces.note(self.db, measured, at=now)
         live = {one.attempt.id: one.attempt for one in snapshot.residents}
         for one, other, reached in self._watch.slower(here, snapshot.apart):
             detail = {"job": live[other].job_id, "reached": reached}
@@ -193,12 +193,12 @@ class Controller:
             reconcile(attempts.live(self.db, self.settings.host), self._dispatch, now=self.clock())
 
     def _beat(self, now: float) -> None:
-        detail = {"devices": self._lookout.complaint, "broker": self._dispatch.complaint}
+        detail = {"devices": self._discovery.complaint, "broker": self._dispatch.complaint}
         heartbeats.beat(
             self.db,
             component(self.settings),
             self.identity.pid,
             self.identity.pid_started,
-            {name: told for name, told in detail.items() if told is not None} | self._cycles.told(),
+            {name: complaint for name, complaint in detail.items() if complaint is not None} | self._cycles.figures(),
             at=now,
         )

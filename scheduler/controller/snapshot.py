@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import msgspec
 
-from scheduler.admission.company import Apart, apart
+from scheduler.admission.colocation import Apart, apart
 from scheduler.admission.cycle import HEADS
 from scheduler.admission.facts import (
     UNKNOWN_PACE,
@@ -31,14 +31,14 @@ from scheduler.admission.policy import PREEMPTIONS_A_JOB
 from scheduler.admission.wish import RanOut, Wish, wish_of
 from scheduler.config import Settings
 from scheduler.controller import fairness, paces
-from scheduler.controller.company import kept_apart
+from scheduler.controller.colocation import kept_apart
 from scheduler.controller.fairness import REMEMBERED_SECONDS
 from scheduler.controller.footprints import FootprintBook
 from scheduler.controller.foreign import Foreign
 from scheduler.controller.holdings import held_bytes, owners
+from scheduler.controller.inventory import Inventory, view
 from scheduler.controller.paces import Experience
 from scheduler.controller.residents import Resident, known_footprint, running_jobs
-from scheduler.controller.sight import Sight, view
 from scheduler.errors import MmqError
 from scheduler.footprint.curve import Footprint, Modes
 from scheduler.footprint.request import Target
@@ -67,7 +67,7 @@ class Snapshot:
     held: Mapping[int, int]  # attempt id to the most bytes it was seen to hold on any of its devices
     residents: tuple[Resident, ...]  # the same jobs as `running`, as the store has them
     users: Mapping[int, str]  # of the jobs
-    told: Mapping[int, tuple[str | None, str | None]]  # of queued jobs, why they wait: code and sentence
+    reasons: Mapping[int, tuple[str | None, str | None]]  # of queued jobs, why they wait: code and sentence
     preemptions_left: float
     more_seconds: float  # the work of queued jobs that are not among these
     remaining_seconds: Mapping[int, float]  # of queued jobs, where it is not what the store has
@@ -133,31 +133,31 @@ def _rows(reader: Reader, now: float) -> Rows:
 def take(
     rows: Rows,
     settings: Settings,
-    sight: Sight,
+    inventory: Inventory,
     book: FootprintBook,
     foreign: Foreign,
     *,
     now: float,
 ) -> Snapshot:
-    """Put rows and a sight not older than they together; footprints not known yet are asked for on the way."""
-    views, held = _views(rows, sight, settings.host, foreign, now)
-    residents = tuple(_residents(rows, sight, settings.host, book))
-    queued = [_queued(job, rows, sight, book, now) for job in rows.queued]
+    """Put rows and an inventory no older than they together; footprints not known yet are asked for on the way."""
+    views, held = _views(rows, inventory, settings.host, foreign, now)
+    residents = tuple(_residents(rows, inventory, settings.host, book))
+    queued = [_queued(job, rows, inventory, book, now) for job in rows.queued]
     queued += [_unfit(one.id, f"its row in the database can't be read: {one.why}") for one in rows.damaged]
     by_id = {view.device_id: view for view in views}
-    kept = kept_apart(rows.apart, _readable(rows.queued, queued), residents, sight) if rows.apart else {}
+    kept = kept_apart(rows.apart, _readable(rows.queued, queued), residents, inventory) if rows.apart else {}
     return Snapshot(
         jobs=tuple(replace(job, apart_from=kept[job.job_id]) if job.job_id in kept else job for job in queued),
-        running=running_jobs(residents, by_id, rows.experience, sight, now=now),
+        running=running_jobs(residents, by_id, rows.experience, inventory, now=now),
         devices=views,
         held=held,
         residents=residents,
         users={job.id: job.user_name for job in (*rows.queued, *rows.live_jobs.values())},
-        told={job.id: (job.waiting_code, job.waiting) for job in rows.queued}
+        reasons={job.id: (job.waiting_code, job.waiting) for job in rows.queued}
         | {one.id: (one.waiting_code, one.waiting) for one in rows.damaged},
         preemptions_left=rows.preemptions_left,
         more_seconds=rows.more_seconds,
-        remaining_seconds=_news_of_lengths(rows.queued, queued),
+        remaining_seconds=_changed_lengths(rows.queued, queued),
         apart=rows.apart,
     )
 
@@ -172,14 +172,14 @@ def _readable(rows: Iterable[Job], queued: Iterable[QueuedJob]) -> list[tuple[in
     return found
 
 
-def _news_of_lengths(rows: Iterable[Job], queued: Iterable[QueuedJob]) -> dict[int, float]:
+def _changed_lengths(rows: Iterable[Job], queued: Iterable[QueuedJob]) -> dict[int, float]:
     """Return how long jobs are thought to take, where that is not about what is written."""
     written = {row.id: row.remaining_seconds for row in rows}
-    news = {job.job_id: remaining_seconds(job) for job in queued if job.job_id in written}
-    return {one: seconds for one, seconds in news.items() if abs(seconds - written[one]) > _ABOUT * seconds}
+    current = {job.job_id: remaining_seconds(job) for job in queued if job.job_id in written}
+    return {one: seconds for one, seconds in current.items() if abs(seconds - written[one]) > _ABOUT * seconds}
 
 
-def _residents(rows: Rows, sight: Sight, host: str, book: FootprintBook) -> Iterator[Resident]:
+def _residents(rows: Rows, inventory: Inventory, host: str, book: FootprintBook) -> Iterator[Resident]:
     devices: dict[int, list[str]] = defaultdict(list)
     for reservation in rows.reservations:
         devices[reservation.attempt_id].append(reservation.device_id)
@@ -192,12 +192,12 @@ def _residents(rows: Rows, sight: Sight, host: str, book: FootprintBook) -> Iter
         except msgspec.DecodeError:
             continue  # a stranger to the decision: it stays as it is
         wish, device_ids = wish_of(spec, micro_batch_limit=job.micro_batch_limit), tuple(devices[attempt.id])
-        footprint = known_footprint(book, spec, wish, device_ids, sight)
+        footprint = known_footprint(book, spec, wish, device_ids, inventory)
         yield Resident(attempt=attempt, job=job, spec=spec, device_ids=device_ids, footprint=footprint)
 
 
 def _views(
-    rows: Rows, sight: Sight, host: str, foreign: Foreign, now: float
+    rows: Rows, inventory: Inventory, host: str, foreign: Foreign, now: float
 ) -> tuple[tuple[DeviceView, ...], dict[int, int]]:
     live = {attempt.id: attempt for attempt in rows.live}
     roots = owners(attempt for attempt in rows.live if attempt.host == host)
@@ -206,8 +206,8 @@ def _views(
         reserved[reservation.device_id][reservation.attempt_id] = reservation.reserved_bytes
     most_held: dict[int, int] = {}
     views = []
-    for info in sight.infos:
-        reading = sight.readings.get(info.id)
+    for info in inventory.infos:
+        reading = inventory.readings.get(info.id)
         promised = reserved[info.id]
         held = held_bytes(reading, roots, promised) if reading and reading.error is None else {}
         for attempt_id, size in held.items():
@@ -229,9 +229,9 @@ def _claim(attempt: Attempt | None, attempt_id: int, reserved_bytes: int, held: 
     )
 
 
-def _queued(job: Job, rows: Rows, sight: Sight, book: FootprintBook, now: float) -> QueuedJob:
+def _queued(job: Job, rows: Rows, inventory: Inventory, book: FootprintBook, now: float) -> QueuedJob:
     try:
-        return _considered(job, rows, sight, book, now)
+        return _considered(job, rows, inventory, book, now)
     except MmqError:
         raise  # the store is away: nothing can be done for any job
     except Exception as error:  # one job that we fail on must not stop the queue
@@ -244,10 +244,10 @@ def _unfit(job_id: int, problem: str) -> QueuedJob:
     return QueuedJob(job_id=job_id, wish=_ONE_ROW, footprints={}, problem=problem)
 
 
-def _considered(job: Job, rows: Rows, sight: Sight, book: FootprintBook, now: float) -> QueuedJob:
+def _considered(job: Job, rows: Rows, inventory: Inventory, book: FootprintBook, now: float) -> QueuedJob:
     dependencies = tuple(Dependency(job_id=parent, state=state) for parent, state in rows.dependencies.get(job.id, []))
     blocked = any(dependency.state is not JobState.SUCCEEDED for dependency in dependencies)
-    targets = frozenset[Target]() if blocked else sight.targets
+    targets = frozenset[Target]() if blocked else inventory.targets
     footprints: dict[str, Footprint | Untraced]
     pace, chosen = UNKNOWN_PACE, None
     try:
@@ -260,8 +260,8 @@ def _considered(job: Job, rows: Rows, sight: Sight, book: FootprintBook, now: fl
         ran_out = _ran_out(rows.ran_out.get(job.id, []))
         wish = _wish(job.spec, job.micro_batch_limit, ran_out, job.id in rows.sparing_host)
         footprints = {target.name: book.look_up(job.id, spec, wish, target) for target in targets}
-        chosen = _chosen(spec, sight)
-        kind = sight.infos[0].kind if sight.infos else "cpu"
+        chosen = _chosen(spec, inventory)
+        kind = inventory.infos[0].kind if inventory.infos else "cpu"
         pace = rows.experience.estimate(spec, kind, latest)
     return QueuedJob(
         job_id=job.id,
@@ -279,12 +279,12 @@ def _considered(job: Job, rows: Rows, sight: Sight, book: FootprintBook, now: fl
     )
 
 
-def _chosen(spec: JobSpec, sight: Sight) -> frozenset[str] | None:
+def _chosen(spec: JobSpec, inventory: Inventory) -> frozenset[str] | None:
     """Return the ids of the devices that the job file names, of those that are there; None: it may have any."""
     named = spec.resources.devices
     if named is None:
         return None
-    return frozenset(info.id for info in sight.infos if info.id in named or info.number in named)
+    return frozenset(info.id for info in inventory.infos if info.id in named or info.number in named)
 
 
 _spec = lru_cache(maxsize=4096)(decode)  # a queue is read again every cycle, and specs do not change

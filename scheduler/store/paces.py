@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 
-from scheduler.admission.company import ALONE, Seen
+from scheduler.admission.colocation import ALONE, StepTime
 from scheduler.store.database import Database, Reader
 
 ALONE_SECONDS = 7 * 86400.0  # for which it counts
 TOGETHER_SECONDS = 86400.0  # then the two may be tried again
 
 
-def seen(db: Reader, *, now: float) -> list[Seen]:
+def seen(db: Reader, *, now: float) -> list[StepTime]:
     """Read the paces that have not expired."""
     rows = db.query(
         "SELECT configuration, beside, seconds_per_step FROM paces"
@@ -18,10 +18,10 @@ def seen(db: Reader, *, now: float) -> list[Seen]:
         alone_since=now - ALONE_SECONDS,
         together_since=now - TOGETHER_SECONDS,
     )
-    return [Seen(**row) for row in rows]
+    return [StepTime(**row) for row in rows]
 
 
-def note(db: Database, observed: Iterable[Seen], *, at: float) -> None:
+def note(db: Database, observed: Iterable[StepTime], *, at: float) -> None:
     """Write the paces observed over those before, and delete those that have expired."""
     with db.transaction() as tx:
         for pace in observed:

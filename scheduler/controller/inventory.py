@@ -18,7 +18,7 @@ _LABELS = {"cuda": "GPU {}", "virtual": "virtual device {}", "cpu": "the host's 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class Inventory:
     """One look at all devices."""
 
     infos: tuple[DeviceInfo, ...] = ()
@@ -33,7 +33,7 @@ class Sight:
         return next(info for info in self.infos if info.id == device_id)
 
 
-class Lookout:
+class Discovery:
     """Discovers now and then, reads each time. Keeps the last that was known to be there."""
 
     def __init__(self, devices: Devices) -> None:
@@ -51,9 +51,9 @@ class Lookout:
             self.complaint = error.message
         return self._infos
 
-    def look(self) -> Sight:
+    def look(self) -> Inventory:
         readings = self._devices.read() if self._infos else []
-        return Sight(infos=self._infos, readings={reading.device_id: reading for reading in readings})
+        return Inventory(infos=self._infos, readings={reading.device_id: reading for reading in readings})
 
 
 def target_of(info: DeviceInfo) -> Target:

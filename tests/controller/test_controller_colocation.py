@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from scheduler.admission.company import Seen
+from scheduler.admission.colocation import StepTime
 from scheduler.admission.explaining import explain
 from scheduler.admission.policy import Policy
 from scheduler.admission.wish import wish_of
 from scheduler.controller import record
-from scheduler.controller.company import configuration
+from scheduler.controller.colocation import configuration
 from scheduler.jobs.spec import decode
 from scheduler.jobs.states import EndReason, JobState
 from scheduler.store import attempts, paces
@@ -71,7 +71,7 @@ def slower(bench: Bench, at: float) -> None:
     its = configuration(spec, wish_of(spec), bench.devices.discover()[0])
     assert its != mine
     known = [(mine, "", 0.1), (its, "", 0.1), (mine, its, 0.25), (its, mine, 0.25)]
-    news = [Seen(configuration=a, beside=b, seconds_per_step=one) for a, b, one in known]
+    news = [StepTime(configuration=a, beside=b, seconds_per_step=one) for a, b, one in known]
     paces.note(bench.db, news, at=at)
 
 

@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 
-from scheduler.admission.company import ALONE, Apart, Seen
+from scheduler.admission.colocation import ALONE, Apart, StepTime
 from scheduler.admission.facts import DeviceView
 from scheduler.admission.wish import Wish
 from scheduler.controller.footprints import requests_for
+from scheduler.controller.inventory import Inventory, target_of
 from scheduler.controller.residents import Resident, is_shared_with_others
-from scheduler.controller.sight import Sight, target_of
 from scheduler.devices.device import DeviceInfo
 from scheduler.jobs.spec import JobSpec
 
@@ -26,7 +26,7 @@ _KEY_CHARACTERS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Going:
+class StepReport:
     """An attempt that takes steps, as it was last heard of."""
 
     attempt_id: int
@@ -40,24 +40,24 @@ class Going:
 class _Window:
     """A time in which nothing changed. It begins with a step that was told, not with the first look."""
 
-    first: Going
-    last: Going
+    first: StepReport
+    last: StepReport
     changes: int = -1
-    told_seconds: float = 0.0
+    reported_seconds: float = 0.0
 
-    def note(self, now: Going) -> None:
+    def note(self, now: StepReport) -> None:
         if now.step > self.last.step:
             self.changes += 1
             self.last = now
             if self.changes == 0:
                 self.first = now
 
-    def news(self) -> float | None:
+    def measured(self) -> float | None:
         """Return the seconds a step took, if that is worth telling."""
         seconds = self.last.at - self.first.at
-        if self.changes < LEAST_CHANGES or seconds < max(LEAST_SECONDS, 2 * self.told_seconds):
+        if self.changes < LEAST_CHANGES or seconds < max(LEAST_SECONDS, 2 * self.reported_seconds):
             return None
-        self.told_seconds = seconds
+        self.reported_seconds = seconds
         return seconds / (self.last.step - self.first.step)
 
 
@@ -66,10 +66,10 @@ class Watch:
     """What was seen since when; in memory alone, for a measurement that is broken off costs half a minute."""
 
     _windows: dict[tuple[str, tuple[tuple[int, int], ...]], list[_Window]] = field(default_factory=dict)
-    _told_of: set[tuple[int, int]] = field(default_factory=set)
+    _reported: set[tuple[int, int]] = field(default_factory=set)
     _clock_ahead_seconds: float = 0.0
 
-    def look(self, going: Mapping[str, Sequence[Going]], *, clock_ahead_seconds: float = 0.0) -> list[Seen]:
+    def look(self, reports: Mapping[str, Sequence[StepReport]], *, clock_ahead_seconds: float = 0.0) -> list[StepTime]:
         """Take in who goes on each device that can be watched, and return what that adds up to.
 
         `clock_ahead_seconds`: of the clock by which attempts are heard of, ahead of one that is never set.
@@ -78,47 +78,49 @@ class Watch:
             self._windows = {}
         self._clock_ahead_seconds = clock_ahead_seconds
         windows = {}
-        for device_id, here in going.items():
+        for device_id, here in reports.items():
             same = device_id, tuple((one.attempt_id, one.micro_batch) for one in here)
             windows[same] = self._windows.get(same) or [_Window(one, one) for one in here]
             for window, one in zip(windows[same], here, strict=True):
                 window.note(one)
         self._windows = windows
-        return [one for windows_here in windows.values() for one in _told(windows_here)]
+        return [one for windows_here in windows.values() for one in _measured(windows_here)]
 
-    def slower(self, going: Mapping[str, Sequence[Going]], apart: Apart) -> list[tuple[int, int, float]]:
+    def slower(self, reports: Mapping[str, Sequence[StepReport]], apart: Apart) -> list[tuple[int, int, float]]:
         """Return the pairs of attempts, once each, that are found to do worse than by turns, and what they reach."""
         pairs = {
             (a.attempt_id, b.attempt_id): apart[a.configuration][b.configuration]
-            for here in going.values()
+            for here in reports.values()
             for a, b in permutations(here, 2)
             if b.configuration in apart.get(a.configuration, {})
         }
-        news = [(*pair, reached) for pair, reached in pairs.items() if pair not in self._told_of]
-        self._told_of = set(pairs)
-        return news
+        new = [(*pair, reached) for pair, reached in pairs.items() if pair not in self._reported]
+        self._reported = set(pairs)
+        return new
 
 
-def _told(windows: list[_Window]) -> Iterator[Seen]:
+def _measured(windows: list[_Window]) -> Iterator[StepTime]:
     for number, window in enumerate(windows):
-        seconds = window.news()
+        seconds = window.measured()
         if seconds is not None:
             beside = [other.last.configuration for other in windows[:number] + windows[number + 1 :]]
-            yield Seen(
+            yield StepTime(
                 configuration=window.last.configuration,
                 seconds_per_step=seconds,
                 beside=beside[0] if beside else ALONE,
             )
 
 
-def going(residents: Iterable[Resident], devices: Iterable[DeviceView], sight: Sight) -> dict[str, list[Going]]:
+def step_reports(
+    residents: Iterable[Resident], devices: Iterable[DeviceView], inventory: Inventory
+) -> dict[str, list[StepReport]]:
     """Return by device who takes steps there, of devices on which that is one or two, and all there is."""
     by_device: dict[str, list[Resident]] = defaultdict(list)
     for resident in residents:
         for device_id in resident.device_ids:
             by_device[device_id].append(resident)
     return {
-        device.device_id: [_going(one, sight.info(device.device_id)) for one in here]
+        device.device_id: [_step_report(one, inventory.info(device.device_id)) for one in here]
         for device in devices
         if 0 < len(here := by_device[device.device_id]) == len(device.claims) <= 2
         and all(one.begun() and not one.attempt.resizing and len(one.device_ids) == 1 for one in here)
@@ -126,9 +128,9 @@ def going(residents: Iterable[Resident], devices: Iterable[DeviceView], sight: S
     }
 
 
-def _going(resident: Resident, info: DeviceInfo) -> Going:
+def _step_report(resident: Resident, info: DeviceInfo) -> StepReport:
     attempt = resident.attempt
-    return Going(
+    return StepReport(
         attempt_id=attempt.id,
         configuration=configuration(resident.spec, resident.wish, info),
         micro_batch=attempt.micro_batch,
@@ -143,11 +145,11 @@ def configuration(spec: JobSpec, wish: Wish, info: DeviceInfo) -> str:
 
 
 def kept_apart(
-    apart: Apart, queued: Collection[tuple[int, JobSpec, Wish]], residents: Collection[Resident], sight: Sight
+    apart: Apart, queued: Collection[tuple[int, JobSpec, Wish]], residents: Collection[Resident], inventory: Inventory
 ) -> dict[int, Mapping[int, float]]:
     """Return for each queued job those that it is not to start beside, running or queued, and what both would reach."""
-    models = {info.name: info for info in sight.infos}.values()
-    by_id = {info.id: info for info in sight.infos}
+    models = {info.name: info for info in inventory.infos}.values()
+    by_id = {info.id: info for info in inventory.infos}
     kinds = {job_id: frozenset(configuration(spec, wish, info) for info in models) for job_id, spec, wish in queued}
     members: dict[str, list[int]] = defaultdict(list)
     for job_id, names in kinds.items():

@@ -12,7 +12,7 @@ AS_TURNS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class StepTime:
     """How fast a configuration went on a device: model, batch and means, and the device's name, in one word."""
 
     configuration: str
@@ -23,7 +23,7 @@ class Seen:
 Apart = Mapping[str, Mapping[str, float]]  # configuration, to those that it is kept from and what both reach together
 
 
-def apart(seen: Iterable[Seen]) -> Apart:
+def apart(seen: Iterable[StepTime]) -> Apart:
     """Return the pairs that reach less together than by turns, both ways round."""
     seconds = {(one.configuration, one.beside): one.seconds_per_step for one in seen}
     found: dict[str, dict[str, float]] = {}

@@ -4,16 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.admission.company import ALONE, Seen, apart
-from scheduler.controller.company import LEAST_SECONDS, Going, Watch
+from scheduler.admission.colocation import ALONE, StepTime, apart
+from scheduler.controller.colocation import LEAST_SECONDS, StepReport, Watch
 
 BEAT_SECONDS = 5.0
 
 
-def seen(**seconds: float) -> list[Seen]:
+def seen(**seconds: float) -> list[StepTime]:
     """`a=1.0` is a alone, `a_b=1.5` a beside b."""
     pairs = [(name.partition("_"), one) for name, one in seconds.items()]
-    return [Seen(configuration=a, beside=b or ALONE, seconds_per_step=one) for (a, _, b), one in pairs]
+    return [StepTime(configuration=a, beside=b or ALONE, seconds_per_step=one) for (a, _, b), one in pairs]
 
 
 def test_a_pair_that_reaches_less_than_by_turns_is_kept_apart_both_ways() -> None:
@@ -31,7 +31,7 @@ def test_a_pair_that_reaches_less_than_by_turns_is_kept_apart_both_ways() -> Non
         seen(),
     ],
 )
-def test_others_are_not_and_nothing_is_concluded_from_half_of_it(known: list[Seen]) -> None:
+def test_others_are_not_and_nothing_is_concluded_from_half_of_it(known: list[StepTime]) -> None:
     assert apart(known) == {}
 
 
@@ -41,7 +41,7 @@ def test_two_of_one_kind_are_a_pair_too() -> None:
 
 @given(st.dictionaries(st.tuples(st.sampled_from("abc"), st.sampled_from(["", *"abc"])), st.floats(0.01, 100)))
 def test_the_relation_is_symmetric_and_of_those_below_one(known: dict[tuple[str, str], float]) -> None:
-    found = apart(Seen(configuration=a, beside=b, seconds_per_step=one) for (a, b), one in known.items())
+    found = apart(StepTime(configuration=a, beside=b, seconds_per_step=one) for (a, b), one in known.items())
     for one, others in found.items():
         for other, reached in others.items():
             assert found[other][one] == reached < 1
@@ -57,7 +57,7 @@ class Course:
         self.at = 0.0
         self.steps = {1: 0.0, 2: 0.0}
 
-    def go_on(self, seconds: float, **rates: float) -> list[Seen]:
+    def go_on(self, seconds: float, **rates: float) -> list[StepTime]:
         """Let those named go on, at so many steps a second each: `a=1` and `b=2` on one device."""
         found = []
         for _ in range(int(seconds / BEAT_SECONDS)):
@@ -67,9 +67,9 @@ class Course:
             found += self.watch.look({"gpu": [self.going(name) for name in rates]})
         return found
 
-    def going(self, name: str, micro_batch: int = 8) -> Going:
+    def going(self, name: str, micro_batch: int = 8) -> StepReport:
         number = {"a": 1, "b": 2}[name]
-        return Going(
+        return StepReport(
             attempt_id=number,
             configuration=name,
             micro_batch=micro_batch,
@@ -82,11 +82,11 @@ def test_each_time_of_one_company_is_measured_by_itself() -> None:
     course = Course()
     assert course.go_on(LEAST_SECONDS, a=2) == []  # the first step that is told only begins it
     (alone,) = course.go_on(2 * BEAT_SECONDS, a=2)
-    assert alone == Seen(configuration="a", seconds_per_step=0.5)
+    assert alone == StepTime(configuration="a", seconds_per_step=0.5)
     together = course.go_on(LEAST_SECONDS + 2 * BEAT_SECONDS, a=1, b=4)
     assert together == [
-        Seen(configuration="a", seconds_per_step=1.0, beside="b"),
-        Seen(configuration="b", seconds_per_step=0.25, beside="a"),
+        StepTime(configuration="a", seconds_per_step=1.0, beside="b"),
+        StepTime(configuration="b", seconds_per_step=0.25, beside="a"),
     ]
     assert course.go_on(LEAST_SECONDS - BEAT_SECONDS, a=1, b=4) == []  # told again when it is twice as long
     assert len(course.go_on(LEAST_SECONDS, a=1, b=4)) == 2
