@@ -11,7 +11,7 @@ from pathlib import Path
 from trainer.config import Config, read_config
 from trainer.errors import BadData, DiskFull, ExitCode, OutOfHostMemory, TrainerError
 from trainer.files.storage import is_full
-from trainer.heavy import kept_to_the_end
+from trainer.garbage import frozen_imports
 from trainer.memory.refusal import is_host_refusal
 from trainer.processes import launched
 from trainer.reporting import ending
@@ -95,7 +95,7 @@ def _run(config: Config, run_dir: Path, events: EventLog, stop: StopRequest) -> 
         if not path.exists():
             raise BadData(str(path), None, None, "no such file", "check data.path and data.validation")
     require_installed(config.report)
-    with kept_to_the_end():
+    with frozen_imports():
         from trainer.session import run_session  # torch takes two seconds to import
     run_session(config, run_dir, events, stop)
 
@@ -109,8 +109,8 @@ def _tell(events: EventLog, ended: Ending) -> None:
     with contextlib.suppress(OSError):  # a full disk holds the log, too
         print(ended.message, file=sys.stderr, flush=True)
     try:
-        told = {"rank": ended.rank} if ended.rank else {}
-        events.write("failed", exit_code=ended.exit_code, reason=ended.reason, message=ended.message, **told)
+        rank = {"rank": ended.rank} if ended.rank else {}
+        events.write("failed", exit_code=ended.exit_code, reason=ended.reason, message=ended.message, **rank)
     except OSError as error:
         with contextlib.suppress(OSError):
             print(f"and the event could not be written: {error}", file=sys.stderr)

@@ -266,17 +266,17 @@ def _contradictions(config: Config) -> list[str]:
 
 def _indivisible(config: Config) -> dict[str, bool]:
     """Say what keeps processes from splitting the products of this model."""
-    model, ways = config.model, config.plan.tensor_parallel
+    model, parallel = config.model, config.plan.tensor_parallel
     split = "plan.tensor_parallel: "
     return {
         "train.optimizer: adamw8bit has scales of blocks that cannot be divided among processes": config.plan.spreads
         and config.train.optimizer == "adamw8bit",
-        f"{split}experts are not split\nhint: plan.sharding: zero3": ways > 1 and model.use_moe,
-        f"{split}adapters are not split\nhint: plan.sharding: zero3": ways > 1 and config.adapts,
-        f"{split}{model.num_key_value_heads} key-value heads cannot be split {ways} ways": bool(
-            model.num_key_value_heads % ways
+        f"{split}experts are not split\nhint: plan.sharding: zero3": parallel > 1 and model.use_moe,
+        f"{split}adapters are not split\nhint: plan.sharding: zero3": parallel > 1 and config.adapts,
+        f"{split}{model.num_key_value_heads} key-value heads cannot be split {parallel} ways": bool(
+            model.num_key_value_heads % parallel
         ),
-        f"{split}an intermediate size of {model.inner_width} cannot be split {ways} ways": bool(
-            model.inner_width % ways
+        f"{split}an intermediate size of {model.inner_width} cannot be split {parallel} ways": bool(
+            model.inner_width % parallel
         ),
     }

@@ -26,27 +26,27 @@ class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ControlFile:
-    """What is asked of the run; the first of several processes looks, and all are told the same."""
+    """The requests to a run. The first of several processes looks for one, and all get it."""
 
     def __init__(self, run_dir: Path, group: Group, events: EventLog) -> None:
         self._path = run_dir / NAME
         self._group = group
         self._events = events
         self._seen: tuple[int, ...] | None = None
-        self._heeded = 0
+        self._last_number = 0
 
-    def news(self) -> Control | None:
-        """Give what is asked and has not been given before; all processes call it together."""
-        asked = self._read() if self._group.rank == 0 else None
-        told = _NOTHING if asked is None else (asked.number, asked.micro_batch, asked.limit_bytes or 0)
-        number, micro_batch, limit_bytes = (int(one) for one in self._group.sums(*told))
-        if number in (0, self._heeded):
+    def next_request(self) -> Control | None:
+        """Return a request that has not been returned before; all processes call it together."""
+        request = self._read() if self._group.rank == 0 else None
+        numbers = _NOTHING if request is None else (request.number, request.micro_batch, request.limit_bytes or 0)
+        number, micro_batch, limit_bytes = (int(total) for total in self._group.sums(*numbers))
+        if number in (0, self._last_number):
             return None
-        self._heeded = number
+        self._last_number = number
         return Control(number=number, micro_batch=micro_batch, limit_bytes=limit_bytes or None)
 
     def _read(self) -> Control | None:
-        """Read the file where it is another than at the last look; one that is no request is told, and left alone."""
+        """Read the file if it has changed since the last look; one that is no request is reported, and left alone."""
         try:
             status = self._path.stat()
         except OSError:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.errors import BadConfiguration
-from trainer.heavy import kept_to_the_end
+from trainer.garbage import frozen_imports
 from trainer.program import run_program
 
 FORMATS = ("minimind", "huggingface")
@@ -25,20 +25,20 @@ def convert(run_dir: Path, form: str, output: Path) -> None:
     """Write the model of a run, its result or else its newest checkpoint, to the new directory `output`."""
     if output.exists():
         raise BadConfiguration(f"{output} exists already\nhint: name another directory")
-    with kept_to_the_end():
+    with frozen_imports():
         from trainer.files import export, huggingface  # torch, from here on
         from trainer.files.result import find, open_model, open_tokenizer_of
         from trainer.files.storage import new_directory
 
-    found = find(run_dir)
-    config = found.config(data={"path": "", "max_seq_len": 4})  # nothing runs: the least table of positions will do
-    model, _ = open_model(found, config)
+    trained = find(run_dir)
+    config = trained.config(data={"path": "", "max_seq_len": 4})  # nothing runs: the least table of positions will do
+    model, _ = open_model(trained, config)
     with new_directory(output) as directory:
         if form == "huggingface":
             huggingface.write_model(directory, config.model, dict(model.named_parameters()))
         else:
             export.write_pth(model.state_dict(), directory / export.pth_name(config))
-        huggingface.write_tokenizer(directory, open_tokenizer_of(found).json, config.model)
+        huggingface.write_tokenizer(directory, open_tokenizer_of(trained).json, config.model)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -50,8 +50,8 @@ class OutOfHostMemory(TrainerError):
 
     @staticmethod
     def told(error: BaseException) -> str:
-        said = str(error).rpartition("err == 0. ")[2].splitlines() or ["Python could get no more"]
-        return f"out of host memory: {said[0]}\nhint: free -h; fewer jobs at once, memory.optimizer_offload: off"
+        lines = str(error).rpartition("err == 0. ")[2].splitlines() or ["Python could get no more"]
+        return f"out of host memory: {lines[0]}\nhint: free -h; fewer jobs at once, memory.optimizer_offload: off"
 
 
 class NonFiniteLoss(TrainerError):

@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.errors import BadData
-from trainer.heavy import kept_to_the_end
-from trainer.program import run_program, tell
+from trainer.garbage import frozen_imports
+from trainer.program import run_program, show_progress
 
 
 def main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     if not options.data.is_file():
         raise BadData(str(options.data), None, None, "no such file", "name a file of rows like those it was trained on")
-    tell("loading ...")
-    with kept_to_the_end():
+    show_progress("loading ...")
+    with frozen_imports():
         import msgspec
 
         from trainer.data.tokens import open_tokens, recipe_of
@@ -29,20 +29,20 @@ def main(arguments: Sequence[str]) -> None:
         from trainer.files.result import find, open_model, open_tokenizer_of
         from trainer.reporting.events import EventLog
         from trainer.stopping import StopRequest
-    found = find(options.run_dir)
+    trained = find(options.run_dir)
     data = {"path": str(options.data), "max_seq_len": options.max_seq_len, "broken_rows": options.broken_rows}
-    config = found.config(data=data, plan={"micro_batch": options.batch_size})
-    model, device = open_model(found, config)
+    config = trained.config(data=data, plan={"micro_batch": options.batch_size})
+    model, device = open_model(trained, config)
     with tempfile.TemporaryDirectory(prefix="mmq-evaluate-") as cache:
-        file = open_tokens(options.data, recipe_of(config, open_tokenizer_of(found)), Path(cache), lambda: None)
+        file = open_tokens(options.data, recipe_of(config, open_tokenizer_of(trained)), Path(cache), lambda: None)
         rows = sorted(range(len(file)), key=lambda row: -file.length(row))
         evaluation = Evaluation(config, device, EventLog(None), file, rows)
-        loss = evaluation.run(model, 0, StopRequest(), lambda done: tell(f"{done:,} of {len(rows):,} rows"))
-    tell("")
+        loss = evaluation.run(model, 0, StopRequest(), lambda done: show_progress(f"{done:,} of {len(rows):,} rows"))
+    show_progress("")
     assert loss is not None
     counts = msgspec.to_builtins(file.counts)
-    told = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **counts.pop("passed"), **counts}
-    print(json.dumps(told | {"max_seq_len": config.max_seq_len, "weights": str(found.place)}))
+    result = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), **counts.pop("passed"), **counts}
+    print(json.dumps(result | {"max_seq_len": config.max_seq_len, "weights": str(trained.place)}))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,8 +12,8 @@ from trainer.errors import OutOfDeviceMemory
 from trainer.memory.device import Device
 from trainer.memory.refusal import Refusal, is_refusal, refusal_numbers
 from trainer.model.minimind import MiniMind
+from trainer.processes.agreement import agree_micro_batch
 from trainer.processes.group import Alone, Group, any_of
-from trainer.processes.telling import agree
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
 from trainer.steps.step import evaluation_loss
@@ -112,9 +112,10 @@ class Evaluation:
         say(f"out of device memory in evaluation: {old} rows at once become {new}; training keeps its own")
 
     def _follow(self, step: int) -> None:
-        """Hear whether a process had to halve: all go on with as few rows, and the first tells of it."""
-        told, self._batch = agree(self._group, self._refused, self._batch)
-        if told is not None:
-            told |= {"phase": "evaluation", "new_micro_batch": self._batch}
-            self._events.write("out_of_memory", step=step, **told)
-            say(f"out of device memory in evaluation in process {told['rank']}: {self._batch} rows at once from now on")
+        """Find out whether a process had to halve: all go on with as few rows, and the first reports it."""
+        refusal, self._batch = agree_micro_batch(self._group, self._refused, self._batch)
+        if refusal is not None:
+            refusal |= {"phase": "evaluation", "new_micro_batch": self._batch}
+            self._events.write("out_of_memory", step=step, **refusal)
+            where = f"in evaluation in process {refusal['rank']}"
+            say(f"out of device memory {where}: {self._batch} rows at once from now on")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from trainer.errors import BadConfiguration
-from trainer.heavy import kept_to_the_end
-from trainer.program import run_program, tell
+from trainer.garbage import frozen_imports
+from trainer.program import run_program, show_progress
 
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 100.0
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # the end of a text whose last character is not all there yet
@@ -20,19 +20,19 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # the end of a text whose last charact
 def main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     _check(options)
-    tell("loading ...")
-    with kept_to_the_end():
+    show_progress("loading ...")
+    with frozen_imports():
         from trainer.files.result import find, open_model, open_tokenizer_of
         from trainer.inference.decoding import decode
         from trainer.inference.sampling import prompt_ids
-    found = find(options.run_dir)
-    tokenizer = open_tokenizer_of(found)
-    prompt = prompt_ids(options.prompt, found.kind, tokenizer)
-    positions = found.model["max_position_embeddings"]
+    trained = find(options.run_dir)
+    tokenizer = open_tokenizer_of(trained)
+    prompt = prompt_ids(options.prompt, trained.kind, tokenizer)
+    positions = trained.model["max_position_embeddings"]
     if len(prompt) >= positions:
         raise BadConfiguration(f"the prompt has {len(prompt):,} tokens; this model can read {positions - 1:,} at most")
     length = max(4, min(positions, len(prompt) + options.max_new_tokens))
-    model, device = open_model(found, found.config(data={"path": "", "max_seq_len": length}))
+    model, device = open_model(trained, trained.config(data={"path": "", "max_seq_len": length}))
     made = decode(
         model,
         device,
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
         temperature=options.temperature,
         seed=options.seed,
     )
-    tell("")
+    show_progress("")
     began_at, counted = time.monotonic(), _Counted(made)
     for text in in_pieces(counted, tokenizer.decode):
         sys.stdout.write(text)
@@ -77,14 +77,14 @@ def _check(options: argparse.Namespace) -> None:
 def in_pieces(tokens: Iterable[int], decode: Callable[[list[int]], str]) -> Iterator[str]:
     """Yield a text as its tokens come: whole characters only, though a token may be a part of one."""
     ids: list[int] = []
-    told = ""
+    yielded = ""
     for token in tokens:
         ids.append(token)
         text = decode(ids)
         if not text.endswith(UNFINISHED):
-            yield text[len(told) :]
-            told = text
-    yield decode(ids)[len(told) :]
+            yield text[len(yielded) :]
+            yielded = text
+    yield decode(ids)[len(yielded) :]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -176,7 +176,7 @@ class Training:
 
     def _heed(self, number: int) -> None:
         """Take another micro-batch from step `number` on, if the control file asks for one."""
-        asked = self._control.news()
+        asked = self._control.next_request()
         if asked is not None:
             self._step.resize(asked.micro_batch, asked.limit_bytes)
             self._evaluation.resize(self._step.micro_batch)

@@ -32,7 +32,7 @@ def run_program(main: Callable[[Sequence[str]], None], arguments: Sequence[str])
     return ExitCode.DONE
 
 
-def tell(line: str) -> None:
+def show_progress(line: str) -> None:
     """Say how far it is, on a terminal only, each time over the last."""
     with contextlib.suppress(OSError):
         if sys.stderr.isatty():

@@ -43,7 +43,7 @@ class Run:
         """Name all tensors beside the weights that the next step depends on; the live ones, not copies."""
         parts = {"optimizer": self.optimizer.state()} | ({"scaler": self.scaler.state()} if self.scaler else {})
         named = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
-        return {name: Part(one, self._layout(name, one)) for name, one in named.items()} | {
+        return {name: Part(tensor, self._layout(name, tensor)) for name, tensor in named.items()} | {
             "random": Part(random := torch.get_rng_state(), random)
         }
 
@@ -60,25 +60,25 @@ class Run:
 def prepare(config: Config, run_dir: Path, device: Device, data_key: str, events: EventLog, group: Group) -> Run:
     """Build the run on the device, resumed if there is a checkpoint to resume from."""
     identity = _identity(config, data_key)
-    found = _newest(config, identity, run_dir, device, events)
+    saved = _newest(config, identity, run_dir, device, events)
     torch.manual_seed(config.train.seed)
-    model = _model(config, device, found, group)
+    model = _model(config, device, saved, group)
     if config.train.compile:
         _compile(model, config, device)
     optimizer = build_optimizer(model, config, device.host)
     scaler = LossScaler(device.torch_device) if config.train.dtype == "float16" else None
     model.balance.scale = None if scaler is None else scaler.scale
-    state = found.state if found else RunState(step=0, identity=identity)
+    state = saved.state if saved else RunState(step=0, identity=identity)
     run = Run(
         model=model,
         optimizer=optimizer,
         scaler=scaler,
         weights=parts_of(model.named_parameters()),
         state=state,
-        resumed_from=found.path if found else None,
+        resumed_from=saved.path if saved else None,
     )
-    if found:
-        _restore(run, found.training, device)
+    if saved:
+        _restore(run, saved.training, device)
     elif config.init_from and config.train.weights == "bfloat16" and not config.adapts:
         with device.host():
             _take_up_rest(run, read_weights(Path(config.init_from)))
@@ -151,24 +151,24 @@ def _newest(
         return misfit(shapes, saved.model)
 
     with device.host():
-        found, damage = checkpoint.load_newest(run_dir / "checkpoints", differs)
+        newest, damage = checkpoint.load_newest(run_dir / "checkpoints", differs)
     for message in damage:
         events.write("checkpoint_damaged", message=message)
         say(f"a checkpoint is passed over: {message}")
-    if damage and not found:
+    if damage and not newest:
         say("no complete checkpoint is left: the run begins anew")
-    return found
+    return newest
 
 
-def _model(config: Config, device: Device, found: Checkpoint | None, group: Group) -> MiniMind:
+def _model(config: Config, device: Device, saved: Checkpoint | None, group: Group) -> MiniMind:
     """Build the model; one that is spread is whole on the host first, and only a part of it goes to the device."""
     if not group.spreads:
         model = MiniMind(config, device.torch_device)
-        _set_weights(model, config, device, found)
+        _set_weights(model, config, device, saved)
         return model
     with device.host():
         model = MiniMind(config, torch.device("cpu"))
-        _set_weights(model, config, device, found)
+        _set_weights(model, config, device, saved)
     group.spread(model)
     return model
 
@@ -182,17 +182,17 @@ def _compile(model: MiniMind, config: Config, device: Device) -> None:
     compile_blocks(model, config, device.torch_device)
 
 
-def _set_weights(model: MiniMind, config: Config, device: Device, found: Checkpoint | None) -> None:
-    if not found:
+def _set_weights(model: MiniMind, config: Config, device: Device, saved: Checkpoint | None) -> None:
+    if not saved:
         with device.host():
             _set_first_weights(model, config)
     if config.adapts:
         adapt(model, config.train)
         with device.host():
             initialise_adapters(model, config.train.seed)
-    if found:
+    if saved:
         with device.host():
-            load_weights(model, found.model, f"checkpoint {found.path}")
+            load_weights(model, saved.model, f"checkpoint {saved.path}")
 
 
 def _set_first_weights(model: MiniMind, config: Config) -> None:
@@ -220,7 +220,7 @@ def _restore(run: Run, saved: Mapping[str, Tensor], device: Device) -> None:
         torch.set_rng_state(saved["random"])
 
 
-def _take_up_rest(run: Run, given: Mapping[str, Tensor]) -> None:
+def _take_up_rest(run: Run, first_weights: Mapping[str, Tensor]) -> None:
     """Keep what the weights that the run starts from lack in bfloat16.
 
     Without it all would stand right on a bfloat16, and small updates show in none of them for a long time.
@@ -228,7 +228,7 @@ def _take_up_rest(run: Run, given: Mapping[str, Tensor]) -> None:
     for name, part in run.training_tensors().items():
         kind, _, weight = name.removeprefix("optimizer.").partition(".")
         if kind == "rest":
-            part.fill(rest_of(given[weight]))
+            part.fill(rest_of(first_weights[weight]))
 
 
 def _identity(config: Config, data_key: str) -> dict[str, Any]:
@@ -249,8 +249,8 @@ def _identity(config: Config, data_key: str) -> dict[str, Any]:
     }
 
 
-def _check_same(found: Checkpoint, identity: Mapping[str, Any], run_dir: Path) -> None:
-    before = found.state.identity
+def _check_same(saved: Checkpoint, identity: Mapping[str, Any], run_dir: Path) -> None:
+    before = saved.state.identity
     differing = [name for name in identity if before.get(name) != identity[name]]
     if differing == ["data"]:
         remedy = "put the file back as it was, or use another run directory"

@@ -103,11 +103,11 @@ class TimeLimit:
         self._save_seconds = longest_seconds
 
     def reached(self, step: int, total_steps: int, *, saved: bool) -> TimeLimitReached:
-        told = "it is saved" if saved else "nothing was done in this attempt"
+        saving = "it is saved" if saved else "nothing was done in this attempt"
         used, limit = self.elapsed_seconds, self._limit_seconds or 0.0
         return TimeLimitReached(
             f"ran into its time limit of {limit:.6g} s: {used:,.1f} s are used up after step {step} of {total_steps}, "
-            f"and another with its save would not fit; {told}"
+            f"and another with its save would not fit; {saving}"
         )
 
     def _is_over(self, needed_seconds: float) -> bool:
@@ -129,8 +129,8 @@ def used_seconds(events: Path) -> float:
             continue  # cut short by a kill, or by us
         if not isinstance(event, dict):
             continue
-        if isinstance(told := event.get("elapsed_seconds"), int | float) and 0 <= told < LONGEST_SECONDS:
-            used = float(told)
+        if isinstance(elapsed := event.get("elapsed_seconds"), int | float) and 0 <= elapsed < LONGEST_SECONDS:
+            used = float(elapsed)
         if (event.get("event"), event.get("reason")) == ("failed", "time_limit"):
             used = 0.0
     return used

@@ -107,6 +107,6 @@ class Footprint:
 
 
 def _raised(candidates: Iterable[Candidate], correction_bytes: int) -> Iterator[Candidate]:
-    for one in candidates:
-        parts = {**one.parts, "context": one.parts.get("context", 0) + correction_bytes}
-        yield replace(one, process_bytes=one.process_bytes + correction_bytes, parts=parts)
+    for candidate in candidates:
+        parts = {**candidate.parts, "context": candidate.parts.get("context", 0) + correction_bytes}
+        yield replace(candidate, process_bytes=candidate.process_bytes + correction_bytes, parts=parts)

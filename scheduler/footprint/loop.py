@@ -32,24 +32,24 @@ def trace_loop(
 ) -> Traced:
     """Trace a person's own loop and wait for the answer; OSError where the interpreter can't be started."""
     child = start((python, str(TRACER)), environment=os.environ)
-    said = hand_over(child, json.dumps(request), time_limit_seconds)
-    if said is None:
+    output = hand_over(child, json.dumps(request), time_limit_seconds)
+    if output is None:
         return Traced(
             error=f"the loop was not built and stepped within {time_limit_seconds:g} s",
             hint="leave out of FUNCTION what does not decide on memory: downloads, most of the data, long schedules",
         )
-    out, complaint = said
+    out, complaint = output
     return _read(out) if out.strip() else _ended(python, child.returncode, complaint)
 
 
 def _read(out: str) -> Traced:
     try:
-        told = json.loads(out)
-        missing = _NEEDED - set(told)
+        reply = json.loads(out)
+        missing = _NEEDED - set(reply)
     except (TypeError, ValueError) as error:
         return Traced(error=f"the tracer's answer can't be read: {error!r}")
-    if "error" in told:
-        return Traced(error=told["error"], hint=told.get("hint"))
+    if "error" in reply:
+        return Traced(error=reply["error"], hint=reply.get("hint"))
     return Traced(error=f"the tracer's answer lacks {sorted(missing)}") if missing else Traced(body=out)
 
 

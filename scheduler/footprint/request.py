@@ -63,7 +63,7 @@ def trace_request(
     return {
         "config": training_part(spec),
         "target": target.as_json(spec.resources.gpus),
-        "modes": [one.as_json() for one in modes],
+        "modes": [mode.as_json() for mode in modes],
         "micro_batches": list(micro_batches),
     }
 

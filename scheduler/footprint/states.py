@@ -58,14 +58,14 @@ class Split:
 WHOLE = Split()
 
 
-def parse_parameters(told: str) -> int:
+def parse_parameters(text: str) -> int:
     """Read `671B`, `63.9M` or a plain number; ValueError."""
-    found = _COUNT.fullmatch(told.strip())
-    if found is None:
-        raise ValueError(f"{told!r} is not a number of parameters")
-    count = round(float(found[1]) * _SCALE[found[2].lower()])
+    match = _COUNT.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a number of parameters")
+    count = round(float(match[1]) * _SCALE[match[2].lower()])
     if count < 1:
-        raise ValueError(f"{told!r} is not a number of parameters")
+        raise ValueError(f"{text!r} is not a number of parameters")
     return count
 
 
@@ -81,9 +81,9 @@ def state_bytes(parameters: int, precision: Precision, split: Split = WHOLE) -> 
 
 def splits(devices: int) -> list[Split]:
     """List the pure ways to use so many devices, and the common mixtures: tensor within a machine of 8."""
-    ways = [Split(data=devices, zero=stage) for stage in ZERO_STAGES]
+    choices = [Split(data=devices, zero=stage) for stage in ZERO_STAGES]
     if devices > 1:
-        ways += [Split(tensor=devices), Split(pipeline=devices)]
+        choices += [Split(tensor=devices), Split(pipeline=devices)]
     if devices > 8 and devices % 8 == 0:
-        ways += [Split(tensor=8, pipeline=devices // 8), Split(tensor=8, data=devices // 8, zero=1)]
-    return ways
+        choices += [Split(tensor=8, pipeline=devices // 8), Split(tensor=8, data=devices // 8, zero=1)]
+    return choices

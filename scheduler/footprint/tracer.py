@@ -126,10 +126,10 @@ def start(command: Sequence[str], *, environment: Mapping[str, str] | None = Non
 
 def finish(child: subprocess.Popen[str], key: str, request: str, time_limit_seconds: float) -> Answer:
     """Hand the request over, wait for the end, and read the answer or the reason for there being none."""
-    said = hand_over(child, request, time_limit_seconds)
-    if said is None:
+    output = hand_over(child, request, time_limit_seconds)
+    if output is None:
         return Answer(key=key, error=f"the tracer did not end within {time_limit_seconds:g} s", timed_out=True)
-    out, complaint = said
+    out, complaint = output
     if child.returncode == 0:
         return _read(key, out)
     last = last_line(complaint) or "it said nothing"

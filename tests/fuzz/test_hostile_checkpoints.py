@@ -192,7 +192,7 @@ def test_a_link_where_a_file_is_put_in_place_is_not_followed(tmp_path: Path) -> 
 @example(b'{"number": 99999999999999999999, "micro_batch": 1}')
 def test_any_control_file_is_a_request_or_is_refused(trained: Workshop, content: bytes) -> None:
     (trained.root / "control.json").write_bytes(content)
-    found = ControlFile(trained.root, Alone(), EventLog(None)).news()
+    found = ControlFile(trained.root, Alone(), EventLog(None)).next_request()
     assert found is None or isinstance(found, Control)
 
 
@@ -200,7 +200,7 @@ def test_any_control_file_is_a_request_or_is_refused(trained: Workshop, content:
 @pytest.mark.parametrize("kind", ["fifo", "device", "directory", "link"])
 def test_what_is_no_file_is_neither_waited_for_nor_read(tmp_path: Path, kind: str) -> None:
     put(kind, tmp_path / "control.json")
-    assert ControlFile(tmp_path, Alone(), EventLog(None)).news() is None
+    assert ControlFile(tmp_path, Alone(), EventLog(None)).next_request() is None
     put(kind, tmp_path / "events.jsonl")
     config = tmp_path / "config.json"
     config.write_text("{}")

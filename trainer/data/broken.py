@@ -20,19 +20,19 @@ Trouble = tuple[str | None, str, str]
 
 def trouble(line: bytes, error: Exception, kind: str) -> Trouble:
     """Give field, reason and remedy of a line that a decoder of `kind` has refused."""
-    told = str(error)
+    message = str(error)
     if isinstance(error, msgspec.ValidationError):
-        return *_misfit(line, told), SHAPES[kind]
+        return *_misfit(line, message), SHAPES[kind]
     if isinstance(error, UnicodeDecodeError):
         return None, f"is not UTF-8 text{_foreign_byte(line)}", "convert the file to UTF-8"
     if isinstance(error, RecursionError):
         return None, "is nested too deeply", SHAPES[kind]
-    if "surrogate" in told:
+    if "surrogate" in message:
         reason = "has half a surrogate pair (\\ud800 to \\udfff), which is not a character"
         return None, reason, "remove it from the text"
-    if "truncated" in told:
+    if "truncated" in message:
         return None, "is cut short: no complete JSON object", "one object a line, without line breaks inside"
-    place = re.search(r"\(byte (\d+)\)", told)
+    place = re.search(r"\(byte (\d+)\)", message)
     at = f" at byte {int(place[1]) + 1}" if place else ""
     return None, f"is not JSON{at}", "one JSON object a line; write it with json.dumps"
 
@@ -43,14 +43,14 @@ def shown(value: str) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 
-def _misfit(line: bytes, told: str) -> tuple[str | None, str]:
-    reason, _, place = told.partition(" - at `$")
+def _misfit(line: bytes, message: str) -> tuple[str | None, str]:
+    reason, _, place = message.partition(" - at `$")
     field = place.rstrip("`").lstrip(".") or None
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", reason):
         name = f"{field}.{missing[1]}" if field else missing[1]
         return name, f"is missing{'' if field else _keys(line)}"
     if expected := re.fullmatch(r"Expected `(\w+)`, got `(\w+)`", reason):
-        wanted, got = (_WORDS.get(one, one) for one in expected.groups())
+        wanted, got = (_WORDS.get(word, word) for word in expected.groups())
         return field, f"must be {wanted}, got {got}"
     return field, reason.replace("`", "")
 

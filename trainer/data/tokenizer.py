@@ -32,7 +32,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode many texts at once, in parallel; special tokens are added by nobody but the caller."""
-        return [found.ids for found in self._encoder.encode_batch_fast(texts, add_special_tokens=False)]
+        return [encoding.ids for encoding in self._encoder.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
         return str(self._encoder.decode(list(ids), skip_special_tokens=True))

@@ -23,12 +23,12 @@ def main() -> int:
     request = json.load(sys.stdin)
     ours = os.getpid()
     with _stdout_kept() as out:
-        told = answered(request)
+        reply = answered(request)
         if os.getpid() != ours:  # the loop forked, and this is not the process that is asked
-            os._exit("error" in told)
-        told["seconds"] = round(time.monotonic() - started, 3)
-        out.write(json.dumps(told))
-    return 1 if "error" in told else 0
+            os._exit("error" in reply)
+        reply["seconds"] = round(time.monotonic() - started, 3)
+        out.write(json.dumps(reply))
+    return 1 if "error" in reply else 0
 
 
 def answered(request: dict[str, Any]) -> dict[str, Any]:
@@ -57,12 +57,12 @@ def _no_sudden_end() -> Iterator[None]:
     """Let `os._exit` in this process, which would take the answer along, be told as any other end; not in a fork's."""
     ours, end = os.getpid(), os._exit
 
-    def told(status: int) -> NoReturn:
+    def exit_instead(status: int) -> NoReturn:
         if os.getpid() != ours:
             end(status)
         raise SystemExit(status)
 
-    with patch.object(os, "_exit", told):
+    with patch.object(os, "_exit", exit_instead):
         yield
 
 

@@ -134,5 +134,5 @@ def _each(item: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     if isinstance(item, torch.Tensor):
         return change(item)
     if isinstance(item, tuple | list):
-        return type(item)(_each(one, change) for one in item)
+        return type(item)(_each(element, change) for element in item)
     return item

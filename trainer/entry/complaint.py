@@ -40,9 +40,9 @@ def complaint(error: BaseException, request: Mapping[str, Any]) -> dict[str, str
             "error": f"sparse tensors, like the gradients of Embedding(sparse=True), are not traced ({_place(error)})",
             "hint": "let an argument (--set) make them dense, which takes more: the gradient is as large as the table",
         }
-    told = {"error": f"{_words(error)} ({_place(error)})"}
+    reply = {"error": f"{_words(error)} ({_place(error)})"}
     hint = _of_imports(error) or _of_settings(error, request)
-    return told | ({"hint": hint} if hint else {})
+    return reply | ({"hint": hint} if hint else {})
 
 
 def _of_exit(error: SystemExit) -> dict[str, str]:
@@ -119,8 +119,8 @@ def _cut(words: str) -> str:
 def _place(error: BaseException) -> str:
     """Name the last line of the person's own, and where in a library of theirs it led to."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [one for one in frames if _is_theirs(Path(one.filename))]
-    own = [one for one in theirs if not _is_installed(Path(one.filename))]
+    theirs = [frame for frame in frames if _is_theirs(Path(frame.filename))]
+    own = [frame for frame in theirs if not _is_installed(Path(frame.filename))]
     last = (theirs or list(frames))[-1]
     if not own or own[-1] is last:
         return f"{last.filename}:{last.lineno}"

@@ -27,10 +27,10 @@ def load(file: Path, function: str) -> Callable[..., Any]:
     sys.path.insert(0, str(file.resolve().parent))
     _set_ours_aside(file.resolve().parent)
     spec.loader.exec_module(module)
-    found = getattr(module, function, None)
-    if not callable(found):
+    loop_function = getattr(module, function, None)
+    if not callable(loop_function):
         raise BadEntry(f"{file} has no function {function}")
-    return found
+    return loop_function
 
 
 def _set_ours_aside(folder: Path) -> None:
@@ -47,7 +47,7 @@ def built(file: Path, name: str, settings: Mapping[str, Any]) -> tuple[nn.Module
     """
     function = load(file, name)
     try:
-        given = function(**settings)
+        loop = function(**settings)
     except TypeError as error:
         if getattr(error.__traceback__, "tb_next", None) is not None:
             raise
@@ -55,6 +55,6 @@ def built(file: Path, name: str, settings: Mapping[str, Any]) -> tuple[nn.Module
         raise BadEntry(
             f"{name} can't be called with {', '.join(settings) or 'nothing'}: {error}; it takes {takes}"
         ) from None
-    if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[0], nn.Module) or not callable(given[1]):
+    if not isinstance(loop, tuple) or len(loop) != 2 or not isinstance(loop[0], nn.Module) or not callable(loop[1]):
         raise BadEntry(f"{name} must return a model (torch.nn.Module) and a step (a function without arguments)")
-    return given
+    return loop

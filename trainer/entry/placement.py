@@ -62,8 +62,8 @@ class Placement(TorchFunctionMode):
         hooks = torch.autograd.graph.saved_tensors_hooks
         make = hooks.__init__
 
-        def made(one: Any, pack_hook: Callable[..., Any], unpack_hook: Callable[..., Any]) -> None:
-            make(one, self._within(pack_hook), self._within(unpack_hook))
+        def made(hooks: Any, pack_hook: Callable[..., Any], unpack_hook: Callable[..., Any]) -> None:
+            make(hooks, self._within(pack_hook), self._within(unpack_hook))
 
         with (
             patch.object(torch.autograd, "_engine_run_backward", self._within(torch.autograd._engine_run_backward)),

@@ -17,10 +17,10 @@ def read_here() -> Iterator[None]:
     """Within it, a loader that is made takes no workers and pins nothing, whatever it is told."""
     make = DataLoader.__init__
 
-    def made(one: Any, *args: Any, **kwargs: Any) -> None:
-        make(one, *args, **kwargs)
-        one.num_workers = one.timeout = 0
-        one.pin_memory = False
+    def made(loader: Any, *args: Any, **kwargs: Any) -> None:
+        make(loader, *args, **kwargs)
+        loader.num_workers = loader.timeout = 0
+        loader.pin_memory = False
 
     with patch.object(DataLoader, "__init__", made):
         yield

@@ -86,7 +86,7 @@ def _run(build: Build, tracing: Tracing, updates: int) -> None:
 
 def _refuse_flat_parameters(parts: list[Any]) -> None:
     """By name, since importing them takes seconds."""
-    if any(type(one).__name__ in ("FullyShardedDataParallel", "FlatParameter") for one in parts):
+    if any(type(part).__name__ in ("FullyShardedDataParallel", "FlatParameter") for part in parts):
         raise NotTraced(
             "FullyShardedDataParallel can't be traced, because its flat parameters must have values;"
             " fully_shard, its successor in torch, can"

@@ -29,10 +29,10 @@ class NotTraced(Untraceable):
 def no_kernel(func: Any) -> NoKernel:
     name = func._schema.name
     if func.namespace == "aten":
-        told = f"torch's {name} has no shape that is known without values: leave it out of the step that is traced"
+        message = f"torch's {name} has no shape that is known without values: leave it out of the step that is traced"
     else:
-        told = (
+        message = (
             f"{name} is an extension's kernel, of which nothing is known: give it a shape with"
             f" torch.library.register_fake({name!r}), or let an argument (--set) switch it off"
         )
-    return NoKernel(told)
+    return NoKernel(message)

@@ -46,7 +46,7 @@ class Values:
         if func._schema.is_mutable:
             self._rewrite(func, args, kwargs)
             return
-        made = [one for one in tensors_in(out) if self._worth_knowing(one)]
+        made = [tensor for tensor in tensors_in(out) if self._worth_knowing(tensor)]
         if not made:
             return
         if func.overloadpacket in _PLACES and args[0].is_floating_point():
@@ -77,41 +77,41 @@ class Values:
 
     def _rewrite(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """Do to the known values what is done to their tensor; where that can't be known, nothing is any more."""
-        given = dict(zip((item.name for item in func._schema.arguments), args, strict=False)) | kwargs
+        arguments = dict(zip((item.name for item in func._schema.arguments), args, strict=False)) | kwargs
         written = [
-            given.get(item.name)
+            arguments.get(item.name)
             for item in func._schema.arguments
             if item.alias_info is not None and item.alias_info.is_write
         ]
-        keys = [one.untyped_storage()._cdata for one in tensors_in(written) if one.is_meta]
+        keys = [tensor.untyped_storage()._cdata for tensor in tensors_in(written) if tensor.is_meta]
         if any(key in self._storages for key in keys) and self._computed(func, args, kwargs) is None:
             for key in keys:
                 self.forget(key)
 
     def _computed(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Run an operator on known values; None unless all are known."""
-        known = {id(one): self._peek(one) for one in tensors_in((args, tuple(kwargs.values())))}
+        known = {id(tensor): self._peek(tensor) for tensor in tensors_in((args, tuple(kwargs.values())))}
         if any(value is None for value in known.values()):
             return None
-        given, named = (each(item, lambda tensor: known[id(tensor)]) for item in (args, kwargs))
+        values, named = (each(item, lambda tensor: known[id(tensor)]) for item in (args, kwargs))
         try:
-            found = func(*given, **_on_cpu(named))
+            result = func(*values, **_on_cpu(named))
         except (RuntimeError, NotImplementedError, IndexError):
             return None  # the host's kernels lack something, or the values are stand-ins that do not go together
         if func.overloadpacket in _UNFILLED:
-            found.zero_()
-        return found
+            result.zero_()
+        return result
 
     def _peek(self, tensor: Tensor) -> Tensor | None:
         routed = self.routed
-        found = self.of(tensor)
+        value = self.of(tensor)
         self.routed = routed
-        return found
+        return value
 
     def _choose(self, made: Tensor, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """Give stand-ins for the places that numbers with a fraction decide on."""
-        given = dict(zip((item.name for item in func._schema.arguments), args, strict=False)) | kwargs
-        dim, among = given.get("dim", -1), args[0]
+        arguments = dict(zip((item.name for item in func._schema.arguments), args, strict=False)) | kwargs
+        dim, among = arguments.get("dim", -1), args[0]
         choices = max(1, among.numel() if dim is None or not among.dim() else among.shape[dim])
         ranked = made.dim() == among.dim() > 0 and dim is not None  # several choices a row, or one
         shape = made.movedim(dim, -1).shape if ranked else made.shape
@@ -156,9 +156,9 @@ def each(item: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(item, Tensor):
         return change(item)
     if isinstance(item, tuple | list):
-        return type(item)(each(one, change) for one in item)
+        return type(item)(each(element, change) for element in item)
     if isinstance(item, dict):
-        return {key: each(one, change) for key, one in item.items()}
+        return {key: each(element, change) for key, element in item.items()}
     return item
 
 
@@ -166,8 +166,8 @@ def tensors_in(item: Any) -> Iterator[Tensor]:
     if isinstance(item, Tensor):
         yield item
     elif isinstance(item, tuple | list):
-        for one in item:
-            yield from tensors_in(one)
+        for element in item:
+            yield from tensors_in(element)
 
 
 def _on_cpu(kwargs: dict[str, Any]) -> dict[str, Any]:

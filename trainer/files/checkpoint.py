@@ -85,7 +85,7 @@ def lend(model: Mapping[str, Part], training: Mapping[str, Part]) -> None:
     attend(training)
 
 
-def load_newest(root: Path, misfit: Misfit = lambda found: None) -> tuple[Checkpoint | None, list[str]]:
+def load_newest(root: Path, misfit: Misfit = lambda loaded: None) -> tuple[Checkpoint | None, list[str]]:
     """Read the newest complete checkpoint that fits the model, and say what was wrong with any newer one.
 
     BadConfiguration where there are whole ones and none fits: to begin anew would be to lose them.
@@ -96,13 +96,13 @@ def load_newest(root: Path, misfit: Misfit = lambda found: None) -> tuple[Checkp
     unfit: list[str] = []
     for path in _newest_first(root):
         try:
-            found = _load(path)
+            loaded = _load(path)
         except DamagedCheckpoint as error:
             damage.append(f"{path}: {error}")
             continue
-        why = misfit(found)
+        why = misfit(loaded)
         if why is None:
-            return found, damage + unfit
+            return loaded, damage + unfit
         unfit.append(f"checkpoint {path} does not fit the model:\n  {why}")
     if unfit:
         raise BadConfiguration(f"{unfit[0]}\nhint: mv {root} {root}.unfit  # then the run begins anew")

@@ -23,7 +23,7 @@ _MODEL_FIELDS = frozenset(ModelConfig.__struct_fields__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class TrainedModel:
     """What a run has to show: `kind` and the model's keys as CONFIG has them, and where its weights are."""
 
     kind: str
@@ -38,12 +38,12 @@ class Found:
         return parse_config(bare | sections)
 
 
-def find(run_dir: Path) -> Found:
+def find(run_dir: Path) -> TrainedModel:
     """Look for the result in a run directory (or a `final/` itself), else for the newest complete checkpoint."""
     for place in (run_dir, run_dir / FINAL):
         if (place / "model.safetensors").exists() and (place / "config.json").exists():
-            told = _shape_of(place / "config.json")
-            return _found(told["kind"], told, TrainConfig(), place, place / "tokenizer.json")
+            shape = _shape_of(place / "config.json")
+            return _trained_model(shape["kind"], shape, TrainConfig(), place, place / "tokenizer.json")
     newest = checkpoint.newest_state(run_dir / "checkpoints")
     if newest is None:
         raise BadConfiguration(f"{run_dir} has no result, and no checkpoint yet")
@@ -54,33 +54,33 @@ def find(run_dir: Path) -> Found:
         train, model, kind = msgspec.convert(lora, TrainConfig), dict(identity["model"]), str(identity["kind"])
     except (KeyError, TypeError, ValueError):
         raise BadConfiguration(f"{place} does not say of which model it is") from None
-    return _found(kind, model, train, place, run_dir / "tokenizer.json")
+    return _trained_model(kind, model, train, place, run_dir / "tokenizer.json")
 
 
 def _shape_of(file: Path) -> dict[str, Any]:
     """Read what a result says of its model."""
     try:
-        told: dict[str, Any] = msgspec.json.decode(read_record(file), type=dict[str, Any])
-        if told["kind"] in ("pretrain", "sft"):
-            return told
+        shape: dict[str, Any] = msgspec.json.decode(read_record(file), type=dict[str, Any])
+        if shape["kind"] in ("pretrain", "sft"):
+            return shape
     except (OSError, KeyError, ValueError, RecursionError):
         pass
     raise BadConfiguration(f"{file} does not say of which model it is")
 
 
-def open_tokenizer_of(found: Found) -> Tokenizer:
-    return read_tokenizer(found.tokenizer, found.model["vocab_size"])
+def open_tokenizer_of(trained: TrainedModel) -> Tokenizer:
+    return read_tokenizer(trained.tokenizer, trained.model["vocab_size"])
 
 
-def open_model(found: Found, config: Config) -> tuple[MiniMind, Device]:
+def open_model(trained: TrainedModel, config: Config) -> tuple[MiniMind, Device]:
     """Build the model on the CPU, with its weights."""
     device = CpuDevice(None)
     model = MiniMind(config, torch.device("cpu"))
-    weights = merged(read_weights(found.place / "model.safetensors"), found.train)
-    load_weights(model, weights, str(found.place))
+    weights = merged(read_weights(trained.place / "model.safetensors"), trained.train)
+    load_weights(model, weights, str(trained.place))
     return model, device
 
 
-def _found(kind: str, told: dict[str, Any], train: TrainConfig, place: Path, tokenizer: Path) -> Found:
-    model = {name: value for name, value in told.items() if name in _MODEL_FIELDS}
-    return Found(kind=kind, model=model, train=train, place=place, tokenizer=tokenizer)
+def _trained_model(kind: str, shape: dict[str, Any], train: TrainConfig, place: Path, tokenizer: Path) -> TrainedModel:
+    model = {name: value for name, value in shape.items() if name in _MODEL_FIELDS}
+    return TrainedModel(kind=kind, model=model, train=train, place=place, tokenizer=tokenizer)

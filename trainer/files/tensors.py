@@ -54,7 +54,7 @@ def attend(tensors: Mapping[str, Part]) -> None:
 
 
 def _ordered(tensors: Mapping[str, Tensor | Part]) -> dict[str, Part]:
-    parts = {name: one if isinstance(one, Part) else Part(one, one) for name, one in tensors.items()}
+    parts = {name: tensor if isinstance(tensor, Part) else Part(tensor, tensor) for name, tensor in tensors.items()}
     return dict(sorted(parts.items(), key=lambda item: (-item[1].held.itemsize, item[0])))
 
 

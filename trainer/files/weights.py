@@ -18,7 +18,7 @@ def read_weights(source: Path) -> dict[str, Tensor]:
     """Read tensors by name from a run directory, its final/, a .pth or a .safetensors file."""
     file = _file_of(source)
     try:
-        found: Any = (
+        tensors: Any = (
             load_file(file)
             if file.suffix == ".safetensors"
             else torch.load(file, map_location="cpu", weights_only=True)
@@ -29,26 +29,26 @@ def read_weights(source: Path) -> dict[str, Tensor]:
     except Exception as error:  # noqa: BLE001 (unpickling a foreign file can raise anything)
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise BadConfiguration(f"init_from: {file} is not a weights file: {first_line}") from None
-    if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise BadConfiguration(f"init_from: {file} is not a weights file: not a dict of tensors")
-    return found
+    return tensors
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Copy weights into the model; the error names the first parameters that differ, with their shapes."""
     expected = model.state_dict()
     tied = _HEAD in expected and expected[_HEAD].data_ptr() == expected[_EMBEDDING].data_ptr()
-    given = dict(weights)
-    if tied and _EMBEDDING in given:
-        given.setdefault(_HEAD, given[_EMBEDDING])
-    wrong = _differences(expected, given)
-    if not wrong and tied and not torch.equal(given[_HEAD], given[_EMBEDDING]):
+    tensors = dict(weights)
+    if tied and _EMBEDDING in tensors:
+        tensors.setdefault(_HEAD, tensors[_EMBEDDING])
+    wrong = _differences(expected, tensors)
+    if not wrong and tied and not torch.equal(tensors[_HEAD], tensors[_EMBEDDING]):
         wrong = [f"{_HEAD} differs from {_EMBEDDING}, and model.tie_word_embeddings is true"]
     if wrong:
         raise BadConfiguration(f"{source} does not fit the model:\n  {_listed(wrong)}")
     with torch.no_grad():
         for name, tensor in expected.items():
-            tensor.copy_(given[name])
+            tensor.copy_(tensors[name])
 
 
 def misfit(model: nn.Module, saved: Mapping[str, Tensor]) -> str | None:
@@ -62,15 +62,15 @@ def _listed(wrong: list[str]) -> str:
     return "\n  ".join(wrong[:NAMED_AT_MOST]) + more
 
 
-def _differences(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+def _differences(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
     shapes = [
-        f"{name}: the model has {list(tensor.shape)}, the file {list(given[name].shape)}"
+        f"{name}: the model has {list(tensor.shape)}, the file {list(tensors[name].shape)}"
         for name, tensor in expected.items()
-        if name in given and given[name].shape != tensor.shape
+        if name in tensors and tensors[name].shape != tensor.shape
     ]
-    missing = [f"{name} {list(t.shape)} is missing in the file" for name, t in expected.items() if name not in given]
-    extra = [f"{name} {list(t.shape)} is not in the model" for name, t in given.items() if name not in expected]
-    whole = [f"{name} is {t.dtype}, and not floating point" for name, t in given.items() if not t.is_floating_point()]
+    missing = [f"{name} {list(t.shape)} is missing in the file" for name, t in expected.items() if name not in tensors]
+    extra = [f"{name} {list(t.shape)} is not in the model" for name, t in tensors.items() if name not in expected]
+    whole = [f"{name} is {t.dtype}, and not floating point" for name, t in tensors.items() if not t.is_floating_point()]
     return shapes + missing + extra + whole
 
 

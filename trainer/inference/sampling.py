@@ -13,8 +13,8 @@ PROMPT_TOKENS = 16  # of a pretraining row, when no prompt is given
 
 def sample_text(model: MiniMind, device: Device, config: Config, tokenizer: Tokenizer, row: Row) -> tuple[str, str]:
     """Give a prompt, CONFIG's or the beginning of `row`, and what the model makes of it."""
-    given, wanted = config.sample.prompt, config.sample.max_new_tokens
-    prompt = beginning_of(row, config.kind, tokenizer) if given is None else prompt_ids(given, config.kind, tokenizer)
+    text, wanted = config.sample.prompt, config.sample.max_new_tokens
+    prompt = beginning_of(row, config.kind, tokenizer) if text is None else prompt_ids(text, config.kind, tokenizer)
     prompt = prompt[-max(1, config.max_seq_len - wanted) :]
     made = decode(
         model,

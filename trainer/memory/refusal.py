@@ -60,8 +60,8 @@ def refusal_numbers(error: BaseException, device: "Device") -> dict[str, int | N
 def _reserved(error: BaseException, allocated: int | None) -> int | None:
     """Return what was held of the device, idle or not, once all that could be given back had been."""
     idle = _told(error, "idle_bytes", _IDLE)
-    given = None if idle is None or allocated is None else allocated + idle
-    return getattr(error, "reserved_bytes", given)
+    held = None if idle is None or allocated is None else allocated + idle
+    return getattr(error, "reserved_bytes", held)
 
 
 def _segment(error: BaseException, requested: int) -> int:
@@ -77,5 +77,5 @@ def _segment(error: BaseException, requested: int) -> int:
 def _told(error: BaseException, name: str, words: re.Pattern[str]) -> int | None:
     """Read a number that our own error carries and that CUDA's only says, to two decimals."""
     number: int | None = getattr(error, name, None)
-    found = words.search(str(error)) if number is None else None
-    return number if found is None else int(float(found[1]) * _UNITS[found[2]])
+    match = words.search(str(error)) if number is None else None
+    return number if match is None else int(float(match[1]) * _UNITS[match[2]])

@@ -20,7 +20,9 @@ class _Recipe:
 
     def __init__(self, function: Callable[..., Tensor], arguments: tuple[Any, ...]) -> None:
         self._function = function
-        self._arguments = tuple(one.detach() if isinstance(one, Tensor) else one for one in arguments)
+        self._arguments = tuple(
+            argument.detach() if isinstance(argument, Tensor) else argument for argument in arguments
+        )
         self._made: Tensor | None = None
         self.wanted = 0
 

@@ -54,7 +54,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _number(name: str, default: int) -> int:
-    told = os.environ.get(name, "")
-    if told and not told.isdecimal():
-        raise BadConfiguration(f"{name} in the environment is {told!r}, and no number\nhint: torchrun sets it")
-    return int(told) if told else default
+    value = os.environ.get(name, "")
+    if value and not value.isdecimal():
+        raise BadConfiguration(f"{name} in the environment is {value!r}, and no number\nhint: torchrun sets it")
+    return int(value) if value else default

@@ -15,7 +15,7 @@ from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGath
 
 from trainer.memory.refusal import Refusal
 from trainer.model.minimind import MiniMind
-from trainer.processes.telling import Telling, tell
+from trainer.processes.agreement import Peers, any_refusal
 
 
 class Exchanges:
@@ -45,7 +45,7 @@ class Exchanges:
 class Passes:
     """The passes of one divided model, from its `fully_shard` on."""
 
-    def __init__(self, model: MiniMind, group: Telling) -> None:
+    def __init__(self, model: MiniMind, group: Peers) -> None:
         self._model: Any = model
         self._group = group
         self._exchanges = Exchanges()
@@ -71,10 +71,10 @@ class Passes:
             self._forsake()
             self._exchanges.begin_again()
             repeat()
-        told = tell(self._group, refusal)
-        if told is not None:
+        common = any_refusal(self._group, refusal)
+        if common is not None:
             self._forsake()
-        return told
+        return common
 
     def _forsake(self) -> None:
         """Drop what was gathered and all gradients, those of gathered weights too, which nothing else would."""

@@ -44,9 +44,9 @@ class Ranks:
 
     def _joined(self, numbers: tuple[float, ...], how: Any) -> list[float]:
         with self._host():
-            told = torch.tensor(numbers, dtype=torch.float64)
-            _all_reduce(told, how=how)
-            return [float(number) for number in told]
+            joined = torch.tensor(numbers, dtype=torch.float64)
+            _all_reduce(joined, how=how)
+            return [float(number) for number in joined]
 
     def wait(self) -> None:
         self.sums(0.0)  # a barrier of gloo's: NCCL's would hold the device
@@ -87,7 +87,7 @@ class Replicas:
         add_up([*(parameter.grad for parameter in self.trained if parameter.grad is not None), total])
         return total
 
-    def overflow(self, found: Tensor) -> None:
+    def overflow(self, found_inf: Tensor) -> None:
         """All have seen the same gradients."""
 
     def norm(self, norms: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     """Cut a list of tensors into pieces of one dtype and about one size."""
     bucket: list[Tensor] = []
     for tensor in tensors:
-        full = sum(one.nbytes for one in bucket) + tensor.nbytes > BUCKET_BYTES
+        full = sum(gradient.nbytes for gradient in bucket) + tensor.nbytes > BUCKET_BYTES
         if bucket and (full or bucket[0].dtype != tensor.dtype):
             yield bucket
             bucket = []

@@ -145,8 +145,8 @@ class Spread:
             add_up([*rest, loss], self._mesh.get_group("data"))
         return loss
 
-    def overflow(self, found: Tensor) -> None:
-        add_up([found])
+    def overflow(self, found_inf: Tensor) -> None:
+        add_up([found_inf])
 
     def norm(self, norms: Tensor) -> Tensor:
         """Each part counts once, however many processes hold it."""

@@ -67,11 +67,11 @@ class EventLog:
 
 
 def _last(lines: list[bytes], most_bytes: int) -> list[bytes]:
-    found, size_bytes = len(lines), 0
-    while found and size_bytes + len(lines[found - 1]) <= most_bytes:
-        found -= 1
-        size_bytes += len(lines[found])
-    return lines[found:]
+    start, size_bytes = len(lines), 0
+    while start and size_bytes + len(lines[start - 1]) <= most_bytes:
+        start -= 1
+        size_bytes += len(lines[start])
+    return lines[start:]
 
 
 def _cut_short(path: Path) -> bool:

@@ -32,8 +32,8 @@ _PEAKS = {
 def peak_flops(device_name: str, dtype: str) -> float | None:
     """Give a device's operations a second, None where they are not known."""
     words = f"{device_name} ".replace("-", " ")
-    found = next((peaks for name, peaks in _PEAKS.items() if f"{name} " in words), None)
-    return None if found is None else found[1 if dtype == "float32" else 0]
+    flops = next((peaks for name, peaks in _PEAKS.items() if f"{name} " in words), None)
+    return None if flops is None else flops[1 if dtype == "float32" else 0]
 
 
 def training_flops(model: ModelConfig, rows: Iterable[Row], *, frozen: bool = False) -> float:

@@ -104,7 +104,7 @@ class Reports:
             "model_flops_utilisation": speed.flops_per_second / self._peak_flops if self._peak_flops else None,
             "busy_share": speed.busy_share,
             "eta_seconds": self._pace.left_seconds(schedule.total_steps - done, schedule.left(done)),
-            **_told(self._largest_peaks()),
+            **_peak_fields(self._largest_peaks()),
         }
         self._events.write("step", **fields)
         self._loggers.log(done, {f"train/{name}": fields[name] for name in _CHARTED})
@@ -124,7 +124,7 @@ class Reports:
         say(f"asked for another micro-batch: {micro_batch} x {accumulation_steps} from step {step} on")
 
     def memory(self, phase: str) -> None:
-        self._events.write("memory", phase=phase, **_told(self._largest_peaks()))
+        self._events.write("memory", phase=phase, **_peak_fields(self._largest_peaks()))
 
     def evaluated(self, loss: float) -> None:
         step, validation, perplexity = self._run.state.step, self._run.state.validation, math.exp(min(loss, 700.0))
@@ -144,16 +144,16 @@ class Reports:
             best_validation_loss=validation.best_loss,
             stopped_early=stopped_early,
             **self._place(),
-            **_told(self._device.peaks()),
+            **_peak_fields(self._device.peaks()),
         )
         say(f"finished after {state.step:,} steps: loss {state.first_loss:.4f} at first, {state.loss:.4f} at last")
         if stopped_early:
-            found = f"{validation.since_best} evaluations found nothing better than step {validation.best_step}"
-            say(f"stopped early: {found}, whose weights are the result (validation loss {validation.best_loss:.4f})")
+            reason = f"{validation.since_best} evaluations found nothing better than step {validation.best_step}"
+            say(f"stopped early: {reason}, whose weights are the result (validation loss {validation.best_loss:.4f})")
 
     def _data(self, path: str, counts: Counts) -> None:
-        told = msgspec.to_builtins(counts)
-        self._events.write("data", path=path, **told.pop("passed"), **told)
+        fields = msgspec.to_builtins(counts)
+        self._events.write("data", path=path, **fields.pop("passed"), **fields)
         say(f"{path}: {counts.rows:,} rows, {counts.targets:,} target tokens{_what_became(counts, self._config)}")
         for broken in counts.passed.first_broken:
             say(f"  passed over: {broken}")
@@ -175,7 +175,7 @@ class Reports:
         return Peaks(allocated_bytes=allocated_bytes, reserved_bytes=reserved_bytes, process_bytes=process_bytes)
 
 
-def _told(peaks: Peaks) -> dict[str, int]:
+def _peak_fields(peaks: Peaks) -> dict[str, int]:
     return {
         "allocated_peak_bytes": peaks.allocated_bytes,
         "reserved_peak_bytes": peaks.reserved_bytes,
@@ -185,7 +185,7 @@ def _told(peaks: Peaks) -> dict[str, int]:
 
 def _what_became(counts: Counts, config: Config) -> str:
     """Name what was not taken as it stands, with its number; nothing where there is nothing."""
-    found = {
+    remarks = {
         f"rows cut at {config.max_seq_len} tokens": counts.truncated_rows,
         "dropped, being empty": counts.empty_rows,
         "dropped, without an answer to learn": counts.unanswered_rows,
@@ -194,7 +194,7 @@ def _what_became(counts: Counts, config: Config) -> str:
         "blank lines passed over": counts.passed.blank_lines,
         "byte order mark passed over": int(counts.passed.byte_order_mark),
     }
-    return "".join(f"; {count:,} {what}" for what, count in found.items() if count)
+    return "".join(f"; {count:,} {what}" for what, count in remarks.items() if count)
 
 
 def _peak_flops(device: Device, dtype: str, processes: int) -> float | None:

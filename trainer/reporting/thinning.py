@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 
-class _Told(msgspec.Struct):
+class _Event(msgspec.Struct):
     """What of a line decides whether it stays."""
 
     event: Any = None
@@ -20,10 +20,10 @@ class _Told(msgspec.Struct):
 
 def thinned(lines: Sequence[bytes], most_bytes: int) -> list[bytes]:
     """Choose, in order, lines of about `most_bytes` together, of every kind the first and the last among them."""
-    told = [_read(line) for line in lines]
+    events = [_read(line) for line in lines]
     kinds: dict[str, list[int]] = {}
-    for number, one in enumerate(told):
-        kinds.setdefault(str(one.event), []).append(number)
+    for number, event in enumerate(events):
+        kinds.setdefault(str(event.event), []).append(number)
     sizes = {kind: sum(len(lines[number]) for number in numbers) for kind, numbers in kinds.items()}
     share = _share(list(sizes.values()), most_bytes)
     kept: set[int] = set()
@@ -32,15 +32,15 @@ def thinned(lines: Sequence[bytes], most_bytes: int) -> list[bytes]:
             kept.update(numbers)
         else:
             points = max(1, share * len(numbers) // sizes[kind])
-            kept.update(_spread(numbers, [told[number].step for number in numbers], points))
+            kept.update(_spread(numbers, [events[number].step for number in numbers], points))
     return [line for number, line in enumerate(lines) if number in kept]
 
 
-def _read(line: bytes) -> _Told:
+def _read(line: bytes) -> _Event:
     try:
-        return msgspec.json.decode(line, type=_Told)
+        return msgspec.json.decode(line, type=_Event)
     except (ValueError, RecursionError):
-        return _Told()
+        return _Event()
 
 
 def _share(sizes: list[int], most_bytes: int) -> int:
@@ -56,16 +56,16 @@ def _share(sizes: list[int], most_bytes: int) -> int:
 
 def _spread(numbers: Sequence[int], steps: Sequence[Any], points: int) -> Iterator[int]:
     """Some that lie evenly along the steps; where a resumed run went back, the way counts and not the number."""
-    ways = [abs(after - before) for before, after in pairwise(steps)] if _all_whole(steps) else []
-    if not any(ways):
-        ways = [1] * (len(numbers) - 1)
-    spacing = sum(ways) / points
-    gone = spacing
-    for number, way in zip(numbers, [0, *ways], strict=True):
-        gone += way
-        if gone >= spacing or number == numbers[-1]:
+    distances = [abs(after - before) for before, after in pairwise(steps)] if _all_whole(steps) else []
+    if not any(distances):
+        distances = [1] * (len(numbers) - 1)
+    spacing = sum(distances) / points
+    passed = spacing
+    for number, distance in zip(numbers, [0, *distances], strict=True):
+        passed += distance
+        if passed >= spacing or number == numbers[-1]:
             yield number
-            gone = min(gone - spacing, spacing)
+            passed = min(passed - spacing, spacing)
 
 
 def _all_whole(steps: Sequence[Any]) -> bool:

@@ -15,8 +15,8 @@ from trainer.errors import OutOfDeviceMemory
 from trainer.memory.device import Device
 from trainer.memory.refusal import Refusal, is_refusal, refusal_numbers
 from trainer.model.minimind import MiniMind
+from trainer.processes.agreement import agree_micro_batch
 from trainer.processes.group import Group, Passes, share, shares
-from trainer.processes.telling import agree
 from trainer.reporting.events import EventLog
 from trainer.reporting.log import say
 from trainer.steps.optimizer import Optimizer
@@ -90,15 +90,15 @@ class ShrinkingStep:
             refused = done | {"micro_batch": old}
 
     def _follow(self, step: int, refused: Refusal | None) -> None:
-        """Hear whether a process had to halve in the step: all go on with as few rows, and the first tells of it."""
-        told, smallest = agree(self._group, refused, self.micro_batch)
+        """Find out whether a process had to halve in the step: all go on with as few rows, and the first reports it."""
+        refusal, smallest = agree_micro_batch(self._group, refused, self.micro_batch)
         if smallest < self.micro_batch:
             self.micro_batch = smallest
             self._device.reset_peaks()
-        if told is not None:
+        if refusal is not None:
             new = {"new_micro_batch": smallest, "new_accumulation_steps": self.accumulation_steps}
-            self._events.write("out_of_memory", step=step, **told, **new)
-            say(f"out of device memory at step {step} in process {told['rank']}: micro-batch {smallest} from now on")
+            self._events.write("out_of_memory", step=step, **refusal, **new)
+            say(f"out of device memory at step {step} in process {refusal['rank']}: micro-batch {smallest} from now on")
 
     def _try(self, rows: Sequence[Row], ours: Sequence[Row], fetching: Fetching) -> StepResult | Refusal:
         """Run the step, or give what was refused in it: only numbers, for a traceback holds the tensors."""

@@ -49,7 +49,7 @@ class Exchange(Protocol):
     def gradients(self, loss: Tensor | None) -> Tensor:
         """Add up the gradients and the losses of all processes; None: this one had no rows."""
 
-    def overflow(self, found: Tensor) -> None:
+    def overflow(self, found_inf: Tensor) -> None:
         """Note in each process (1 element) what was found in any."""
 
     def norm(self, norms: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ import time
 import msgspec
 
 from trainer.errors import BadConfiguration
-from trainer.heavy import kept_to_the_end
+from trainer.garbage import frozen_imports
 from trainer.trace.parent import end_with_parent
 
 
 def main() -> int:
     end_with_parent()
     started = time.monotonic()
-    with kept_to_the_end():
+    with frozen_imports():
         from trainer.trace.answer import answer  # torch, from here on
     try:
         reply = answer(sys.stdin.buffer.read())

@@ -15,8 +15,8 @@ class TensorBoard:
         self._writer = EventFileWriter(str(directory))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        told = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=told)))
+        values_by_tag = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values_by_tag)))
 
     def close(self) -> None:
         self._writer.close()
