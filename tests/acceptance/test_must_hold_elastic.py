@@ -6,7 +6,7 @@ import pytest
 from scheduler.admission.decisions import Wait
 from scheduler.controller import record
 from tests.acceptance.workplace import Workplace, until
-from tests.processes import memory_taken
+from tests.processes import PATIENCE_SECONDS, memory_taken
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -79,6 +79,7 @@ def ten_have_run(place: Workplace, example: int) -> None:
     place.ok("estimate", "tiny.yaml")  # so that the one it leaves for waits for no trace, and finds it still running
 
 
+@pytest.mark.timeout(900)
 def test_a_job_that_leaves_for_a_short_one_comes_back_and_its_curve_does_not_show_it(place: Workplace) -> None:
     """By its steps it has hours to go; in truth it ends early, since it soon gets no better."""
     place.job_file(
@@ -97,7 +98,8 @@ def test_a_job_that_leaves_for_a_short_one_comes_back_and_its_curve_does_not_sho
     short = place.submit(
         "tiny.yaml", "-o", "train.max_steps=4", "-o", "resources.devices=0", "-o", "resources.exclusive=true"
     )
-    assert place.until_ended(short, long) == ["succeeded", "succeeded"]
+    within_seconds = 3 * PATIENCE_SECONDS  # three starts, one after the other
+    assert place.until_ended(short, long, within_seconds=within_seconds) == ["succeeded", "succeeded"]
 
     place.assert_made_way(long, short, undisturbed)
     assert place.losses(long) == place.losses(undisturbed)
