@@ -9,7 +9,7 @@ from scheduler.controller.record import Cycle
 from tests.unit.admission_worlds import World, worlds
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(world=worlds(), left=st.sampled_from([0.0, 0.1 + 0.2, 9.0]))
 def test_whatever_was_written_decides_the_same_once_it_is_read(
     tmp_path_factory: pytest.TempPathFactory, world: World, left: float
