@@ -49,21 +49,21 @@ class Evaluation:
         self._batch = micro_batch
 
     def run(
-        self, model: MiniMind, step: int, stop: StopRequest, tell: Callable[[int], None] = lambda rows: None
+        self, model: MiniMind, step: int, stop: StopRequest, progress: Callable[[int], None] = lambda rows: None
     ) -> float | None:
         """Give the mean loss over the targets; None when there are none, or when asked to stop."""
-        rows, total, targets, place = self._rows, 0.0, 0, 0
+        rows, total, targets, done_rows = self._rows, 0.0, 0, 0
         self._refused = None
-        while place < self._turns_until and not self._is_stopping(stop):
-            tell(place)
-            batch = [self._file[index] for index in rows[place : place + self._batch]]
+        while done_rows < self._turns_until and not self._is_stopping(stop):
+            progress(done_rows)
+            batch = [self._file[index] for index in rows[done_rows : done_rows + self._batch]]
             loss = self._loss(model, batch, step)
             if loss is None:
                 continue  # the same rows again, in a smaller batch
-            total, targets, place = total + loss, targets + sum(r.targets for r in batch), place + self._batch
+            total, targets, done_rows = total + loss, targets + sum(r.targets for r in batch), done_rows + self._batch
         self._group.rest(model)
         self._follow(step)
-        total, all_targets, stopped = self._group.sums(total, targets, place < len(rows))
+        total, all_targets, stopped = self._group.sums(total, targets, done_rows < len(rows))
         return total / all_targets if all_targets and not stopped else None
 
     @property

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
         raise BadConfiguration(f"the prompt has {len(prompt):,} tokens; this model can read {positions - 1:,} at most")
     length = max(4, min(positions, len(prompt) + options.max_new_tokens))
     model, device = open_model(trained, trained.config(data={"path": "", "max_seq_len": length}))
-    made = decode(
+    tokens = decode(
         model,
         device,
         prompt,
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
         seed=options.seed,
     )
     show_progress("")
-    began_at, counted = time.monotonic(), _Counted(made)
+    began_at, counted = time.monotonic(), _Counted(tokens)
     for text in in_pieces(counted, tokenizer.decode):
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -71,13 +71,13 @@ def train(
         training.run_steps(stop)
 
     # 4. The result: the last weights, or the best where they got no better.
-    model, place = whole_model(run, config, device, group)
+    model, sample_device = whole_model(run, config, device, group)
     if group.rank > 0:
         group.wait()
         return
     if not training.has_patience_left:
         take_best(run, model, run_dir, device, events)
-    sample = training.write_sample(model, place)
+    sample = training.write_sample(model, sample_device)
     with device.host():
         export.write_final(run_dir, config, model, tokenizer, sample)
     shutil.rmtree(run_dir / OWN_CACHE, ignore_errors=True)
@@ -155,9 +155,9 @@ class Training:
                 self._end(stop, number)
             if self._schedule.samples(number):
                 with self._aside("sample"):
-                    model, place = whole_model(self._run, self._config, self._device, self._group)
+                    model, sample_device = whole_model(self._run, self._config, self._device, self._group)
                     if self._group.rank == 0:
-                        self.write_sample(model, place)
+                        self.write_sample(model, sample_device)
 
     def write_sample(self, model: MiniMind, device: Device) -> str:
         """Let the model write something, for a person to look at."""

@@ -41,14 +41,14 @@ def run_session(config: Config, run_dir: Path, events: EventLog, stop: StopReque
 
 
 def _open(config: Config) -> Device:
-    wanted = msgspec.to_builtins(config.device)
+    settings = msgspec.to_builtins(config.device)
     has_cuda = config.device.kind in ("auto", "cuda") and torch.cuda.is_available()
     if config.device.kind == "auto":
-        wanted["kind"] = "cuda" if has_cuda else "cpu"
+        settings["kind"] = "cuda" if has_cuda else "cpu"
     elif config.device.kind == "cuda" and not has_cuda:
         raise BadConfiguration("device.kind: cuda, but torch finds no CUDA device\nhint: nvidia-smi")
-    wanted["number"] += local_rank()
-    ranks = wanted.pop("ranks")
+    settings["number"] += local_rank()
+    ranks = settings.pop("ranks")
     if ranks and local_rank() >= len(ranks):
         raise BadConfiguration(f"device.ranks: {len(ranks)} are named, and this is process {local_rank()} of its host")
-    return open_device(wanted | (ranks[local_rank()] if ranks else {}))
+    return open_device(settings | (ranks[local_rank()] if ranks else {}))

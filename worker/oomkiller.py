@@ -83,9 +83,9 @@ def named_in_log(log: Path, pid: int, started: int) -> int | None:
     since_seconds = started / os.sysconf("SC_CLK_TCK")
     for line in _lines(log):
         head, _, text = line.partition(b";")
-        found = _KILLED.search(text)
-        if found and int(found[1]) == pid and _seconds(head) >= since_seconds:
-            return int(found[2]) * 1024
+        match = _KILLED.search(text)
+        if match and int(match[1]) == pid and _seconds(head) >= since_seconds:
+            return int(match[2]) * 1024
     return None
 
 

@@ -20,16 +20,16 @@ def room(max_seq_len: int) -> int:
 def pack(rows: Sequence[Row], max_seq_len: int) -> list[list[Row]]:
     """Put each row, longest first, into the first sequence with room for it; the fullest sequences come first."""
     sequences: list[list[Row]] = []
-    left: list[int] = []
+    free_tokens: list[int] = []
     for row in sorted(rows, key=lambda row: -len(row.tokens)):
         inputs = len(row.tokens) - 1
-        place = next((index for index, free in enumerate(left) if inputs <= free), len(left))
-        if place == len(left):
+        slot = next((index for index, free in enumerate(free_tokens) if inputs <= free), len(free_tokens))
+        if slot == len(free_tokens):
             sequences.append([])
-            left.append(room(max_seq_len))
-        sequences[place].append(row)
-        left[place] -= inputs
-    return [sequence for _, sequence in sorted(zip(left, sequences, strict=True), key=lambda pair: pair[0])]
+            free_tokens.append(room(max_seq_len))
+        sequences[slot].append(row)
+        free_tokens[slot] -= inputs
+    return [sequence for _, sequence in sorted(zip(free_tokens, sequences, strict=True), key=lambda pair: pair[0])]
 
 
 def split_packed(rows: Sequence[Row], micro_batch: int, max_seq_len: int) -> Iterator[list[list[Row]]]:

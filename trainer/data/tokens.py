@@ -154,9 +154,9 @@ def _tokenise(path: Path, recipe: Recipe, directory: Path, check_stop: Callable[
         (directory / ("unused" if pretrain else "targets.bin")).open("wb") as masks,
     ):
         offsets.write(np.int64(0).tobytes())
-        while some := list(itertools.islice(rows, ROWS_AT_ONCE)):
+        while batch := list(itertools.islice(rows, ROWS_AT_ONCE)):
             check_stop()
-            for ids, is_target, cut in encode(some, recipe):
+            for ids, is_target, cut in encode(batch, recipe):
                 learned = (len(ids) - 1 if is_target is None else sum(is_target)) if ids else 0
                 counts.truncated_rows += cut
                 if not learned:

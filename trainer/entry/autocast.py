@@ -109,13 +109,13 @@ def _single(args: Any, kwargs: Any) -> tuple[Any, Any]:
     return _each(args, cast), {key: _each(value, cast) for key, value in kwargs.items()}
 
 
-def _dtype_argument(place: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
+def _dtype_argument(index: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Ask the operator itself for fp32, unless a dtype was given: it may read the half-precision input as it is."""
-    given = args[place] if place < len(args) else kwargs.get("dtype")
-    if given is not None or not isinstance(args[0], torch.Tensor) or not _eligible(args[0]):
+    dtype = args[index] if index < len(args) else kwargs.get("dtype")
+    if dtype is not None or not isinstance(args[0], torch.Tensor) or not _eligible(args[0]):
         return args, kwargs
-    if place < len(args):
-        return (*args[:place], torch.float32, *args[place + 1 :]), kwargs
+    if index < len(args):
+        return (*args[:index], torch.float32, *args[index + 1 :]), kwargs
     return args, {**kwargs, "dtype": torch.float32}
 
 

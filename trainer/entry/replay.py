@@ -88,8 +88,8 @@ def course(log: Log, points: int = COURSE_POINTS) -> list[dict[str, Any]]:
 
 
 def phase_at(log: Log, event: int) -> str:
-    place = bisect_right(log.marks, event, key=lambda mark: mark.event)
-    return log.marks[place - 1].phase
+    index = bisect_right(log.marks, event, key=lambda mark: mark.event)
+    return log.marks[index - 1].phase
 
 
 def survives(log: Log, cap_bytes: int) -> bool:

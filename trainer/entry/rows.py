@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 
 @contextmanager
-def read_here() -> Iterator[None]:
+def loading_in_process() -> Iterator[None]:
     """Within it, a loader that is made takes no workers and pins nothing, whatever it is told."""
     make = DataLoader.__init__
 

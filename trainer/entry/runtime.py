@@ -16,7 +16,7 @@ from trainer.entry.autocast import Autocast
 from trainer.entry.flex import fused
 from trainer.entry.log import Log
 from trainer.entry.ranks import Replica
-from trainer.entry.rows import read_here
+from trainer.entry.rows import loading_in_process
 from trainer.entry.tracing import Tracing
 
 _NOTHING = (
@@ -113,7 +113,7 @@ def one_gpu(tracing: Tracing, autocast: Autocast, *, total_bytes: int, capabilit
             scope.enter_context(patch.object(torch.cuda.nvtx, name, _constant(0)))
         _accelerator(scope, tracing)
         scope.enter_context(fused())
-        scope.enter_context(read_here())
+        scope.enter_context(loading_in_process())
         scope.enter_context(patch.object(torch, "clear_autocast_cache", autocast.clear))
         scope.enter_context(patch.object(torch, "compile", _uncompiled))
         scope.enter_context(patch.object(torch, "save", _constant(None)))  # storages go to the host one by one

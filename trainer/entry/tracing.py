@@ -132,8 +132,8 @@ class Tracing(Accounting):
 
     def _sized_by_values(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As many as are chosen; where that is not known, all: the most there can be."""
-        given, _ = self._given
-        if self.values.of(given[-1]) is not None:
+        args_as_given, _ = self._given
+        if self.values.of(args_as_given[-1]) is not None:
             return self._as_on_host(func, None)
         if func is _aten.masked_select.default:
             return torch.empty(args[1].numel(), dtype=args[0].dtype, device=META)
@@ -147,15 +147,15 @@ class Tracing(Accounting):
         """Run an operator on the host, with stand-ins for what is not known, and give meta tensors of those shapes."""
         args, kwargs = self._given
         tensors = list(tensors_in((args, tuple(kwargs.values()))))
-        if func.namespace != "aten" or sum(one.numel() for one in tensors) > HOST_RUN_AT_MOST:
+        if func.namespace != "aten" or sum(tensor.numel() for tensor in tensors) > HOST_RUN_AT_MOST:
             raise no_kernel(func) from error
         try:
-            found = self.values.on_host(func, args, kwargs)
+            values = self.values.on_host(func, args, kwargs)
         except (RuntimeError, NotImplementedError) as refusal:
             raise no_kernel(func) from refusal
-        out = each(found, lambda one: torch.empty_like(one, device=META))
-        if all(self.values.of(one) is not None for one in tensors):
-            self.values.keep_all(out, found)
+        out = each(values, lambda tensor: torch.empty_like(tensor, device=META))
+        if all(self.values.of(tensor) is not None for tensor in tensors):
+            self.values.keep_all(out, values)
         return out
 
     def take(self, size_bytes: int, func: Any, tensor: torch.Tensor | None) -> Any:
@@ -180,7 +180,7 @@ class Tracing(Accounting):
         return None if watch is None else watch.block
 
     def _side(self, device: bool) -> Any:
-        return _HERE if device else self.host()
+        return _ON_DEVICE if device else self.host()
 
     def _factory(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a tensor out of nothing: on the GPU if that is named; a large one of the host without values."""
@@ -212,12 +212,12 @@ class Tracing(Accounting):
         super()._release(watch)
 
 
-class _Here:
+class _OnDevice:
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...
 
 
-_HERE = _Here()
+_ON_DEVICE = _OnDevice()
 _ALL = {_aten.all.default, _aten.all.dim, _aten.all.dims, _aten._is_all_true.default}
 
 _INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
@@ -227,7 +227,7 @@ _SIZED_BY_VALUES = {_aten.nonzero, _aten.masked_select, _aten.repeat_interleave}
 
 def _grouped_products(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     """In any dtype, as on CUDA; the meta device's own takes bfloat16 alone."""
-    narrow = [each(item, lambda one: one.bfloat16() if one.is_floating_point() else one) for item in args]
+    narrow = [each(item, lambda tensor: tensor.bfloat16() if tensor.is_floating_point() else tensor) for item in args]
     out: torch.Tensor = func(*narrow, **kwargs)
     return torch.empty_strided(out.shape, out.stride(), dtype=args[0].dtype, device=META)
 

@@ -13,19 +13,19 @@ PROMPT_TOKENS = 16  # of a pretraining row, when no prompt is given
 
 def sample_text(model: MiniMind, device: Device, config: Config, tokenizer: Tokenizer, row: Row) -> tuple[str, str]:
     """Give a prompt, CONFIG's or the beginning of `row`, and what the model makes of it."""
-    text, wanted = config.sample.prompt, config.sample.max_new_tokens
+    text, max_new_tokens = config.sample.prompt, config.sample.max_new_tokens
     prompt = beginning_of(row, config.kind, tokenizer) if text is None else prompt_ids(text, config.kind, tokenizer)
-    prompt = prompt[-max(1, config.max_seq_len - wanted) :]
-    made = decode(
+    prompt = prompt[-max(1, config.max_seq_len - max_new_tokens) :]
+    tokens = decode(
         model,
         device,
         prompt,
         end=tokenizer.end,
-        max_new_tokens=wanted,
+        max_new_tokens=max_new_tokens,
         temperature=config.sample.temperature,
         seed=config.train.seed,
     )
-    return tokenizer.decode(prompt), tokenizer.decode(made)
+    return tokenizer.decode(prompt), tokenizer.decode(tokens)
 
 
 def prompt_ids(text: str, kind: str, tokenizer: Tokenizer) -> list[int]:

@@ -52,10 +52,10 @@ class Pool:
 
     def take_best(self, size_bytes: int) -> Block | None:
         """Take the smallest block that is large enough, the lowest of several."""
-        place = bisect_left(self._order, (size_bytes, 0))
-        if place == len(self._order):
+        index = bisect_left(self._order, (size_bytes, 0))
+        if index == len(self._order):
             return None
-        return self._blocks.pop(self._order.pop(place)[1])
+        return self._blocks.pop(self._order.pop(index)[1])
 
 
 class CachingAllocator:

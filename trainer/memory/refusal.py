@@ -44,7 +44,7 @@ def refusal_numbers(error: BaseException, device: "Device") -> dict[str, int | N
     which it would have come so far, and so a lower bound of what it needs.
     """
     peaks = device.peaks()
-    requested, allocated = _told(error, "requested_bytes", _ASKED), _told(error, "allocated_bytes", _HELD)
+    requested, allocated = _number(error, "requested_bytes", _ASKED), _number(error, "allocated_bytes", _HELD)
     reserved = _reserved(error, allocated)
     return {
         "requested_bytes": requested,
@@ -59,7 +59,7 @@ def refusal_numbers(error: BaseException, device: "Device") -> dict[str, int | N
 
 def _reserved(error: BaseException, allocated: int | None) -> int | None:
     """Return what was held of the device, idle or not, once all that could be given back had been."""
-    idle = _told(error, "idle_bytes", _IDLE)
+    idle = _number(error, "idle_bytes", _IDLE)
     held = None if idle is None or allocated is None else allocated + idle
     return getattr(error, "reserved_bytes", held)
 
@@ -74,7 +74,7 @@ def _segment(error: BaseException, requested: int) -> int:
     return segment_bytes(requested)
 
 
-def _told(error: BaseException, name: str, words: re.Pattern[str]) -> int | None:
+def _number(error: BaseException, name: str, words: re.Pattern[str]) -> int | None:
     """Read a number that our own error carries and that CUDA's only says, to two decimals."""
     number: int | None = getattr(error, name, None)
     match = words.search(str(error)) if number is None else None

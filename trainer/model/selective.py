@@ -59,8 +59,8 @@ class _Recipes:
         self._known[result.untyped_storage()._cdata] = _Recipe(function, arguments), result.detach()
 
     def forget(self, tensor: Tensor) -> Tensor | _Forgotten:
-        found = self._known.get(tensor.untyped_storage()._cdata)
-        return tensor if found is None else _Forgotten(found[0], tensor)
+        recipe = self._known.get(tensor.untyped_storage()._cdata)
+        return tensor if recipe is None else _Forgotten(recipe[0], tensor)
 
     def end(self) -> None:
         self._known.clear()

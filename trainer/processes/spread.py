@@ -131,8 +131,8 @@ class Spread:
         self._sharding = sharding
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         copies = [mesh.size() / _parts(parameter) for parameter in self._trained.values()]
-        some = held(next(iter(self._trained.values())))
-        self._weights = torch.tensor([1 / math.sqrt(number) for number in copies], device=some.device)
+        first = held(next(iter(self._trained.values())))
+        self._weights = torch.tensor([1 / math.sqrt(number) for number in copies], device=first.device)
 
     def gradients(self, loss: Tensor | None) -> Tensor:
         if loss is None:

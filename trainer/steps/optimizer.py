@@ -132,8 +132,8 @@ def build_optimizer(model: nn.Module, config: Config, host: Host = nullcontext) 
     """Make the optimizer of a model whose weights are set (offloading copies them)."""
 
     def make(parameters: Parameters) -> InPlace:
-        place = Split if _are_bfloat16(parameters) else InPlace
-        return place(parameters, _rule(parameters, config, host))
+        placement = Split if _are_bfloat16(parameters) else InPlace
+        return placement(parameters, _rule(parameters, config, host))
 
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     return Offloaded(parameters, make, host) if config.plan.optimizer_offload else make(parameters)

@@ -81,13 +81,13 @@ class ShrinkingStep:
         """
         ours, refused = share(rows, self._group), None
         while True:
-            done = self._try(rows, ours, fetching)
-            if isinstance(done, StepResult):
+            outcome = self._try(rows, ours, fetching)
+            if isinstance(outcome, StepResult):
                 self._follow(step, refused)
-                return done
+                return outcome
             old = self.micro_batch
-            self._shrink(step, self._sequences(ours) if self._passes is None else self._most_sequences(rows), done)
-            refused = done | {"micro_batch": old}
+            self._shrink(step, self._sequences(ours) if self._passes is None else self._most_sequences(rows), outcome)
+            refused = outcome | {"micro_batch": old}
 
     def _follow(self, step: int, refused: Refusal | None) -> None:
         """Find out whether a process had to halve in the step: all go on with as few rows, and the first reports it."""
@@ -163,7 +163,7 @@ class ShrinkingStep:
         return -(-self._most_sequences(rows) // self.micro_batch) if self._group.spreads else 0
 
     def _most_sequences(self, rows: Sequence[Row]) -> int:
-        return max(self._sequences(one) for one in shares(rows, self._group))
+        return max(self._sequences(own_rows) for own_rows in shares(rows, self._group))
 
     def _at_most(self, micro_batch: int) -> int:
         return min(micro_batch, -(-self._config.effective_batch // self._group.shares))
