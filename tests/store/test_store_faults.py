@@ -161,9 +161,9 @@ def test_network_file_systems_are_refused(tmp_path: Path, kind: str, refused: bo
 
 def test_a_folder_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write wherever the file system can be written
-    told = sqlite.explain(sqlite.library().OperationalError("unable to open database file"), tmp_path / "mmq.db")
-    assert told.message == f"{tmp_path} can't be written, and SQLite has to write there even to read mmq.db"
-    assert isinstance(told, NotPermitted)
+    error = sqlite.explain(sqlite.library().OperationalError("unable to open database file"), tmp_path / "mmq.db")
+    assert error.message == f"{tmp_path} can't be written, and SQLite has to write there even to read mmq.db"
+    assert isinstance(error, NotPermitted)
 
 
 def test_urls_that_name_no_store() -> None:

@@ -19,7 +19,7 @@ SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\.)*",?)+)\})? (-?[
 
 def read(text: str) -> dict[str, float]:
     """What a collector reads: samples, each of a metric that was announced with help and type."""
-    found, announced = {}, set()
+    samples, announced = {}, set()
     for line in text.splitlines():
         if line.startswith("# TYPE "):
             announced.add(line.split()[2])
@@ -27,9 +27,9 @@ def read(text: str) -> dict[str, float]:
             match = SAMPLE.fullmatch(line)
             assert match, line
             assert match[1] in announced
-            assert line.rpartition(" ")[0] not in found
-            found[line.rpartition(" ")[0]] = float(match[3])
-    return found
+            assert line.rpartition(" ")[0] not in samples
+            samples[line.rpartition(" ")[0]] = float(match[3])
+    return samples
 
 
 def populate(db: Database) -> None:
@@ -47,7 +47,7 @@ def populate(db: Database) -> None:
 
 def test_the_figures_are_what_happened(db: Database) -> None:
     populate(db)
-    found = read(exposition(db, now=11.0))
+    samples = read(exposition(db, now=11.0))
     of_device = f'{{device="virtual:0",host="here",id="{DEVICE}",name="virtual 20 GiB"}}'
     expected = {
         'mmq_jobs{state="running"}': 1,
@@ -69,13 +69,13 @@ def test_the_figures_are_what_happened(db: Database) -> None:
         'mmq_cycles_total{component="controller@here"}': 4,
         'mmq_cycle_seconds_total{component="controller@here"}': 0.5,
     }
-    assert {name: found.get(name) for name in expected} == expected
+    assert {name: samples.get(name) for name in expected} == expected
 
 
 def test_an_empty_store_has_figures_too(db: Database) -> None:
-    found = read(exposition(db, now=time.time()))
-    assert found["mmq_queue_age_seconds"] == 0
-    assert sum(value for name, value in found.items() if name.startswith("mmq_attempts")) == 0
+    samples = read(exposition(db, now=time.time()))
+    assert samples["mmq_queue_age_seconds"] == 0
+    assert sum(value for name, value in samples.items() if name.startswith("mmq_attempts")) == 0
 
 
 def test_every_metric_is_documented_and_no_other(db: Database) -> None:
@@ -90,7 +90,7 @@ def test_the_file_is_replaced_whole_and_for_others_to_read(db: Database, tmp_pat
     write_file(db, path, now=1.0)
     assert path.read_text() == exposition(db, now=1.0)
     assert path.stat().st_mode & 0o777 == 0o644
-    assert [one.name for one in tmp_path.iterdir() if "prom" in one.name] == ["mmq.prom"]
+    assert [path.name for path in tmp_path.iterdir() if "prom" in path.name] == ["mmq.prom"]
 
 
 @pytest.mark.parametrize("name", ['a "b"', "a\\b", "a\nb"])

@@ -18,7 +18,7 @@ def resize(micro_batch: int, size: int, limit: int = 20 * GIB) -> Resize:
 
 
 def promised(db: Database) -> int:
-    return sum(one.reserved_bytes for one in devices.reservations(db))
+    return sum(reservation.reserved_bytes for reservation in devices.reservations(db))
 
 
 def heeds(db: Database, attempt_id: int, number: int, micro_batch: int) -> None:
@@ -86,8 +86,8 @@ def test_preempted_for_a_job_it_goes_back_and_uses_up_no_retry(db: Database) -> 
     attempt = running(db, job)
     for at in (5.0, 6.0):
         attempts.request_stop(db, attempt.id, at=at, preempted_for=waiting.id)
-    told = db.query("SELECT kind, detail FROM events WHERE job_id = :id AND kind = 'preempted'", id=job.id)
-    assert [row["detail"] for row in told] == [f'{{"for_job": {waiting.id}}}']
+    rows = db.query("SELECT kind, detail FROM events WHERE job_id = :id AND kind = 'preempted'", id=job.id)
+    assert [row["detail"] for row in rows] == [f'{{"for_job": {waiting.id}}}']
     assert attempts.heartbeat(db, attempt.id, Progress(), at=7.0).stop
     ended = attempts.finish(db, attempt.id, ends(EndReason.STOPPED, exit_code=75), at=8.0)
     assert (ended.state, ended.preempted_for) == (AttemptState.ENDED, waiting.id)

@@ -56,16 +56,16 @@ def test_the_story_of_a_job(db: Database) -> None:
     first = queued(db, name="first")
     second = queued(db, name="second", depends_on=(first.id,))
     attempts.finish(db, running(db, first).id, ends(EndReason.EXIT_CODE, exit_code=1), at=5.0)
-    told = views.job_detail(db, first.id)
-    assert (told.job["name"], told.job["attempt"], told.job["source_path"]) == ("first", 1, "/jobs/tiny.yaml")
-    assert [attempt["exit_code"] for attempt in told.attempts] == [1]
-    assert [event["to_state"] for event in told.events if event["kind"] == "state"] == [
+    detail = views.job_detail(db, first.id)
+    assert (detail.job["name"], detail.job["attempt"], detail.job["source_path"]) == ("first", 1, "/jobs/tiny.yaml")
+    assert [attempt["exit_code"] for attempt in detail.attempts] == [1]
+    assert [event["to_state"] for event in detail.events if event["kind"] == "state"] == [
         "queued",
         "admitted",
         "running",
         "queued",
     ]
-    assert told.needed_by == [{"id": second.id, "name": "second", "state": "queued"}]
+    assert detail.needed_by == [{"id": second.id, "name": "second", "state": "queued"}]
     assert views.job_detail(db, second.id).depends_on == [{"id": first.id, "name": "first", "state": "queued"}]
     with pytest.raises(NoSuchJob):
         views.job_detail(db, 99)

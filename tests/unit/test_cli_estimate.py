@@ -27,7 +27,7 @@ def candidate(
 
 
 def answer(**changes: Any) -> dict[str, Any]:
-    told = {
+    estimate = {
         "gpu": {"name": "RTX 4090", "kind": "cuda", "total_bytes": 24 * GIB},
         "plan": candidate(8, 20 * GIB),
         "reserve_bytes": 21 * GIB,
@@ -51,7 +51,7 @@ def answer(**changes: Any) -> dict[str, Any]:
             "margin_bytes": GIB,
         },
     }
-    return told | changes
+    return estimate | changes
 
 
 def test_a_plan_is_told_with_what_is_left() -> None:
@@ -59,10 +59,10 @@ def test_a_plan_is_told_with_what_is_left() -> None:
     assert "63,912,192 parameters. At the peak, 20.0 GiB:" in shown
     assert "logits" not in shown
     assert "(1 more with other means of saving memory: --json)" in shown
-    told = " ".join(shown.split())
-    assert "Plan: micro-batch 8 x 2 accumulation steps (effective batch 16), with chunked loss." in told
-    assert "Fits RTX 4090 (24.0 GiB) with 3.0 GiB to spare: it would reserve 21.0 GiB." in told
-    assert "The largest micro-batch that fits is 16; 8 is as fast." in told
+    line = " ".join(shown.split())
+    assert "Plan: micro-batch 8 x 2 accumulation steps (effective batch 16), with chunked loss." in line
+    assert "Fits RTX 4090 (24.0 GiB) with 3.0 GiB to spare: it would reserve 21.0 GiB." in line
+    assert "The largest micro-batch that fits is 16; 8 is as fast." in line
     largest = text(answer(knee={"micro_batch": 8, "largest": 8}))
     assert "No larger micro-batch in the table would fit." in " ".join(largest.split())
     rows = {line.split()[0]: line for line in shown.splitlines() if line.strip()[:1].isdigit()}
@@ -71,10 +71,10 @@ def test_a_plan_is_told_with_what_is_left() -> None:
 
 
 def test_what_does_not_fit_says_how_little_it_needs() -> None:
-    told = answer(plan=None, reserve_bytes=None, fits=False)
-    shown = " ".join(text(told).split())
+    estimate = answer(plan=None, reserve_bytes=None, fits=False)
+    shown = " ".join(text(estimate).split())
     assert "Does not fit RTX 4090 (24.0 GiB), whatever the micro-batch: the least it needs is 18.0 GiB." in shown
-    capped = " ".join(text(told | {"max_memory_bytes": 4 * GIB}).split())
+    capped = " ".join(text(estimate | {"max_memory_bytes": 4 * GIB}).split())
     assert "Does not fit its max_memory of 4.0 GiB, whatever the micro-batch" in capped
 
 

@@ -13,7 +13,7 @@ def point(phase: str, gib: float, **parts: float) -> dict[str, Any]:
     return {"phase": phase, "allocated_bytes": int(gib * GIB), "reserved_bytes": 8 * GIB, "parts": sizes}
 
 
-COURSE = [
+TIMELINE = [
     *(point("forward", 1 + n / 8, weights=1, activations=n / 8) for n in range(48)),
     *(point("backward", 7 - n / 8, weights=1, activations=6 - n / 8) for n in range(48)),
     *(point("optimizer", 2, weights=1, optimizer=1) for n in range(8)),
@@ -21,7 +21,7 @@ COURSE = [
 
 
 def test_a_terminal_shows_the_peak_and_the_phases_within_its_width() -> None:
-    lines = draw(COURSE, width=80).splitlines()
+    lines = draw(TIMELINE, width=80).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("  7.0 GiB")
     assert "█" in lines[-2]
@@ -34,7 +34,7 @@ def test_a_terminal_shows_the_peak_and_the_phases_within_its_width() -> None:
 
 
 def test_an_svg_stacks_the_kinds_and_names_the_phases() -> None:
-    picture = ElementTree.fromstring(svg(COURSE, "a <loop> & more", 24 * GIB))
+    picture = ElementTree.fromstring(svg(TIMELINE, "a <loop> & more", 24 * GIB))
     space = "{http://www.w3.org/2000/svg}"
     kinds = [area.findtext(f"{space}title") for area in picture.iter(f"{space}polygon")]
     assert kinds == ["weights", "optimizer", "activations"]

@@ -65,7 +65,7 @@ def context_of(name: str) -> click.Context:
 def options(name: str) -> set[str]:
     """What `--help` shows in its first column, but for help itself."""
     context = context_of(name)
-    shown = [one.get_help_record(context) for one in ALL[name].params if isinstance(one, click.Option)]
+    shown = [option.get_help_record(context) for option in ALL[name].params if isinstance(option, click.Option)]
     return {record[0] for record in shown if record is not None}
 
 
@@ -130,12 +130,12 @@ def test_the_fields_of_an_estimate() -> None:
     footprint = Footprint(candidates=(candidate,), parameters=1, torch="2")
     wish, place = Wish(effective_batch=1, max_seq_len=8), Place(name="", target=Target(kind="virtual"), total_bytes=9)
     plan = choose(wish, footprint, "virtual", available_bytes=9, usable_bytes=9)
-    told = Estimate(place=place, wish=wish, footprint=footprint, plan=plan).as_json()
-    assert documented("Estimates") == set(told)
+    estimate = Estimate(place=place, wish=wish, footprint=footprint, plan=plan).as_json()
+    assert documented("Estimates") == set(estimate)
     rows = {spans(row[0])[0]: row[1] for row in PAGE.table("Estimates")}
-    assert set(re.findall(r'"(\w+)"', rows["candidates"])) == set(told["candidates"][0])
-    assert set(re.findall(r'"(\w+)"', rows["gpu"])) == set(told["gpu"])
-    assert set(told["plan"]) < set(told["candidates"][0])
+    assert set(re.findall(r'"(\w+)"', rows["candidates"])) == set(estimate["candidates"][0])
+    assert set(re.findall(r'"(\w+)"', rows["gpu"])) == set(estimate["gpu"])
+    assert set(estimate["plan"]) < set(estimate["candidates"][0])
 
 
 def test_the_example_of_an_estimate_adds_up() -> None:

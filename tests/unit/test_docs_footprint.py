@@ -13,8 +13,8 @@ PAGE = page("footprint.md")
 
 
 def test_the_figures_outside_the_trace() -> None:
-    told = {what: size for what, size, _ in PAGE.table("How the number is made")}
-    assert told == {
+    sizes = {what: size for what, size, _ in PAGE.table("How the number is made")}
+    assert sizes == {
         **{f"context, `{kind}`": f"{size // MIB} MiB" for kind, size in CONTEXT_BYTES.items()},
         **{
             f"context and kernels, compute capability {major}": f"{context_bytes('cuda', f'{major}.0') // MIB} MiB"

@@ -49,7 +49,7 @@ def test_every_key_is_there_with_its_range(heading: str) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("heading", [heading for heading in (TOP, *SECTIONS) if heading != "model"])
 def test_the_defaults_are_the_codes(heading: str, recipe: str) -> None:
-    found = defaults(recipe) if heading == TOP else defaults(recipe)[heading]
+    expected = defaults(recipe) if heading == TOP else defaults(recipe)[heading]
     chosen = {"kind", "init_from", "method"} if recipe == "lora" else {"kind"}
     for key, (_, default, *_rest) in documented(heading).items():
         if key in chosen:
@@ -58,8 +58,8 @@ def test_the_defaults_are_the_codes(heading: str, recipe: str) -> None:
         if not written:
             assert (heading, key) in {(TOP, "name"), ("data", "path")}
             continue
-        told = written[list(RECIPES).index(recipe) if len(written) > 1 else 0]
-        assert document.parse(f"told: {told}", file="x").value["told"] == found[key], key
+        value = written[list(RECIPES).index(recipe) if len(written) > 1 else 0]
+        assert document.parse(f"value: {value}", file="x").value["value"] == expected[key], key
 
 
 @pytest.mark.parametrize(("column", "name"), list(enumerate(presets.MODELS)))

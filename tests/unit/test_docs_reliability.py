@@ -16,12 +16,12 @@ def defined_in(path: Path) -> set[str]:
 
 def missing(named: list[str], root: Path) -> list[str]:
     """Those of the named tests that are not there."""
-    found = []
+    names = []
     for name in named:
         file, _, test = name.partition("::")
         if not (root / file).is_file() or test not in defined_in(root / file):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def test_every_fault_names_tests_that_are_there() -> None:

@@ -26,10 +26,10 @@ def test_every_reason_is_there() -> None:
 
 @pytest.mark.parametrize("reason", [reason for reason in EndReason if reason not in BEFORE_ANY_ATTEMPT])
 def test_what_follows_is_the_verdict(reason: EndReason) -> None:
-    told = documented("Why it ended")[reason][1]
+    written = documented("Why it ended")[reason][1]
     job = JobFacts(out_of_memory_allowed=1, crash_allowed=1)
     attempt = AttemptFacts(micro_batch=8, stop_requested=reason is EndReason.STOPPED)
-    found = verdict(job, attempt, Outcome(reason=reason))
-    counted = found.out_of_memory_retries + found.crash_retries
-    ended = "ends" if found.state is not JobState.QUEUED else "again" if counted else "again, uncounted"
-    assert told == ended
+    decided = verdict(job, attempt, Outcome(reason=reason))
+    counted = decided.out_of_memory_retries + decided.crash_retries
+    ended = "ends" if decided.state is not JobState.QUEUED else "again" if counted else "again, uncounted"
+    assert written == ended

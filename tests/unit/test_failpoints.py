@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_place_in_the_code_is_listed_and_there_once() -> None:
-    found = [
+    named = [
         place
         for folder in ("scheduler", "worker")
         for path in (ROOT / folder).rglob("*.py")
         for place in re.findall(r"failpoint\(\"(.*?)\"\)", path.read_text())
     ]
-    assert sorted(found) == sorted(failpoints.PLACES)
+    assert sorted(named) == sorted(failpoints.PLACES)
 
 
 def test_every_place_is_armed_by_a_fault_test() -> None:

@@ -5,7 +5,7 @@ import pytest
 from scheduler.cli.statesview import states, text
 from scheduler.footprint.states import GB, PRECISIONS, Split, parse_parameters, splits, state_bytes
 
-BY_NAME = {one.name: one for one in PRECISIONS}
+BY_NAME = {each.name: each for each in PRECISIONS}
 DEEPSEEK_V3 = 671 * 10**9
 
 
@@ -18,16 +18,16 @@ def test_the_figures_of_the_field() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "count"), [("671B", DEEPSEEK_V3), ("63.9M", 63_900_000), ("1t", 10**12), ("7000000000", 7 * 10**9)]
+    ("written", "count"), [("671B", DEEPSEEK_V3), ("63.9M", 63_900_000), ("1t", 10**12), ("7000000000", 7 * 10**9)]
 )
-def test_numbers_of_parameters_as_people_write_them(told: str, count: int) -> None:
-    assert parse_parameters(told) == count
+def test_numbers_of_parameters_as_people_write_them(written: str, count: int) -> None:
+    assert parse_parameters(written) == count
 
 
-@pytest.mark.parametrize("told", ["", "many", "-1", "0", "671 GB", "1e9"])
-def test_what_is_no_number_of_parameters(told: str) -> None:
+@pytest.mark.parametrize("written", ["", "many", "-1", "0", "671 GB", "1e9"])
+def test_what_is_no_number_of_parameters(written: str) -> None:
     with pytest.raises(ValueError, match="not a number of parameters"):
-        parse_parameters(told)
+        parse_parameters(written)
 
 
 def test_zero_shards_the_optimizer_first_then_gradients_then_weights() -> None:
@@ -44,9 +44,9 @@ def test_tensor_and_pipeline_parallelism_divide_everything() -> None:
 
 
 def test_the_table_says_it_in_words_and_in_json() -> None:
-    told = states(DEEPSEEK_V3, BY_NAME["half"], 16)
-    assert [row["total_bytes"] for row in told["precisions"]] == [5368 * GB]
-    shown = text(told)
+    answer = states(DEEPSEEK_V3, BY_NAME["half"], 16)
+    assert [row["total_bytes"] for row in answer["precisions"]] == [5368 * GB]
+    shown = text(answer)
     assert "671,000,000,000 parameters" in shown
     assert any({"half", "1,342", "5,368"} <= set(line.split()) for line in shown.splitlines())
     assert "ZeRO stage 3" in shown

@@ -152,20 +152,20 @@ def test_yaml_1_2_scalars() -> None:
     ],
 )
 def test_each_mistake_is_named_with_its_remedy(line: str, message: str, hint: str | None) -> None:
-    ((told, remedy),) = refused(BASE + line + "\n")
-    assert message in told
+    ((shown, remedy),) = refused(BASE + line + "\n")
+    assert message in shown
     assert remedy is None if hint is None else hint in str(remedy)
 
 
 @pytest.mark.parametrize("share", ["1", "1.5", "-0.1"])
 def test_a_validation_share_leaves_rows_to_train_on(share: str) -> None:
-    ((told, _),) = refused(f"kind: sft\ndata:\n  path: x\n  validation: {share}\n")
-    assert told.startswith("job.yaml:4: data.validation: ")
+    ((message, _),) = refused(f"kind: sft\ndata:\n  path: x\n  validation: {share}\n")
+    assert message.startswith("job.yaml:4: data.validation: ")
 
 
 def test_every_error_is_told_at_once_in_the_file_s_order() -> None:
-    told = refused("kind: sfft\nmodel: {hiden_size: 3}\ntrain:\n  batch_size: 0\n  seed: x\n")
-    assert [message.split(" ")[0] for message, _ in told] == [
+    errors = refused("kind: sfft\nmodel: {hiden_size: 3}\ntrain:\n  batch_size: 0\n  seed: x\n")
+    assert [message.split(" ")[0] for message, _ in errors] == [
         "job.yaml:1:",
         "job.yaml:1:",
         "job.yaml:2:",
@@ -177,8 +177,8 @@ def test_every_error_is_told_at_once_in_the_file_s_order() -> None:
 def test_overrides_pass_the_same_checks() -> None:
     assert parse(BASE, "train.batch_size=4", "memory.micro_batch=2").train.batch_size == 4
     assert refused(BASE, "train.batch_sise=4") == [("-o train.batch_sise: unknown key", "did you mean batch_size?")]
-    ((told, _),) = refused(BASE, "train.batch_size=-4")
-    assert told.startswith("-o train.batch_size: must be a whole number")
+    ((message, _),) = refused(BASE, "train.batch_size=-4")
+    assert message.startswith("-o train.batch_size: must be a whole number")
     assert refused(BASE, "nothing")[0][0] == "-o nothing: is not of the form key.sub=value"
     assert refused(BASE, "priority\nname=7")[0][0] == "-o 'priority\\nname=7': is not of the form key.sub=value"
 
@@ -228,9 +228,9 @@ def test_a_tab_in_the_indent_is_called_one(text: str) -> None:
 
 
 def test_a_file_that_is_no_job_file_does_not_fill_the_screen() -> None:
-    told = refused("".join(f"user{number}: x\n" for number in range(300)))
-    assert len(told) == 21
-    assert told[-1] == ("job.yaml: has 282 more errors", "is this a job file? mmq init writes one to start from")
+    errors = refused("".join(f"user{number}: x\n" for number in range(300)))
+    assert len(errors) == 21
+    assert errors[-1] == ("job.yaml: has 282 more errors", "is this a job file? mmq init writes one to start from")
 
 
 LORA = "init_from: a/final\n"

@@ -139,7 +139,7 @@ def test_a_cpu_s_trainer_killed_for_memory_ran_out_of_its_device_s() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attempt", "offload", "used", "told"),
+    ("attempt", "offload", "used", "phrase"),
     [
         ({"optimizer_offload": True}, "auto", 0, "retry 1 of 2, without optimizer offload"),
         ({"optimizer_offload": True}, "on", 0, "retry 1 of 2"),
@@ -154,11 +154,11 @@ def test_a_cpu_s_trainer_killed_for_memory_ran_out_of_its_device_s() -> None:
     ],
 )
 def test_a_host_out_of_memory_is_answered_by_what_takes_less_of_it(
-    attempt: dict[str, Any], offload: str, used: int, told: str
+    attempt: dict[str, Any], offload: str, used: int, phrase: str
 ) -> None:
     job = msgspec.structs.replace(JOB, optimizer_offload=offload, crash_retries=used)
     after = verdict(job, AttemptFacts(micro_batch=8, **attempt), Outcome(reason=EndReason.HOST_OUT_OF_MEMORY))
-    assert told in after.message
+    assert phrase in after.message
     assert after.state is (JobState.FAILED if used else JobState.QUEUED)
     assert after.micro_batch_limit is None
 
@@ -175,8 +175,8 @@ def test_what_was_too_much_for_the_host_is_not_offered_again() -> None:
 
 def test_what_would_fit_names_devices_or_a_size() -> None:
     small, large = Place("cuda:0", 8 << 30), Place("cuda:1", 24 << 30)
-    told = would_fit(10 << 30, [small, large], max_memory_bytes=None)
-    assert told.startswith("it needs at least 10.0 GiB, which cuda:1 (24.0 GiB) would have")
+    sentence = would_fit(10 << 30, [small, large], max_memory_bytes=None)
+    assert sentence.startswith("it needs at least 10.0 GiB, which cuda:1 (24.0 GiB) would have")
     capped = would_fit(10 << 30, [small, large], max_memory_bytes=9 << 30)
     assert capped == "resources.max_memory is 9.0 GiB: with more than 10.0 GiB there would be room on cuda:1 (24.0 GiB)"
     nowhere = would_fit(30 << 30, [small, large], max_memory_bytes=None)

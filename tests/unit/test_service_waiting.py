@@ -20,18 +20,18 @@ class Lives:
 
 def waited(settings: Settings) -> tuple[Holder | None, float]:
     began = time.monotonic()
-    found = up._wait_until_ready(settings, cast("subprocess.Popen[bytes]", Lives()))
-    return found, time.monotonic() - began
+    service = up._wait_until_ready(settings, cast("subprocess.Popen[bytes]", Lives()))
+    return service, time.monotonic() - began
 
 
 @pytest.mark.parametrize(("failing", "ready_seconds", "least"), [(False, 0.6, 0.6), (True, 60.0, 0.1)])
 def test_a_child_that_keeps_ending_shortens_the_time(
     failing: bool, ready_seconds: float, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Holder(pid=1, started=1, since=0.0, problem="controller: this host has no NVIDIA GPU", failing=failing)
-    monkeypatch.setattr(up, "holder", lambda _path: told)
+    state = Holder(pid=1, started=1, since=0.0, problem="controller: this host has no NVIDIA GPU", failing=failing)
+    monkeypatch.setattr(up, "holder", lambda _path: state)
     monkeypatch.setattr(up, "READY_SECONDS", ready_seconds)
     monkeypatch.setattr(up, "FAILING_SECONDS", 0.1)
-    found, seconds = waited(Settings.from_environment({"MMQ_HOME": "/nowhere"}))
-    assert found == told
+    service, seconds = waited(Settings.from_environment({"MMQ_HOME": "/nowhere"}))
+    assert service == state
     assert least <= seconds < 30
