@@ -81,7 +81,7 @@ def test_the_world_s_errors_are_one_line_and_no_fault_of_ours(
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(settings.home))
 
-    monkeypatch.setattr("scheduler.cli.context.open_database", denied)
+    monkeypatch.setattr("scheduler.cli.context.open_to_read", denied)
     told = mmq("status")
     assert (told.code, told.out) == (6, "")
     assert told.err == f"error: {settings.home}: Permission denied\n  hint: mmq doctor\n"
