@@ -52,7 +52,7 @@ def decide(
     # 1. heads: settle those that no device could help, look at the first of the rest
     heads = heads_of(queue, len(devices), policy, more_seconds=more_seconds)
     # 2. nominate, 3. admit, one after the other; each takes its room before the next is looked at
-    cycle = Cycle(running, devices, heads.patience_seconds, preemptions_left=preemptions_left, policy=policy)
+    cycle = Cycle(running, devices, heads, preemptions_left=preemptions_left, policy=policy)
     for position, job in enumerate(heads.jobs, start=1):
         cycle.consider(job, position)
     # 4. requeue, with the reason
@@ -107,14 +107,15 @@ class Cycle:
         self,
         running: Sequence[RunningJob],
         devices: Sequence[DeviceView],
-        patience_seconds: float,
+        heads: Heads,
         *,
         preemptions_left: float,
         policy: Policy,
     ) -> None:
         known = {job.job_id: job for job in running}
         self._devices = devices
-        self._patience_seconds = patience_seconds
+        self._patience_seconds = heads.patience_seconds
+        self._plans = len(heads.jobs) + len(heads.behind) <= policy.planned
         self._preemptions_left = preemptions_left
         self._policy = policy
         usable = [device for device in devices if device.problem is None]
@@ -157,6 +158,8 @@ class Cycle:
         if now is not None and _cost(now) <= _cost(later):
             return self._put(job, now)
         self._compared[has_room] += 1
+        if later is not None and self._plans:
+            self.places.expect(later)
         if hurried:
             self.places.keep(job, _OVERDUE)
         if now is None or later is None:

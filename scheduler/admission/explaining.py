@@ -34,7 +34,7 @@ def explain(
             return [decision.sentence]
     if any(job.job_id == job_id for job in heads.behind):
         return [f"{jobs} jobs could start; it is not among the first {HEADS}, which are looked at"]
-    cycle = Cycle(running, devices, heads.patience_seconds, preemptions_left=preemptions_left, policy=policy)
+    cycle = Cycle(running, devices, heads, preemptions_left=preemptions_left, policy=policy)
     for position, job in enumerate(heads.jobs, start=1):
         if job.job_id == job_id:
             return [

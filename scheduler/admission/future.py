@@ -16,17 +16,18 @@ Rungs = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Future:
-    """When the jobs on a device end: seconds from now and job id, in that order."""
+    """When the jobs on a device end, and when those expected there start: seconds from now and job id, in order."""
 
     ends: tuple[tuple[float, int], ...] = ()
+    starts: tuple[tuple[float, int], ...] = ()
     total_seconds: float = 0.0
 
     @property
     def first_end(self) -> float:
         return self.ends[0][0] if self.ends else 0.0
 
-    def end_of(self, job_id: int) -> float:
-        return next((seconds for seconds, one in self.ends if one == job_id), math.inf)
+    def start_of(self, job_id: int) -> float:
+        return next((seconds for seconds, starter in self.starts if starter == job_id), math.inf)
 
 
 IMPOSSIBLE = Future(total_seconds=math.inf)  # they do not fit together
@@ -37,7 +38,7 @@ class Outlook:
 
     def __init__(self) -> None:
         self._splits: dict[tuple[Tenants, int], Rungs | None] = {}
-        self._futures: dict[tuple[Tenants, int, Tenant | None], Future] = {}
+        self._futures: dict[tuple[Tenants, int, Tenants], Future] = {}
 
     def split(self, tenants: Tenants, capacity_bytes: int) -> Rungs | None:
         """Give each tenant a rung so that all fit: the lowest, then what saves most time per byte. None: no way."""
@@ -52,11 +53,11 @@ class Outlook:
         needed_bytes = job.needs[0] + sum([tenant.needs[0] for tenant in tenants])
         return needed_bytes <= capacity_bytes and not (job.exclusive and tenants)
 
-    def future(self, tenants: Tenants, capacity_bytes: int, late: Tenant | None = None) -> Future:
-        """Follow the tenants to their ends; `late` starts when one of them has ended and it fits."""
-        key = tenants, capacity_bytes, late
+    def future(self, tenants: Tenants, capacity_bytes: int, expected: Tenants = ()) -> Future:
+        """Follow the tenants to their ends; for each that ends, the first of `expected` that fits starts."""
+        key = tenants, capacity_bytes, expected
         if key not in self._futures:
-            self._futures[key] = self._follow(tenants, capacity_bytes, late)
+            self._futures[key] = self._follow(tenants, capacity_bytes, expected)
         return self._futures[key]
 
     def start_of(self, job: Tenant, tenants: Tenants, capacity_bytes: int) -> float:
@@ -68,17 +69,18 @@ class Outlook:
                 return seconds
         return math.inf
 
-    def _follow(self, tenants: Tenants, capacity_bytes: int, late: Tenant | None) -> Future:
+    def _follow(self, tenants: Tenants, capacity_bytes: int, expected: Tenants) -> Future:
         present, left = list(tenants), [1.0] * len(tenants)  # and the share of its time that each has left
         starts = [tenant.starts_in for tenant in tenants]
-        now, ends = 0.0, []
+        absent = list(expected)
+        now, ends, started = 0.0, [], []
         while present:
             rungs = self.split(tuple(present), capacity_bytes)
             if rungs is None:
                 return IMPOSSIBLE
             seconds = [tenant.seconds[rung] for tenant, rung in zip(present, rungs, strict=True)]
             busy = [tenant.utilisations[rung] for tenant, rung in zip(present, rungs, strict=True)]
-            if late is None and len(present) == 1 and starts[0] <= now:  # the last has the device to itself
+            if not absent and len(present) == 1 and starts[0] <= now:  # the last has the device to itself
                 ends.append((now + left[0] * seconds[0], present[0].job_id))
                 break
             ended: list[int] = []
@@ -97,13 +99,24 @@ class Outlook:
             for number in reversed(ended):
                 ends.append((now, present.pop(number).job_id))
                 del left[number], starts[number]
-            if late is not None and self.fits(late, present, capacity_bytes):
-                present.append(late)
+            for tenant in self._starters(absent, present, capacity_bytes, most=len(ended)):
+                present.append(tenant)
                 left.append(1.0)
-                starts.append(now + late.starts_in)
-                late = None
+                starts.append(now + tenant.starts_in)
+                started.append((now, tenant.job_id))
         total = sum(seconds for seconds, _ in ends)
-        return Future(ends=tuple(ends), total_seconds=total) if late is None else IMPOSSIBLE
+        return IMPOSSIBLE if absent else Future(ends=tuple(ends), starts=tuple(started), total_seconds=total)
+
+    def _starters(
+        self, absent: list[Tenant], present: Sequence[Tenant], capacity_bytes: int, *, most: int
+    ) -> list[Tenant]:
+        """Take out of `absent` the first that fit beside the present ones, so many at most."""
+        starters: list[Tenant] = []
+        for tenant in tuple(absent):
+            if len(starters) < most and self.fits(tenant, [*present, *starters], capacity_bytes):
+                absent.remove(tenant)
+                starters.append(tenant)
+        return starters
 
 
 _DONE = 1e-9

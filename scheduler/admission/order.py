@@ -1,7 +1,8 @@
 """In which order jobs are considered. Pure.
 
-By priority; then the shortest remaining time first, which is what keeps the mean completion low. The time of a job that
-has waited counts less, by half after `ageing_seconds`; that of people who had more than their share lately counts more,
+By priority; then the shortest remaining time first, which is what keeps the mean completion low. A job that leaves the
+device idle for much of its time costs others little: its time counts less. So does the time of a job that has waited,
+by half after `ageing_seconds`; that of people who had more than their share lately counts more,
 and of those who had less, less, by a factor of two at most. Before all of them comes the one job that has waited
 longest, once its patience is over: so nobody waits for ever. How long that is depends on what is queued: where all must
 wait long, one job's waiting is no reason to let it go before shorter ones.
@@ -24,6 +25,7 @@ def remaining_seconds(job: QueuedJob) -> float:
 def rank(job: QueuedJob, remaining: float, policy: Policy) -> tuple[int, float, int]:
     """Return what jobs are sorted by; `remaining` are the job's seconds still to go."""
     seconds = remaining / (1 + job.waited_seconds / policy.ageing_seconds)
+    seconds *= job.pace.utilisation**policy.utilisation_power
     if job.overuse != 1.0:
         seconds *= min(_MOST, max(1 / _MOST, job.overuse))
     return -job.priority, seconds, job.job_id

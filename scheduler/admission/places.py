@@ -99,7 +99,7 @@ class Places:
         """Yield, for each device that is compared, what becomes of it if the job starts now, if it can, and later."""
         for place in islice(self._allowed(job), _COMPARED):
             now = self._future(place.room, place.tenant) if self._is_open(job, place) else None
-            yield place, now, self._future(place.room, late=place.tenant)
+            yield place, now, self._future(place.room, late=(place.tenant,))
 
     def future(self, room: Room) -> Future:
         """Return when the jobs on a device end, with nobody new."""
@@ -147,6 +147,11 @@ class Places:
     def put(self, option: Option) -> None:
         """Take the room that the option needs."""
         self._replace(self.after(option))
+
+    def expect(self, option: Option) -> None:
+        """Count the job, in what becomes of the device from now on, as one that starts there when another has ended."""
+        room, tenant = option.place
+        self._replace(replace(room, expected=(*room.expected, tenant)))
 
     def rungs(self, room: Room) -> tuple[int, ...]:
         """Return how the tenants share the device: as small as they can where they are too many for what is left."""
@@ -212,8 +217,8 @@ class Places:
         after = self._outlook.start_of(kept.tenant, (*room.tenants, tenant), room.usable_bytes)
         return after <= kept.starts_in + _NO_DELAY_SECONDS
 
-    def _future(self, room: Room, *more: Tenant, late: Tenant | None = None) -> Future:
-        return self._outlook.future((*room.tenants, *more), room.usable_bytes, late)
+    def _future(self, room: Room, *more: Tenant, late: tuple[Tenant, ...] = ()) -> Future:
+        return self._outlook.future((*room.tenants, *more), room.usable_bytes, (*room.expected, *late))
 
     def _added(self, place: Place) -> float:
         room, tenant = place
@@ -221,8 +226,8 @@ class Places:
 
     def _when_one_has_ended(self, place: Place) -> Option:
         room, tenant = place
-        before, after = self._future(room), self._future(room, late=tenant)
-        return Option(place, after.total_seconds - before.total_seconds, starts_in=before.first_end)
+        before, after = self._future(room), self._future(room, late=(tenant,))
+        return Option(place, after.total_seconds - before.total_seconds, after.start_of(tenant.job_id))
 
     def _swaps(self, job: QueuedJob, place: Place) -> Iterator[Option]:
         room, tenant = place
@@ -234,7 +239,7 @@ class Places:
             rest = room.without(victim)
             if self._is_open(job, Place(rest, tenant)):
                 back = self._returning.setdefault(victim, returning(victim))
-                after = self._future(rest, tenant, late=back)
+                after = self._future(rest, tenant, late=(back,))
                 yield Option(place, after.total_seconds - self._future(room).total_seconds, preempts=victim)
 
     def _may_stop(self, victim: Tenant, job: QueuedJob, tenant: Tenant) -> bool:

@@ -32,6 +32,7 @@ class Room:
     claims: tuple[Claim, ...]
     foreign_bytes: int
     tenants: tuple[Tenant, ...] = ()  # one for each claim
+    expected: tuple[Tenant, ...] = ()  # queued jobs that do best to start here, one for each that ends
     kept: Kept | None = None
 
     @cached_property

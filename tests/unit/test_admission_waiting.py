@@ -234,3 +234,31 @@ def test_jobs_that_have_waited_as_long_start_one_after_another(
         started |= {job_id: now for job_id in stream.ends if job_id < large and job_id not in started}
     assert sorted(started) == list(range(large))
     assert all(started[job_id] <= bounds[job_id] for job_id in started)
+
+
+def test_jobs_that_wait_count_in_the_forecasts_for_those_behind_them() -> None:
+    stream = Stream(2, Policy())
+    stream.runs(_job(100, size=8, seconds=100), "gpu-0")
+    stream.runs(_job(101, size=8, seconds=150), "gpu-1")
+    for seconds in (1000, 2000, 4000):
+        stream.arrives(_job(seconds, size=8, seconds=seconds))
+    starts = {decision.job_id: decision.starts_in_seconds for decision in stream.cycle(0.0)}
+    assert starts == {1000: 100, 2000: 150, 4000: 100 + 15 + 1000}  # a start takes 15 s
+
+
+def test_a_queue_longer_than_is_planned_is_forecast_job_by_job() -> None:
+    stream = Stream(1, Policy(planned=2))
+    stream.runs(_job(100, size=8, seconds=100), "gpu-0")
+    for seconds in (1000, 2000, 4000):
+        stream.arrives(_job(seconds, size=8, seconds=seconds))
+    assert [decision.starts_in_seconds for decision in stream.cycle(0.0)] == [100, 100, 100]
+
+
+def test_a_job_that_leaves_the_device_idle_comes_before_a_slightly_shorter_one() -> None:
+    stream = Stream(1, Policy())
+    idle = _job(1, size=8, seconds=1000)
+    busy = _job(2, size=8, seconds=900)
+    stream.arrives(replace(busy, pace=replace(busy.pace, utilisation=1.0)))
+    stream.arrives(idle)
+    (admitted,) = [decision.job_id for decision in stream.cycle(0.0) if isinstance(decision, Admit)]
+    assert admitted == 1
