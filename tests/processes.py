@@ -31,6 +31,12 @@ def gone(pid: int | None) -> bool:
     return process_started(pid) is None
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether it stands still by a signal, with all its threads."""
+    states = (_read(str(task)).rpartition(") ")[2][:1] for task in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return all(state in {"T", ""} for state in states)
+
+
 def kill(pid: int | None) -> None:
     """Kill -9, and wait until it is gone."""
     assert pid is not None

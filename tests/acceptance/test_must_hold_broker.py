@@ -39,16 +39,12 @@ def test_a_job_submitted_as_the_embedded_broker_is_killed_runs(place: Workplace)
 
 
 def test_a_broker_that_is_flushed_before_anybody_read_the_message_loses_no_job(place: Workplace) -> None:
-    service = place.service()
-    os.kill(service, signal.SIGSTOP)  # so that nobody starts another worker
-    try:
+    with place.halted(place.service()):  # so that nobody starts another worker
         kill(place.child("worker"))
         job = place.submit()
         with redis.Redis(unix_socket_path=str(place.settings.broker_socket)) as client:
             until(lambda: client.llen(f"mmq:{queue_name('here')}"), "a message for the worker")
             client.flushall()
-    finally:
-        os.kill(service, signal.SIGCONT)
     assert place.until_ended(job) == ["succeeded"]
 
 

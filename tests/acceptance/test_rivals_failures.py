@@ -194,16 +194,12 @@ def children_of(pid: int) -> list[str]:
 def test_jobs_that_have_not_allocated_yet_are_counted(place: Workplace) -> None:
     """Several jobs start before the first has allocated: "128 jobs would start at once"."""
     jobs = [place.submit("tiny.yaml", "--hold") for _ in range(6)]
-    worker = place.child("worker")
-    os.kill(worker, signal.SIGSTOP)  # so that nobody starts
-    try:
+    with place.halted(place.child("worker")):  # so that nobody starts
         place.ok("release", f"{jobs[0]}-{jobs[-1]}")
         until(lambda: live(place) >= 2, "a job on each device")
         until(lambda: re.search(r"\d", place.story(jobs[-1])["waiting"] or ""), "why the last one waits, with numbers")
         assert [place.events(job, "started") for job in jobs] == [[]] * 6, "nobody has allocated yet"
         assert has_room(place)
-    finally:
-        os.kill(worker, signal.SIGCONT)
 
     def over() -> bool:
         assert has_room(place)

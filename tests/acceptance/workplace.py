@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from scheduler.service.lock import holder
 from scheduler.store.database import Database
 from scheduler.store.opening import open_database
 from tests.faults.invariants import trainer_processes
-from tests.processes import PATIENCE_SECONDS, children_of, gone, kill, until
+from tests.processes import PATIENCE_SECONDS, children_of, gone, is_stopped, kill, until
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = {
@@ -223,6 +224,26 @@ class Workplace:
     def child(self, name: str) -> int:
         """One of them, also where it is just started again."""
         return until(lambda: self.children().get(name), f"the {name}")
+
+    @contextmanager
+    def halted(self, pid: int) -> Iterator[None]:
+        """Let a process stand still; not in the middle of a write, which would keep the store locked for everybody."""
+        until(lambda: self._halts_between_writes(pid), f"{pid} between two writes")
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def _halts_between_writes(self, pid: int) -> bool:
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: is_stopped(pid), f"{pid} stopped")
+        with closing(sqlite3.connect(self.settings.home / "mmq.db", timeout=2)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                return False
+            return True
 
     def until_ready(self) -> None:
         """Wait until the service says that all of it is up."""

@@ -65,13 +65,9 @@ def flush(place: FaultPlace) -> int:
 
 def test_a_flush_at_any_time_costs_nothing(place: FaultPlace) -> None:
     """Again and again until the jobs have ended; at first the worker stands still, so that messages wait to be read."""
-    worker = place.place.child("worker")
-    os.kill(worker, signal.SIGSTOP)
-    try:
+    with place.place.halted(place.place.child("worker")):
         jobs = [place.submit("job.yaml") for _ in range(3)]
         until(lambda: flush(place), "a message that waits, and is lost")
-    finally:
-        os.kill(worker, signal.SIGCONT)
 
     def over() -> bool:
         flush(place)
