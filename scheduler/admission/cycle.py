@@ -124,9 +124,12 @@ class Cycle:
         self._compared = {True: 0, False: 0}  # jobs that had room and did better to wait; jobs that had none
         self._waits: list[Wait | Refuse] = []
         self._placed: list[_Placement] = []
+        self._positions: dict[int, int] = {}
+        self._expected: dict[int, tuple[QueuedJob, Option]] = {}  # jobs that wait and are planned for
 
     def consider(self, job: QueuedJob, position: int) -> Wait | Refuse | None:
         """Place the job and return nothing, or why not."""
+        self._positions[job.job_id] = position
         decision = self._never(job) or self._place(job)
         if isinstance(decision, Wait):
             decision = replace(decision, position=position)
@@ -156,15 +159,32 @@ class Cycle:
         if swap is not None:
             return self._put(job, swap)
         if now is not None and _cost(now) <= _cost(later):
-            return self._put(job, now)
+            earlier = self._alike_before(job)
+            return self._put(job, now) if earlier is None else self._trade(earlier, job)
         self._compared[has_room] += 1
         if later is not None and self._plans:
             self.places.expect(later)
+            self._expected[job.job_id] = job, later
         if hurried:
             self.places.keep(job, _OVERDUE)
         if now is None or later is None:
             return replace(self._why_not(job), starts_in_seconds=None if later is None else later.starts_in)
         return better_later(job, now, later)
+
+    def _alike_before(self, job: QueuedJob) -> QueuedJob | None:
+        before = (
+            one for one, _ in self._expected.values() if self._positions[one.job_id] < self._positions[job.job_id]
+        )
+        return next((one for one in before if _are_alike(one, job)), None)
+
+    def _trade(self, earlier: QueuedJob, job: QueuedJob) -> Wait:
+        """Let a job wait in the place of one just like it that comes before it: that one may start in its stead."""
+        _, later = self._expected.pop(earlier.job_id)
+        wait = next(one for one in self._waits if isinstance(one, Wait) and one.job_id == earlier.job_id)
+        self._waits.remove(wait)
+        self._expected[job.job_id] = job, self.places.expect_instead(later, job)
+        self.consider(earlier, self._positions[earlier.job_id])
+        return replace(wait, job_id=job.job_id)
 
     def _swap(self, job: QueuedJob, now: Option | None, later: Option | None) -> Option | None:
         if self._preemptions_left < 1:
@@ -265,6 +285,17 @@ class Cycle:
 def _changes_rung(tenant: Tenant, now: int, new: int, *, may_grow: bool) -> bool:
     worth = tenant.seconds[new] < _WORTH_GROWING * tenant.seconds[now]
     return new < now or (new > now and may_grow and worth)
+
+
+def _are_alike(one: QueuedJob, other: QueuedJob) -> bool:
+    """Whether it is all the same which of them starts first."""
+    return (
+        one.pace == other.pace
+        and one.wish == other.wish
+        and (one.priority, one.devices, one.resumes) == (other.priority, other.devices, other.resumes)
+        and one.apart_from == other.apart_from
+        and one.footprints == other.footprints
+    )
 
 
 def _known(seconds: float | None) -> float | None:

@@ -13,6 +13,8 @@ from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
+from msgspec import structs
+
 from scheduler.admission.facts import NOT_TRACED, QueuedJob
 from scheduler.admission.future import Future, Outlook
 from scheduler.admission.gangs import hold_to_narrowest
@@ -152,6 +154,13 @@ class Places:
         """Count the job, in what becomes of the device from now on, as one that starts there when another has ended."""
         room, tenant = option.place
         self._replace(replace(room, expected=(*room.expected, tenant)))
+
+    def expect_instead(self, option: Option, job: QueuedJob) -> Option:
+        """Let another job, just like it, be expected where the option's was."""
+        before = option.place.tenant
+        room, tenant = self._rooms[option.place.room.device.device_id], structs.replace(before, job_id=job.job_id)
+        self._replace(replace(room, expected=tuple(tenant if one is before else one for one in room.expected)))
+        return replace(option, place=Place(room, tenant))
 
     def rungs(self, room: Room) -> tuple[int, ...]:
         """Return how the tenants share the device: as small as they can where they are too many for what is left."""

@@ -262,3 +262,30 @@ def test_a_job_that_leaves_the_device_idle_comes_before_a_slightly_shorter_one()
     stream.arrives(idle)
     (admitted,) = [decision.job_id for decision in stream.cycle(0.0) if isinstance(decision, Admit)]
     assert admitted == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    running=st.lists(
+        st.lists(st.tuples(st.integers(3, 5), st.sampled_from([50, 500, 3000])), max_size=2), min_size=1, max_size=3
+    ),
+    size=st.integers(2, 4),
+    seconds=st.sampled_from([50, 300, 1000]),
+    utilisation=st.sampled_from([0.2, 0.6, 0.9, 1.0]),
+    jobs=st.integers(2, 7),
+)
+def test_of_jobs_that_are_alike_none_starts_before_one_that_came_earlier(
+    running: list[list[tuple[int, int]]], size: int, seconds: int, utilisation: float, jobs: int
+) -> None:
+    stream = Stream(len(running), Policy())
+    for name, there in zip(stream.names, running, strict=True):
+        for its_size, its_seconds in there:
+            stream.runs(_job(100 + len(stream.ends), size=its_size, seconds=its_seconds), name)
+    alike = _job(0, size=size, seconds=seconds)
+    alike = replace(alike, pace=replace(alike.pace, utilisation=utilisation))
+    for number in range(jobs):
+        stream.arrives(replace(alike, job_id=number))
+    decisions = stream.cycle(0.0)
+    admitted = {decision.job_id for decision in decisions if isinstance(decision, Admit)}
+    assert sorted(decision.job_id for decision in decisions) == list(range(jobs))
+    assert admitted == set(range(len(admitted)))
