@@ -20,7 +20,7 @@ from scheduler.admission.decisions import Admit, Decision, Refuse, Resize, Wait
 from scheduler.admission.eligibility import devices_for, gate, named
 from scheduler.admission.facts import DeviceView, QueuedJob, RunningJob
 from scheduler.admission.order import first, patience_seconds, remaining_seconds
-from scheduler.admission.places import Option, Places
+from scheduler.admission.places import Option, Place, Places
 from scheduler.admission.plan import may_do_better, plan_of
 from scheduler.admission.policy import Policy
 from scheduler.admission.reasons import better_later, passed_over, resize_sentence, still_tracing, why_not
@@ -159,7 +159,7 @@ class Cycle:
         if swap is not None:
             return self._put(job, swap)
         if now is not None and _cost(now) <= _cost(later):
-            earlier = self._alike_before(job)
+            earlier = self._alike_before(job, now.place)
             return self._put(job, now) if earlier is None else self._trade(earlier, job)
         self._compared[has_room] += 1
         if later is not None and self._plans:
@@ -171,11 +171,14 @@ class Cycle:
             return replace(self._why_not(job), starts_in_seconds=None if later is None else later.starts_in)
         return better_later(job, now, later)
 
-    def _alike_before(self, job: QueuedJob) -> QueuedJob | None:
-        before = (
-            one for one, _ in self._expected.values() if self._positions[one.job_id] < self._positions[job.job_id]
-        )
-        return next((one for one in before if _are_alike(one, job)), None)
+    def _alike_before(self, job: QueuedJob, place: Place) -> QueuedJob | None:
+        """Return the first job that waits, comes before this one, and would be just what it is in its place."""
+        for other, _ in self._expected.values():
+            before = self._positions[other.job_id] < self._positions[job.job_id]
+            alike = (other.devices, other.apart_from) == (job.devices, job.apart_from)
+            if before and alike and self.places.are_alike(place, other):
+                return other
+        return None
 
     def _trade(self, earlier: QueuedJob, job: QueuedJob) -> Wait:
         """Let a job wait in the place of one just like it that comes before it: that one may start in its stead."""
@@ -285,17 +288,6 @@ class Cycle:
 def _changes_rung(tenant: Tenant, now: int, new: int, *, may_grow: bool) -> bool:
     worth = tenant.seconds[new] < _WORTH_GROWING * tenant.seconds[now]
     return new < now or (new > now and may_grow and worth)
-
-
-def _are_alike(one: QueuedJob, other: QueuedJob) -> bool:
-    """Whether it is all the same which of them starts first."""
-    return (
-        one.pace == other.pace
-        and one.wish == other.wish
-        and (one.priority, one.devices, one.resumes) == (other.priority, other.devices, other.resumes)
-        and one.apart_from == other.apart_from
-        and one.footprints == other.footprints
-    )
 
 
 def _known(seconds: float | None) -> float | None:

@@ -155,6 +155,14 @@ class Places:
         room, tenant = option.place
         self._replace(replace(room, expected=(*room.expected, tenant)))
 
+    def are_alike(self, place: Place, other: QueuedJob) -> bool:
+        """Whether the other job would need there what this one does, for as long."""
+        room, tenant = place
+        instead = self._newcomer(other, room)
+        if instead is None or (instead.seconds, instead.needs) != (tenant.seconds, tenant.needs):
+            return False
+        return structs.astuple(structs.replace(instead, job_id=tenant.job_id)) == structs.astuple(tenant)
+
     def expect_instead(self, option: Option, job: QueuedJob) -> Option:
         """Let another job, just like it, be expected where the option's was."""
         before = option.place.tenant
