@@ -31,13 +31,7 @@ def open_database(settings: Settings, *, lean: bool, create: bool = False) -> Da
         refuse_network_file_system(path)
         if not path.exists():
             raise missing(str(path))
-    database = connect(settings.database_url, lean=lean)
-    try:
-        check_revision(database.revision(), settings.database_url)
-    except BaseException:
-        database.close()
-        raise
-    return database
+    return _checked(connect(settings.database_url, lean=lean), settings)
 
 
 def open_to_read(settings: Settings) -> Database:
@@ -52,7 +46,15 @@ def open_to_read(settings: Settings) -> Database:
             database = SqliteDatabase.copied(path)
         except MmqError:
             raise full from None
-    check_revision(database.revision(), settings.database_url)
+    return _checked(database, settings)
+
+
+def _checked(database: Database, settings: Settings) -> Database:
+    try:
+        check_revision(database.revision(), settings.database_url)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
