@@ -155,12 +155,10 @@ class Cycle:
             return passed_over(job) if free else self._why_not(job)
         now = self.places.best_now(free)
         later = self.places.best_later(job, below_seconds=_cost(now))
-        swap = self._swap(job, now, later)
-        if swap is not None:
-            return self._put(job, swap)
-        if now is not None and _cost(now) <= _cost(later):
-            earlier = self._alike_before(job, now.place)
-            return self._put(job, now) if earlier is None else self._trade(earlier, job)
+        start = self._swap(job, now, later) or (now if _cost(now) <= _cost(later) else None)
+        if start is not None:
+            earlier = self._alike_before(job, start.place)
+            return self._put(job, start) if earlier is None else self._trade(earlier, job)
         self._compared[has_room] += 1
         if later is not None and self._plans:
             self.places.expect(later)

@@ -2,10 +2,10 @@
 
 By priority; then the shortest remaining time first, which is what keeps the mean completion low. A job that leaves the
 device idle for much of its time costs others little: its time counts less. So does the time of a job that has waited,
-by half after `ageing_seconds`; that of people who had more than their share lately counts more,
-and of those who had less, less, by a factor of two at most. Before all of them comes the one job that has waited
-longest, once its patience is over: so nobody waits for ever. How long that is depends on what is queued: where all must
-wait long, one job's waiting is no reason to let it go before shorter ones.
+by half after `ageing_seconds`; that of people who had more than their share lately counts more, and of those who had
+less, less, by a factor of two at most. Before all of them comes the one job that has waited longest, once its patience
+is over: so nobody waits for ever. How long that is depends on what is queued: where all must wait long, one job's
+waiting is no reason to let it go before shorter ones.
 """
 
 import heapq

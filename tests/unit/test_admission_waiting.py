@@ -127,9 +127,10 @@ def _fits(job: QueuedJob, kinds: list[tuple[int, str]]) -> bool:
 class Stream:
     """Devices of 12 GiB on each of which one job of 8 has room, and jobs that arrive for ever."""
 
-    def __init__(self, devices: int, policy: Policy) -> None:
+    def __init__(self, devices: int, policy: Policy, *, preemptions_left: float = 0.0) -> None:
         self.names = [f"gpu-{number}" for number in range(devices)]
         self.policy = policy
+        self.preemptions_left = preemptions_left
         self.now = 0.0
         self.waiting: dict[int, tuple[QueuedJob, float]] = {}
         self.ends: dict[int, tuple[float, QueuedJob, tuple[str, ...]]] = {}
@@ -145,12 +146,14 @@ class Stream:
         self.now = now
         self.ends = {one: (end, job, where) for one, (end, job, where) in self.ends.items() if end > now}
         queue = [replace(job, waited_seconds=now - since) for job, since in self.waiting.values()]
-        running = [replace(_runs(job, end - now), device_ids=where) for end, job, where in self.ends.values()]
+        running = [
+            replace(_runs(job, end - now), device_ids=where, preemptible=True) for end, job, where in self.ends.values()
+        ]
         devices = [
             replace(_device(job for _, job, where in self.ends.values() if name in where), device_id=name)
             for name in self.names
         ]
-        decisions = decide(queue, running, devices, policy=self.policy)
+        decisions = decide(queue, running, devices, policy=self.policy, preemptions_left=self.preemptions_left)
         for decision in decisions:
             if isinstance(decision, Admit):
                 job, _ = self.waiting.pop(decision.job_id)
@@ -273,11 +276,12 @@ def test_a_job_that_leaves_the_device_idle_comes_before_a_slightly_shorter_one()
     seconds=st.sampled_from([50, 300, 1000]),
     utilisation=st.sampled_from([0.2, 0.6, 0.9, 1.0]),
     jobs=st.integers(2, 7),
+    preemptions_left=st.integers(0, 3),
 )
 def test_of_jobs_that_are_alike_none_starts_before_one_that_came_earlier(
-    running: list[list[tuple[int, int]]], size: int, seconds: int, utilisation: float, jobs: int
+    running: list[list[tuple[int, int]]], size: int, seconds: int, utilisation: float, jobs: int, preemptions_left: int
 ) -> None:
-    stream = Stream(len(running), Policy())
+    stream = Stream(len(running), Policy(), preemptions_left=preemptions_left)
     for name, there in zip(stream.names, running, strict=True):
         for its_size, its_seconds in there:
             stream.runs(_job(100 + len(stream.ends), size=its_size, seconds=its_seconds), name)
